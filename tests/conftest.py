@@ -1,0 +1,228 @@
+"""The subjects of the contract suite (backend x kernel), and descriptors for them to watch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import selectors
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Callable
+
+import pytest
+
+BACKENDS = (
+    "SelectSelector",
+    "PollSelector",
+    "EpollSelector",
+    "DevpollSelector",
+    "KqueueSelector",
+)
+DESCRIPTORS = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
+Pair = tuple[socket.socket, socket.socket]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One selector class on one kernel; ``binding`` is None where it makes its own."""
+
+    kernel: str
+    backend: str
+    cls: type
+    binding: Callable[[], Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.kernel}"
+
+    @property
+    def mechanism(self) -> str:
+        """Name of the system interface: select, poll, epoll, devpoll or kqueue."""
+        return self.backend[: -len("Selector")].lower()
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the kernel is the one this test runs on, not a simulated one."""
+        return self.kernel == "host"
+
+    @property
+    def kernel_keeps_list(self) -> bool:
+        """Whether the kernel holds the registrations, and so can refuse one."""
+        return self.mechanism in ("epoll", "devpoll", "kqueue")
+
+    def new_binding(self) -> Any:
+        """Return a binding of this subject's kernel."""
+        from selectors_ffi.binding import load
+
+        return load() if self.binding is None else self.binding()
+
+    def make(self) -> Any:
+        """Return a new selector."""
+        return self.cls() if self.binding is None else self.cls(binding=self.binding())
+
+
+class Failing:
+    """A subject's binding whose C function fails once for each errno in ``pending``."""
+
+    def __init__(self, subject: Subject, function: str) -> None:
+        from selectors_ffi._abi.target import SYMBOLS
+        from selectors_ffi.binding import Binding
+
+        whole = subject.new_binding()
+        self.pending: list[int] = []
+        self.calls = 0
+        self._lib, self._ffi = whole.lib, whole.ffi
+        self._symbols = (function, *SYMBOLS[whole.target].get(function, ()))
+        self.binding = Binding(whole.target, whole.ffi, self)
+
+    def __getattr__(self, symbol: str) -> Any:
+        """Return the library's function, or one that can fail."""
+        whole = getattr(self._lib, symbol)
+        if symbol not in self._symbols:
+            return whole
+
+        def call(*arguments: Any) -> Any:
+            self.calls += 1
+            if self.pending:
+                self._ffi.errno = self.pending.pop(0)
+                return -1
+            return whole(*arguments)
+
+        return call
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the contract suite run on the standard library, which checks the suite itself."""
+    parser.addoption("--subject", choices=("ours", "stdlib"), default="ours")
+
+
+def subjects(config: pytest.Config) -> list[Subject]:
+    """Return every (backend, kernel) that can run here."""
+    module = subject_module(config)
+    found = [
+        Subject("host", name, getattr(module, name)) for name in BACKENDS if hasattr(module, name)
+    ]
+    if module is not selectors and os.name == "posix":
+        from selectors_ffi import backends
+        from tests.kernels import KERNELS
+
+        for kernel, name, binding in KERNELS:
+            found.append(Subject(kernel, name, getattr(backends, name), binding))
+    return found
+
+
+def subject_module(config: pytest.Config) -> ModuleType:
+    """Return the module that the contract suite examines."""
+    stdlib = config.getoption("--subject") == "stdlib"
+    return selectors if stdlib else importlib.import_module("selectors_ffi")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that takes ``subject``, itself or through a fixture, on every one."""
+    if "subject" in metafunc.fixturenames:
+        metafunc.parametrize("subject", subjects(metafunc.config), ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the deliberate differences when the subject is the standard library."""
+    if config.getoption("--subject") == "stdlib":
+        ours = [item for item in items if item.get_closest_marker("ours")]
+        config.hook.pytest_deselected(items=ours)
+        items[:] = [item for item in items if item not in ours]
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    """The module under test: selectors_ffi, or the standard library's selectors."""
+    return subject_module(request.config)
+
+
+def open_descriptors() -> set[str]:
+    """Return the numbers of this process's descriptors, empty where they cannot be listed."""
+    return set(os.listdir(DESCRIPTORS)) if DESCRIPTORS else set()
+
+
+@pytest.fixture
+def make(subject: Subject) -> Iterator[Callable[[], Any]]:
+    """Return a maker of selectors; all are closed at the end, and no descriptor may be left."""
+    before = open_descriptors()
+    made = []
+
+    def make_one() -> Any:
+        made.append(subject.make())
+        return made[-1]
+
+    yield make_one
+    for selector in made:
+        selector.close()
+    left = open_descriptors() - before
+    # One more is the descriptor of the listing itself, if it took a new number.
+    assert len(left) <= 1, f"descriptors left open: {sorted(left)}"
+
+
+@pytest.fixture
+def selector(make: Callable[[], Any]) -> Any:
+    """An open selector."""
+    return make()
+
+
+@pytest.fixture
+def new_pair() -> Iterator[Callable[[], Pair]]:
+    """Return a maker of connected, non-blocking sockets; all are closed at the end."""
+    made: list[socket.socket] = []
+
+    def make_pair() -> Pair:
+        left, right = socket.socketpair()
+        made.extend((left, right))
+        left.setblocking(False)
+        right.setblocking(False)
+        return left, right
+
+    yield make_pair
+    for end in made:
+        end.close()
+
+
+@pytest.fixture
+def pair(new_pair: Callable[[], Pair]) -> Pair:
+    """Two connected sockets."""
+    return new_pair()
+
+
+@pytest.fixture
+def pairs(new_pair: Callable[[], Pair]) -> list[Pair]:
+    """Four pairs of connected sockets."""
+    return [new_pair() for _ in range(4)]
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """The read and write descriptors of a pipe; the test may close either."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        try:
+            os.close(end)
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def snapshot(subject: Subject) -> Callable[[Any], object]:
+    """Return what a selector and its kernel know, to be compared before and after."""
+
+    def take(selector: Any) -> object:
+        registry = list(selector.get_map().items())
+        ready = sorted((key.fd, events) for key, events in selector.select(0))
+        return registry, ready, kernel_list(subject, selector)
+
+    return take
+
+
+def kernel_list(subject: Subject, selector: Any) -> object:
+    """Return the registrations as Linux's epoll itself lists them; None for other kernels."""
+    if not (subject.on_host and subject.mechanism == "epoll"):
+        return None
+    with open(f"/proc/self/fdinfo/{selector.fileno()}") as lines:
+        return sorted(line.split()[1:4] for line in lines if line.startswith("tfd"))

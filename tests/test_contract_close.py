@@ -1,0 +1,134 @@
+"""The contract, section 9: close, the context manager, and use after close."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+READ, WRITE = 1, 2
+CLOSED = "I/O operation on closed selector"
+
+
+def test_close_is_idempotent(selector, pair):
+    """A second close does nothing."""
+    selector.register(pair[0], READ)
+
+    assert selector.close() is None
+    assert selector.close() is None
+    assert selector.get_map() is None
+
+
+def test_close_leaves_the_file_objects_open(selector, pair):
+    """The registered file objects are the caller's."""
+    left, right = pair
+    selector.register(left, READ)
+    selector.close()
+
+    right.send(b"x")
+
+    assert left.recv(1) == b"x"
+
+
+def test_context_manager(make, pair):
+    """The with statement gives the selector itself and closes it."""
+    selector = make()
+
+    with selector as entered:
+        entered.register(pair[0], READ)
+
+    assert entered is selector
+    assert selector.get_map() is None
+
+
+def test_context_manager_lets_exceptions_pass(make):
+    """An exception in the block closes the selector and goes on."""
+    selector = make()
+
+    with pytest.raises(ZeroDivisionError), selector:
+        raise ZeroDivisionError
+
+    assert selector.get_map() is None
+
+
+def test_enter_after_close(selector):
+    """Entering a closed selector is not refused."""
+    selector.close()
+
+    with selector as entered:
+        assert entered is selector
+
+
+def test_get_key_after_close(selector, pair):
+    """get_key of a closed selector is a RuntimeError."""
+    selector.register(pair[0], READ)
+    selector.close()
+
+    with pytest.raises(RuntimeError, match="Selector is closed"):
+        selector.get_key(pair[0])
+
+
+def test_modify_after_close(selector, pair):
+    """modify of a closed selector is a KeyError: nothing is registered any more."""
+    selector.register(pair[0], READ)
+    selector.close()
+
+    with pytest.raises(KeyError, match="is not registered"):
+        selector.modify(pair[0], WRITE)
+
+
+def test_unregister_after_close(selector, pair):
+    """unregister of a closed selector is a KeyError: nothing is registered any more."""
+    selector.register(pair[0], READ)
+    selector.close()
+
+    with pytest.raises(KeyError, match="is not registered"):
+        selector.unregister(pair[0])
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("timeout", [None, 0, -1, 0.01])
+def test_select_after_close(selector, pair, timeout):
+    """select of a closed selector is a ValueError on every backend."""
+    selector.register(pair[0], WRITE)
+    selector.close()
+
+    with pytest.raises(ValueError, match=CLOSED):
+        selector.select(timeout)
+
+
+@pytest.mark.ours
+def test_register_after_close(selector, pair):
+    """register on a closed selector is a ValueError on every backend, and adds nothing."""
+    mapping = selector.get_map()
+    selector.close()
+
+    with pytest.raises(ValueError, match=CLOSED):
+        selector.register(pair[0], READ)
+
+    assert len(mapping) == 0
+
+
+@pytest.mark.ours
+def test_fileno_after_close(subject, selector):
+    """fileno of a closed selector is a ValueError."""
+    selector.close()
+
+    if subject.kernel_keeps_list:
+        with pytest.raises(ValueError, match=CLOSED):
+            selector.fileno()
+    else:
+        assert not hasattr(selector, "fileno")
+
+
+def test_close_gives_the_descriptor_back(subject, make):
+    """The kernel's descriptor is not inherited, and is closed by close."""
+    if not (subject.on_host and subject.kernel_keeps_list):
+        pytest.skip("only a real kernel's object has a real descriptor")
+    selector = make()
+    number = selector.fileno()
+
+    assert not os.get_inheritable(number)
+    selector.close()
+    with pytest.raises(OSError):
+        os.fstat(number)
