@@ -1,0 +1,57 @@
+"""What each system's kernel interface looks like: structs, constants, prototypes.
+
+Declarations only. Any target's can be loaded on any host, which is how FreeBSD's
+``struct kevent`` is tested on Linux; a sizeof is then that of the running
+interpreter's data model.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # typing's own costs a few milliseconds to import
+if TYPE_CHECKING:
+    from typing import Any
+
+TARGETS: tuple[str, ...] = (
+    "linux",
+    "linux_x86",
+    "linux_mips",
+    "linux_sparc",
+    "linux_time64",
+    "linux_x86_time64",
+    "linux_mips_time64",
+    "linux_x32",
+    "linux_riscv32",
+    "darwin",
+    "freebsd",
+    "freebsd_i386",
+    "freebsd11",
+    "freebsd11_i386",
+    "netbsd",
+    "netbsd11",
+    "openbsd",
+    "dragonfly",
+    "sunos",
+    "windows",
+    "libkqueue",
+)
+
+
+def load_ffi(target: str) -> Any:
+    """Return the ``FFI`` of one target's declarations; imports that one module.
+
+    Args:
+        target: a name of ``TARGETS``.
+
+    Raises:
+        ValueError: there is no such target.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}: one of {', '.join(TARGETS)}")
+    return import_module(f"{__name__}.generated.{target}").ffi
+
+
+def load_probe() -> Any:
+    """Return the ``FFI`` whose names tell the targets apart; see cdef/probe.h."""
+    return import_module(f"{__name__}.generated.probe").ffi

@@ -1,0 +1,76 @@
+/* illumos and Oracle Solaris, 64-bit.
+ *
+ * https://github.com/illumos/illumos-gate/blob/1fdaf7d2e3c6a14040a23ee4342a79474633d5a1/usr/src/uts/common/sys/devpoll.h
+ * https://github.com/illumos/illumos-gate/blob/1fdaf7d2e3c6a14040a23ee4342a79474633d5a1/usr/src/uts/common/sys/poll.h
+ * https://illumos.org/man/4D/poll
+ * https://illumos.org/man/2/poll
+ * https://illumos.org/man/3C/select
+ *
+ *              sizeof
+ *   timeval        16
+ *   timespec       16
+ *   pollfd          8
+ *   dvpoll         32   24 on Oracle Solaris, which has no dp_setp. DP_POLL reads
+ *                       the first 24 bytes on either, so the longer one is safe.
+ */
+
+/* sys/time.h */
+struct timeval {
+    long tv_sec;        /* seconds */
+    long tv_usec;       /* microseconds */
+};
+
+struct timespec {
+    long tv_sec;        /* seconds */
+    long tv_nsec;       /* nanoseconds */
+};
+
+/* sys/poll.h */
+struct pollfd {
+    int fd;
+    short events;
+    short revents;
+};
+
+typedef unsigned long nfds_t;
+
+#define POLLIN     0x0001
+#define POLLPRI    0x0002
+#define POLLOUT    0x0004
+#define POLLRDNORM 0x0040
+#define POLLWRNORM 0x0004   /* == POLLOUT */
+#define POLLRDBAND 0x0080
+#define POLLWRBAND 0x0100
+#define POLLERR    0x0008
+#define POLLHUP    0x0010
+#define POLLNVAL   0x0020
+#define POLLREMOVE 0x0800   /* /dev/poll: take the descriptor out of the set */
+
+/* timeout: milliseconds, -1 waits for ever */
+int poll(struct pollfd *fds, nfds_t nfds, int timeout);
+
+/* sys/select.h
+ * The sets are fd_set * in the header. void, because we pass bitmaps of our own,
+ * as long as the highest descriptor needs; fd_set ends at FD_SETSIZE.
+ * timeout: NULL waits for ever. */
+#define FD_SETSIZE 65536
+
+int select(int nfds, void *readfds, void *writefds, void *exceptfds, struct timeval *timeout);
+
+/* sys/devpoll.h */
+#define DP_POLL     0xD001
+#define DP_ISPOLLED 0xD002
+
+struct dvpoll {
+    struct pollfd *dp_fds;
+    nfds_t dp_nfds;     /* not int, as the manual page has it */
+    int dp_timeout;     /* milliseconds, -1 waits for ever */
+    void *dp_setp;      /* sigset_t * in the header; always NULL here */
+};
+
+/* fcntl.h, unistd.h. open and ioctl are variadic: on some processors such
+ * arguments travel by another road. ioctl's request is an int here. */
+int open(const char *path, int oflag, ...);
+int ioctl(int fildes, int request, ...);
+ssize_t write(int fildes, const void *buf, size_t nbyte);
+int close(int fildes);
