@@ -1,0 +1,184 @@
+"""A simulated epoll, there to check the method: it is compared with the real one.
+
+E1 a registration is keyed by (descriptor, open file); E2 it lives as long as
+the open file does, so a dup keeps it; E3 ADD of a known one is EEXIST, MOD and
+DEL of an unknown one ENOENT; E4 regular files and directories are EPERM; E5
+ERR and HUP come unasked; E6 ONESHOT leaves it disarmed; E7 level-triggered
+registrations go to the end of the line when reported. Source: epoll_ctl(2),
+epoll(7).
+"""
+from __future__ import annotations
+
+import collections
+import errno
+import stat
+import struct
+from typing import Any, Callable
+
+from . import host
+from .base import Handle, SimulatedKernel
+
+EPOLL_CTL_ADD = 1
+EPOLL_CTL_DEL = 2
+EPOLL_CTL_MOD = 3
+EPOLLIN = 0x001
+EPOLLPRI = 0x002
+EPOLLOUT = 0x004
+EPOLLRDHUP = 0x2000
+EPOLLONESHOT = 1 << 30
+EPOLLET = 1 << 31
+EPOLL_CLOEXEC = 0o2000000
+
+_TIMESPEC = struct.Struct("=qq")
+_LAYOUTS = {"linux": struct.Struct("=I4xQ"), "linux_x86": struct.Struct("=IQ")}
+_FROM_HOST = host.IN | host.PRI | host.OUT | host.ERR | host.HUP | host.RDHUP
+
+
+class Interest:
+    """One registration."""
+
+    def __init__(self) -> None:
+        self.events = self.data = 0
+
+
+class Epoll(Handle):
+    """An epoll instance: (descriptor, file) -> interest (E1)."""
+
+    def __init__(self, lock: Any, cloexec: bool) -> None:
+        super().__init__(lock, cloexec)
+        self.interests: collections.OrderedDict[tuple[int, host.File], Interest] = (
+            collections.OrderedDict())
+
+
+class SimulatedLinux(SimulatedKernel):
+    """epoll_create1(2), epoll_ctl(2), epoll_wait(2), epoll_pwait2(2) and close(2)."""
+
+    def __init__(self, target: str = "linux_x86", *, ffi: Any = None) -> None:
+        self.layout = _LAYOUTS[target]
+        super().__init__(target, ffi)
+
+    def functions(self) -> dict[str, Callable[..., int]]:
+        names = "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait2", "close"
+        return {name: getattr(self, name) for name in names}
+
+    def epoll_create1(self, flags: int) -> int:
+        if flags & ~EPOLL_CLOEXEC:
+            return self.fail(errno.EINVAL)
+        with self.lock:
+            try:
+                made = Epoll(self.lock, bool(flags))
+            except OSError as error:
+                return self.fail(error.errno or 0)
+            self.handles[made.fd] = made
+            return made.fd
+
+    def epoll_ctl(self, epfd: int, op: int, fd: int, event: Any) -> int:
+        with self.lock:
+            file = host.file_of(fd)
+            if file is None or host.file_of(epfd) is None:
+                return self.fail(errno.EBADF)
+            epoll = self.handle(epfd)
+            if epoll is None or fd == epfd:
+                return self.fail(errno.EINVAL)
+            if file.kind in (stat.S_IFREG, stat.S_IFDIR):
+                return self.fail(errno.EPERM)  # E4
+            if op not in (EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD):
+                return self.fail(errno.EINVAL)
+            self._expire(epoll)
+            known = (fd, file) in epoll.interests
+            if known == (op == EPOLL_CTL_ADD):
+                return self.fail(errno.EEXIST if known else errno.ENOENT)  # E3
+            if op == EPOLL_CTL_DEL:
+                del epoll.interests[fd, file]
+                return 0
+            memory = self.bytes_at(event, self.layout.size)
+            if memory is None:
+                return self.fail(errno.EFAULT)
+            interest = epoll.interests.setdefault((fd, file), Interest())
+            interest.events, interest.data = self.layout.unpack(bytes(memory[:self.layout.size]))
+            if interest.events & EPOLLET:
+                raise NotImplementedError("EPOLLET: poll(2) of the host does not show edges")
+            epoll.sleepers.ring()
+            return 0
+
+    def epoll_wait(self, epfd: int, events: Any, maxevents: int, timeout: int) -> int:
+        return self._wait(epfd, events, maxevents, None if timeout < 0 else timeout * 1_000_000)
+
+    def epoll_pwait2(self, epfd: int, events: Any, maxevents: int,
+                     timeout: Any, sigmask: Any) -> int:
+        nanoseconds = None
+        if timeout != self.ffi.NULL:
+            seconds, fraction = _TIMESPEC.unpack(bytes(self.bytes_at(timeout, _TIMESPEC.size)))
+            if seconds < 0 or not 0 <= fraction < 10**9:
+                return self.fail(errno.EINVAL)
+            nanoseconds = seconds * 10**9 + fraction
+        return self._wait(epfd, events, maxevents, nanoseconds)
+
+    def _wait(self, epfd: int, events: Any, maxevents: int, nanoseconds: Any) -> int:
+        with self.lock:
+            epoll = self.handle(epfd)
+        if epoll is None:
+            return self.fail(errno.EBADF if host.file_of(epfd) is None else errno.EINVAL)
+        if maxevents <= 0:
+            return self.fail(errno.EINVAL)
+        room = self.bytes_at(events, maxevents * self.layout.size)
+        if room is None:
+            return self.fail(errno.EFAULT)
+        with self.lock:
+            count, _ = self._scan(epoll, room, maxevents)
+        if count or nanoseconds == 0:
+            return count
+        deadline = host.Deadline(nanoseconds)
+        with epoll.sleepers.bell() as bell:
+            while True:
+                with self.lock:
+                    count, wanted = self._scan(epoll, room, maxevents)
+                left = deadline.left()
+                if count or left == 0:
+                    return count
+                wanted[bell] = host.IN
+                if not host.sleep(wanted, left):
+                    return self.fail(errno.EINTR)
+                epoll.sleepers.silence(bell)
+
+    def _expire(self, epoll: Epoll) -> None:
+        """E2: gone with the last descriptor of the open file."""
+        for fd, file in list(epoll.interests):
+            if host.file_of(fd) != file and not host.survivors(file):
+                del epoll.interests[fd, file]
+
+    def _scan(self, epoll: Epoll, room: Any, maxevents: int) -> tuple[int, dict[int, int]]:
+        self._expire(epoll)
+        asked = {}
+        wanted: dict[int, int] = {}
+        for key, interest in epoll.interests.items():
+            if interest.events == EPOLLONESHOT:
+                continue  # E6
+            fd, file = key
+            through = fd if host.file_of(fd) == file else host.survivors(file)[0]
+            asked[key] = through
+            wanted[through] = wanted.get(through, 0) | interest.events & _FROM_HOST
+        revents = host.examine(wanted)
+        count = 0
+        for key, through in asked.items():
+            interest = epoll.interests[key]
+            found = revents[through] & (interest.events | host.ERR | host.HUP)  # E5
+            if not found or count == maxevents:
+                continue
+            size = self.layout.size
+            room[count * size:(count + 1) * size] = self.layout.pack(found, interest.data)
+            count += 1
+            epoll.interests.move_to_end(key)  # E7
+            if interest.events & EPOLLONESHOT:
+                interest.events = EPOLLONESHOT  # E6
+        return count, wanted
+
+    def watched(self, fd: int) -> dict[int, int]:
+        with self.lock:
+            epoll = self.handles[fd]
+            self._expire(epoll)
+            found: dict[int, int] = {}
+            for (number, _), interest in epoll.interests.items():
+                mask = bool(interest.events & EPOLLIN) | 2 * bool(interest.events & EPOLLOUT)
+                found[number] = found.get(number, 0) | mask
+            return found

@@ -1,0 +1,401 @@
+"""A Solaris kernel: /dev/poll, in the layouts of illumos and of the Solaris line.
+
+The clauses follow the drivers' sources (usr/src/uts/common/io/devpoll.c of
+illumos and of the last OpenSolaris) and poll(4D); nothing was observed on a
+running Solaris. The letters stand for:
+
+A layouts and numbers; O open and close of the handle; F which process owns it;
+W write(2), which adds and removes; P ioctl DP_POLL, which waits; R what poll
+reports per kind of object; C watched descriptors that get closed; I ioctl
+DP_ISPOLLED; X extensions of illumos; T threads.
+"""
+from __future__ import annotations
+
+import dataclasses
+import errno
+import mmap
+import os
+import resource
+import stat
+import struct
+import threading
+from typing import Any, Callable
+
+from . import host
+from .base import Handle, SimulatedKernel
+
+# A6: where Solaris differs from Linux the number is Solaris's.
+POLLIN = 0x01
+POLLPRI = 0x02
+POLLOUT = 0x04
+POLLERR = 0x08
+POLLHUP = 0x10
+POLLNVAL = 0x20
+POLLRDNORM = 0x40
+POLLREMOVE = 0x800
+POLLONESHOT = 0x1000
+POLLET = 0x2000
+
+# A5
+DP_POLL = 0xD001
+DP_ISPOLLED = 0xD002
+
+_POLLFD = struct.Struct("=ihh")  # A1
+_DVPOLL = struct.Struct("=QQi")  # A3, A4: DP_POLL copies no more than this
+_O_CLOEXEC = 0x800000  # A7
+_TO_HOST = {POLLIN: host.IN, POLLRDNORM: host.IN, POLLPRI: host.PRI, POLLOUT: host.OUT}
+_MILLISECOND = 1_000_000
+_TICK = 10 * _MILLISECOND  # P3: hz is 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One system; every field is something in which systems really differ."""
+
+    illumos: bool
+    #: P1: dp_nfds at or above RLIMIT_NOFILE is refused, or only above it; None: never.
+    limit_inclusive: bool | None
+    #: T2: a write waits until every DP_POLL has returned.
+    write_waits: bool
+    #: R2: both ends of a pipe can be written.
+    bidirectional_pipes: bool = True
+
+
+VARIANTS: dict[str, Variant] = {
+    "illumos": Variant(illumos=True, limit_inclusive=None, write_waits=False),
+    "solaris11": Variant(illumos=False, limit_inclusive=False, write_waits=True),
+    "solaris10": Variant(illumos=False, limit_inclusive=True, write_waits=True),
+}
+
+
+class Entry:
+    """One watched descriptor; without a file it is never looked at (W7)."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.file: host.File | None = None
+
+
+class PollSet(Handle):
+    """What one open of /dev/poll holds (O1)."""
+
+    def __init__(self, lock: Any, cloexec: bool, writable: bool, owner: int) -> None:
+        super().__init__(lock, cloexec)
+        self.writable = writable
+        self.entries: dict[int, Entry] = {}
+        self.resume = 0  # P7
+        self.polling: list[int] = []  # T2: the threads in DP_POLL
+        # F1: a page that parent and child of a fork share, like the kernel's memory.
+        self._owner = mmap.mmap(-1, mmap.PAGESIZE)
+        if owner:
+            self.claim(owner)
+
+    def claim(self, process: int) -> bool:
+        """F1: the first process to use the handle owns it, no other may."""
+        owner = int.from_bytes(self._owner[:8], "little")
+        if not owner:
+            self._owner[:8] = process.to_bytes(8, "little")
+            return True
+        return owner == process
+
+
+class SimulatedSolaris(SimulatedKernel):
+    """open(2), write(2), ioctl(2) and close(2), for /dev/poll only.
+
+    ``refusals`` maps a descriptor to the errno of its driver's poll routine (W11).
+    ``absent`` is the errno of open("/dev/poll") (O2), 0 when it works.
+    """
+
+    def __init__(self, system: str, *, ffi: Any = None, absent: int = 0, **options: Any) -> None:
+        self.variant = dataclasses.replace(VARIANTS[system], **options)
+        self.absent = absent
+        self._thread = threading.local()
+        self._highest = 0
+        super().__init__("sunos", ffi)
+
+    def functions(self) -> dict[str, Callable[..., int]]:
+        return {"open": self.open, "write": self.write, "ioctl": self.ioctl, "close": self.close}
+
+    def open(self, path: Any, flags: int, mode: int = 0) -> int:
+        """open(2)."""
+        name = path if isinstance(path, bytes) else self.ffi.string(path)
+        if name != b"/dev/poll":
+            return self.fail(errno.ENOENT)
+        if self.absent:
+            return self.fail(self.absent)  # O2
+        access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
+        cloexec = bool(flags & (_O_CLOEXEC | os.O_CLOEXEC))  # the caller may ask this host's os
+        owner = 0 if self.variant.illumos else os.getpid()  # F1
+        with self.lock:
+            try:
+                made = PollSet(self.lock, cloexec, access != os.O_RDONLY, owner)
+            except OSError as error:
+                return self.fail(error.errno or 0)
+            self.handles[made.fd] = made
+            return made.fd
+
+    # -- write(2) ---------------------------------------------------------
+
+    def write(self, fd: int, buffer: Any, size: int) -> int:
+        """write(2)."""
+        with self.lock:
+            handle = self.handle(fd)
+            if handle is None or not handle.writable:  # O1
+                return self.fail(errno.EBADF)
+            if not handle.claim(os.getpid()):
+                return self.fail(errno.EACCES)  # F1
+            if self.variant.write_waits:
+                code = self._await_readers(handle)
+                if code:
+                    return self.fail(code)
+            records = size // _POLLFD.size  # W1: trailing bytes are ignored, but counted
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            if records > limit and (records > 255 or not self.variant.illumos):
+                return self.fail(errno.EINVAL)  # W3
+            memory = self.bytes_at(buffer, size)
+            if memory is None and size:
+                return self.fail(errno.EFAULT)  # W12
+            content = bytes(memory[:records * _POLLFD.size]) if records else b""
+            code = 0
+            for number, events, _ in _POLLFD.iter_unpack(content):
+                code = self._apply(handle, number, events)
+                if code:
+                    break  # W11: earlier entries stay applied
+            handle.sleepers.ring()  # T1
+            return self.fail(code) if code else size  # W2
+
+    def _await_readers(self, handle: PollSet) -> int:
+        """T2: sleep until no DP_POLL is in progress; the lock is released meanwhile.
+
+        Our own thread does not count: a signal handler that runs inside the
+        simulated ioctl would, for a real kernel, run after it.
+        """
+        with handle.sleepers.bell() as bell:
+            while set(handle.polling) - {threading.get_ident()}:
+                self.lock.release()
+                try:
+                    undisturbed = host.sleep({bell: host.IN}, None)
+                finally:
+                    self.lock.acquire()
+                if not undisturbed:
+                    return errno.EINTR  # W12
+                if handle.closed:
+                    return errno.EBADF
+                handle.sleepers.silence(bell)
+        return 0
+
+    def _apply(self, handle: PollSet, number: int, events: int) -> int:
+        if not 0 <= number < self._table_size():
+            return 0  # W4: skipped without a word
+        entry = handle.entries.get(number)
+        if events == POLLREMOVE:  # W8: exactly
+            # W7: illumos does not see an entry without a file, its mask survives.
+            if entry is not None and (entry.file is not None or not self.variant.illumos):
+                del handle.entries[number]  # W9: whatever the number names now
+            return 0
+        if events & POLLET:
+            raise NotImplementedError("POLLET: poll(2) of the host does not show edges")
+        file = host.file_of(number)
+        if entry is None:
+            entry = handle.entries[number] = Entry()
+        # W6: nothing is done for a mask that is already there and an entry that looks alive.
+        alive = entry.file is not None and (not self.variant.illumos or entry.file == file)
+        if alive and entry.events == events:
+            return 0
+        entry.events |= events  # W5
+        if file is None:
+            return 0  # W7
+        if number in self.refusals:
+            return self.refusals[number]  # W11: left half-added
+        entry.file = file
+        return 0
+
+    def _table_size(self) -> int:
+        """W4: 2^n - 1 slots, enough for the highest descriptor there ever was."""
+        self._highest = max(self._highest, host.open_descriptors()[-1])
+        return (1 << (self._highest + 1).bit_length()) - 1
+
+    # -- ioctl(2) ---------------------------------------------------------
+
+    def ioctl(self, fd: int, request: int, argument: Any) -> int:
+        """ioctl(2)."""
+        with self.lock:
+            handle = self.handle(fd)
+            if handle is None:
+                return self.fail(errno.EBADF)
+            if not handle.claim(os.getpid()):
+                return self.fail(errno.EACCES)  # F1
+        if argument == self.ffi.NULL:
+            return self.fail(errno.EFAULT)  # P10
+        if request == DP_POLL:
+            return self._poll(handle, argument)
+        if request == DP_ISPOLLED:
+            return self._is_polled(handle, argument)
+        return self.fail(errno.EINVAL)  # P11
+
+    def _is_polled(self, handle: PollSet, argument: Any) -> int:
+        memory = self.bytes_at(argument, _POLLFD.size)
+        number, events, _ = _POLLFD.unpack(bytes(memory))
+        with self.lock:
+            entry = handle.entries.get(number)
+            if entry is None or entry.file is None:
+                return 0  # I1, I3
+            memory[0:_POLLFD.size] = _POLLFD.pack(number, events, entry.events)  # I2
+            return 1
+
+    def _poll(self, handle: PollSet, argument: Any) -> int:
+        address, nfds, timeout = _DVPOLL.unpack(bytes(self.bytes_at(argument, _DVPOLL.size)))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if self._too_many(nfds, limit):
+            return self.fail(errno.EINVAL)
+        if self.variant.illumos and nfds > 2 * limit:
+            nfds = limit  # P1: clamped without a word
+        # P3: only -1 is for ever on illumos, any negative number on the Solaris line.
+        forever = timeout == -1 or (timeout < 0 and not self.variant.illumos)
+        nanoseconds = None if forever else max(0, timeout) * _MILLISECOND
+        if nanoseconds:
+            nanoseconds = -(-nanoseconds // _TICK) * _TICK
+        deadline = host.Deadline(nanoseconds)
+        me = threading.get_ident()
+        with self.lock:
+            handle.polling.append(me)
+        try:
+            found, _ = self._look(handle, address, nfds)
+            if found is not None or nanoseconds == 0:
+                return found or 0  # P4
+            with handle.sleepers.bell() as bell:
+                return self._sleep(handle, address, nfds, deadline, bell)
+        finally:
+            with self.lock:
+                handle.polling.remove(me)
+                handle.sleepers.ring()  # T2: a writer may be waiting for us
+
+    def _too_many(self, nfds: int, limit: int) -> bool:
+        """P1, and that it is looked at only when the thread's buffer has to grow."""
+        if self.variant.limit_inclusive is None:
+            return nfds * _POLLFD.size >= 1 << 64
+        if nfds <= getattr(self._thread, "buffer", 0):
+            return False
+        if nfds > limit or (nfds == limit and self.variant.limit_inclusive):
+            return True
+        self._thread.buffer = nfds
+        return False
+
+    def _sleep(self, handle: PollSet, address: int, nfds: int,
+               deadline: host.Deadline, bell: int) -> int:
+        while True:
+            found, wanted = self._look(handle, address, nfds)
+            left = deadline.left()
+            if found is not None or left == 0:
+                return found or 0  # P4
+            wanted[bell] = host.IN
+            if not host.sleep(wanted, left):
+                return self.fail(errno.EINTR)  # P12
+            handle.sleepers.silence(bell)
+
+    def _look(self, handle: PollSet, address: int,
+              nfds: int) -> tuple[int | None, dict[int, int]]:
+        """(the result of the ioctl, None to go to sleep; what to wait for)."""
+        with self.lock:
+            if not handle.current():
+                return self.fail(errno.EBADF), {}  # T3
+            if not nfds:
+                return None, {}  # P2: without room nothing is looked at
+            ready, wanted = self._examine(handle)
+            return self._store(handle, address, nfds, ready) if ready else None, wanted
+
+    def _store(self, handle: PollSet, address: int, nfds: int, ready: dict[int, int]) -> int:
+        if not address:
+            return self.fail(errno.EFAULT)  # P10
+        numbers = sorted(ready)  # P7
+        numbers = [n for n in numbers if n >= handle.resume] + [
+            n for n in numbers if n < handle.resume]
+        stored = numbers[:nfds]
+        handle.resume = stored[-1] + 1 if len(stored) == nfds else 0
+        results = self.ffi.cast("char *", address)
+        for index, number in enumerate(stored):
+            room = self.ffi.buffer(results + index * _POLLFD.size, _POLLFD.size)
+            entry = handle.entries[number]
+            events = entry.events
+            if ready[number] == POLLNVAL:
+                events = _POLLFD.unpack(bytes(room))[1]  # P9: whatever was there
+            elif events & POLLONESHOT:
+                entry.events = POLLONESHOT  # X1
+            room[0:_POLLFD.size] = _POLLFD.pack(number, events, ready[number])  # P5
+        return len(stored)
+
+    def _examine(self, handle: PollSet) -> tuple[dict[int, int], dict[int, int]]:
+        """({descriptor: revents}, what to ask the host to wait for)."""
+        ready: dict[int, int] = {}
+        asked: list[tuple[int, int, Entry]] = []  # through which descriptor, for which
+        for number, entry in handle.entries.items():
+            if entry.file is None or entry.events == POLLONESHOT:
+                continue  # W7, X1
+            now = host.file_of(number)
+            if now == entry.file:
+                asked.append((number, number, entry))
+                continue
+            alive = host.survivors(entry.file)
+            if now is not None and (self.variant.illumos or not alive):
+                entry.file = now  # C4, C6: the old mask, applied to the new file
+                asked.append((number, number, entry))
+            elif alive:
+                # C3, W6: not looked at until the surviving object becomes active.
+                asked.append((alive[0], number, entry))
+            else:
+                ready[number] = POLLNVAL  # C2
+        wanted: dict[int, int] = {}
+        for through, _, entry in asked:
+            wanted[through] = wanted.get(through, 0) | self._to_host(entry)
+        revents = host.examine(wanted)
+        for through, number, entry in asked:
+            found = self._from_host(entry, revents[through])
+            if not found:
+                continue
+            if through == number:
+                ready[number] = found
+            elif host.file_of(number) is None:
+                ready[number] = POLLNVAL  # C3
+            else:
+                entry.file = host.file_of(number)
+        return ready, wanted
+
+    def _is_readers_pipe(self, entry: Entry) -> bool:
+        file = entry.file
+        return (file is not None and self.variant.bidirectional_pipes
+                and file.kind == stat.S_IFIFO and file.access == os.O_RDONLY)
+
+    def _to_host(self, entry: Entry) -> int:
+        events = 0
+        for bit, native in _TO_HOST.items():
+            if entry.events & bit:
+                events |= native
+        return events
+
+    def _from_host(self, entry: Entry, revents: int) -> int:
+        if revents & host.NVAL:
+            return 0  # closed this very moment: the next look tells
+        found = 0
+        for bit, native in _TO_HOST.items():
+            if revents & native:
+                found |= bit & entry.events
+        if revents & host.HUP:
+            found |= POLLHUP
+        if revents & host.ERR:
+            # R1: a pipe whose other end is gone hangs up, it has no error.
+            pipe = entry.file is not None and entry.file.kind == stat.S_IFIFO
+            found |= POLLHUP if pipe else POLLERR
+        if found & POLLHUP:
+            found &= ~POLLOUT  # R1
+        elif self._is_readers_pipe(entry):
+            found |= POLLOUT & entry.events  # R2
+        return found
+
+    def watched(self, fd: int) -> dict[int, int]:
+        with self.lock:
+            found = {}
+            for number, entry in self.handles[fd].entries.items():
+                mask = (1 if entry.events & POLLIN else 0) | (2 if entry.events & POLLOUT else 0)
+                if entry.file is not None and mask:
+                    found[number] = mask
+            return found

@@ -1,0 +1,190 @@
+"""The simulated epoll against the real one: the method itself, checked."""
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .linux import EPOLL_CLOEXEC, EPOLLET, EPOLLONESHOT, SimulatedLinux
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="there is no real epoll to compare with")
+
+OPS = {"register": 1, "unregister": 2, "modify": 3}
+
+
+class Process:
+    """The interface of ``select.epoll`` on the simulated kernel."""
+
+    def __init__(self, target="linux_x86"):
+        self.kernel = SimulatedLinux(target)
+        self.ffi = self.kernel.ffi
+        self.fd = self.kernel.lib.epoll_create1(EPOLL_CLOEXEC)
+
+    def control(self, op, fd, events=0):
+        event = self.ffi.new("struct epoll_event *")
+        event.events = events
+        event.data = fd
+        if self.kernel.lib.epoll_ctl(self.fd, OPS[op], fd, event) < 0:
+            raise OSError(self.ffi.errno, "")
+
+    def poll(self, timeout=0, maxevents=64):
+        events = self.ffi.new("struct epoll_event[]", maxevents)
+        count = self.kernel.lib.epoll_wait(self.fd, events, maxevents, timeout)
+        if count < 0:
+            raise OSError(self.ffi.errno, "")
+        return [(e.data, e.events) for e in events[0:count]]
+
+    def close(self):
+        self.kernel.lib.close(self.fd)
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.sampled_from(sorted(OPS)), st.integers(0, 5),
+              st.sampled_from([0, 1, 4, 5, 0x2001, EPOLLONESHOT | 5])),
+    st.tuples(st.sampled_from(["send", "drain", "shutdown", "close", "poll"]), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["dup", "over"]), st.integers(0, 5), st.integers(0, 5)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(OPERATIONS, max_size=30))
+def test_random_programs_agree_with_the_real_epoll(program):
+    """The same calls on the same descriptors: same errnos, same events."""
+    real = select.epoll()
+    simulated = Process()
+    sockets = [end for _ in range(3) for end in socket.socketpair()]
+    numbers = [end.detach() for end in sockets]
+    extra = []
+    try:
+        for name, index, *rest in program:
+            fd = numbers[index]
+            if name in OPS:
+                assert control(simulated, name, fd, *rest) == control(real, name, fd, *rest)
+            elif name == "poll":
+                assert sorted(simulated.poll()) == sorted(real.poll(0))
+            else:
+                disturb(name, fd, numbers, rest, extra)
+        assert sorted(simulated.poll()) == sorted(real.poll(0))
+    finally:
+        real.close()
+        simulated.close()
+        for fd in {*numbers, *extra}:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+def control(epoll, name, fd, events):
+    """The errno of one epoll_ctl(2); the stdlib's object is asked through the same names."""
+    try:
+        if isinstance(epoll, Process):
+            epoll.control(name, fd, events)
+        elif name == "unregister":
+            epoll.unregister(fd)
+        else:
+            getattr(epoll, name)(fd, events)
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+def disturb(name, fd, numbers, rest, extra):
+    """Something that happens to the descriptors themselves."""
+    try:
+        if name == "send":
+            os.write(fd, b"x")
+        elif name == "drain":
+            os.set_blocking(fd, False)
+            os.read(fd, 100)
+        elif name == "shutdown":
+            with socket.socket(fileno=os.dup(fd)) as borrowed:
+                borrowed.shutdown(socket.SHUT_WR)
+        elif name == "close":
+            os.close(fd)
+        elif name == "dup":
+            extra.append(os.dup(fd))
+        elif name == "over":
+            os.dup2(fd, numbers[rest[0]])
+    except OSError:
+        pass
+
+
+@pytest.mark.parametrize("target", ["linux", "linux_x86"])
+def test_three_records_keep_their_places(target):
+    """Both layouts of struct epoll_event carry three events."""
+    process = Process(target)
+    pairs = [socket.socketpair() for _ in range(3)]
+    for near, far in pairs:
+        process.control("register", near.fileno(), select.EPOLLIN)
+        far.send(b"x")
+    assert process.poll() == [(near.fileno(), select.EPOLLIN) for near, _ in pairs]
+    assert len({process.poll(maxevents=1)[0][0] for _ in range(3)}) == 3
+    process.close()
+    for near, far in pairs:
+        near.close()
+        far.close()
+
+
+def test_errors_of_bad_arguments(tmp_path):
+    """EINVAL, EPERM, EBADF and EFAULT where epoll_ctl(2) and epoll_wait(2) name them."""
+    process = Process()
+    lib, ffi = process.kernel.lib, process.ffi
+    near, far = socket.socketpair()
+    event = ffi.new("struct epoll_event *")
+
+    def code(result):
+        return ffi.errno if result < 0 else 0
+
+    with open(tmp_path / "file", "wb") as file:
+        assert code(lib.epoll_ctl(process.fd, 1, file.fileno(), event)) == errno.EPERM
+    assert code(lib.epoll_ctl(process.fd, 1, process.fd, event)) == errno.EINVAL
+    assert code(lib.epoll_ctl(near.fileno(), 1, far.fileno(), event)) == errno.EINVAL
+    assert code(lib.epoll_ctl(process.fd, 9, far.fileno(), event)) == errno.EINVAL
+    assert code(lib.epoll_ctl(process.fd, 1, far.fileno(), ffi.NULL)) == errno.EFAULT
+    assert code(lib.epoll_wait(process.fd, event, 0, 0)) == errno.EINVAL
+    assert code(lib.epoll_wait(process.fd, ffi.NULL, 1, 0)) == errno.EFAULT
+    assert code(lib.epoll_wait(near.fileno(), event, 1, 0)) == errno.EINVAL
+    assert code(lib.epoll_create1(1)) == errno.EINVAL
+    process.close()
+    assert code(lib.epoll_wait(process.fd, event, 1, 0)) == errno.EBADF
+    near.close()
+    far.close()
+
+
+def test_edges_are_refused_not_faked():
+    """EPOLLET raises: poll(2) cannot show edges, and a wrong answer would be worse."""
+    process = Process()
+    near, far = socket.socketpair()
+    with pytest.raises(NotImplementedError):
+        process.control("register", near.fileno(), EPOLLET)
+    process.close()
+    near.close()
+    far.close()
+
+
+def test_a_signal_interrupts():
+    """EINTR while asleep, for epoll_wait(2) and epoll_pwait2(2)."""
+    process = Process()
+    lib, ffi = process.kernel.lib, process.ffi
+    events = ffi.new("struct epoll_event[]", 1)
+    spec = ffi.new("struct timespec *")
+    spec.tv_sec = 20
+    previous = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        for call in (lambda: lib.epoll_wait(process.fd, events, 1, 20000),
+                     lambda: lib.epoll_pwait2(process.fd, events, 1, spec, ffi.NULL)):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            assert call() == -1 and ffi.errno == errno.EINTR
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    process.close()
