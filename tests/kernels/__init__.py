@@ -5,7 +5,7 @@ on the target's own memory layout over real descriptors. See ``base``.
 """
 from __future__ import annotations
 
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable
 
 from .bsd import VARIANTS as _BSD
 from .bsd import SimulatedBSD

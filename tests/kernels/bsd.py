@@ -254,9 +254,9 @@ class SimulatedBSD(SimulatedKernel):
             return self.refusals[ident, filter]
         if file.kind == stat.S_IFCHR and self.variant.terminal and os.isatty(ident):
             return self.variant.terminal  # K12
-        if filter == self.variant.write and file.kind == stat.S_IFIFO:
-            if host.examine({ident: host.OUT})[ident] & host.ERR:
-                return self.variant.dead_pipe  # K6
+        pipe_to_write = filter == self.variant.write and file.kind == stat.S_IFIFO
+        if pipe_to_write and host.examine({ident: host.OUT})[ident] & host.ERR:
+            return self.variant.dead_pipe  # K6
         return 0
 
     def closed(self, fd: int) -> None:

@@ -35,7 +35,8 @@ OUT = select.POLLOUT
 ERR = select.POLLERR
 HUP = select.POLLHUP
 NVAL = select.POLLNVAL
-RDHUP = getattr(select, "POLLRDHUP", 0)
+# PyPy's select module lacks the name; the number is poll(2)'s on all but sparc.
+RDHUP = getattr(select, "POLLRDHUP", 0x2000 if sys.platform.startswith("linux") else 0)
 
 
 class File(NamedTuple):
