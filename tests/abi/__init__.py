@@ -1,0 +1,1 @@
+"""The declarations, against what the systems' own headers say."""

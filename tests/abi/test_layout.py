@@ -1,0 +1,166 @@
+"""Every struct and constant of every target, against the headers of its systems."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selectors_ffi._abi import TARGETS, load_ffi
+
+from . import facts
+from .layout import HOST, Field, Model, Struct, cdef, lay_out, structs_of
+
+PAIRS = [
+    pytest.param(facts.HOSTS[host], target, id=host) for host, target in facts.TARGET_OF.items()
+]
+WITH_PROCESS = [pair for pair in PAIRS if pair.values[0].platform]
+
+
+def test_every_host_has_a_target_and_every_target_a_host():
+    """No host of the facts is left out, and no target goes unchecked."""
+    assert set(facts.HOSTS) == set(facts.TARGET_OF)
+    assert set(TARGETS) == set(facts.TARGET_OF.values())
+
+
+@pytest.mark.parametrize(("host", "target"), PAIRS)
+def test_layout_is_that_of_the_headers(host, target):
+    """Size, alignment, and each field's offset, size and sign are those of the host."""
+    structs = structs_of(load_ffi(target))
+    assert structs
+    assert facts.layout_differences(target, structs, host) == []
+
+
+@pytest.mark.parametrize(("host", "target"), PAIRS)
+def test_constants_are_those_of_the_headers(host, target):
+    """Every declared constant has the host's number, and none is unknown there."""
+    constants = facts.constants_of(load_ffi(target))
+    assert constants
+    assert facts.constant_differences(constants, host) == []
+
+
+@pytest.mark.parametrize(("host", "target"), PAIRS)
+def test_nfds_t_is_that_of_the_headers(host, target):
+    """The count that poll takes is as wide as the host's."""
+    if host.nfds_t is None:
+        pytest.skip("no fact about nfds_t for this host")
+    ffi = load_ffi(target)
+    width = lay_out(Struct("s", (Field("n", ffi.typeof("nfds_t").cname),)), host.model)
+    assert (width.sizeof, width.fields["n"].kind) == host.nfds_t
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_calculator_agrees_with_cffi(target):
+    """For this host's data model the layout calculator and cffi find the same places."""
+    ffi = load_ffi(target)
+    for name, declared in structs_of(ffi).items():
+        ours = lay_out(declared, HOST)
+        ctype = ffi.typeof(f"struct {name}")
+        assert (ours.sizeof, ours.align) == (ffi.sizeof(ctype), ffi.alignof(ctype))
+        for field_name, field in ctype.fields:
+            place = ours.fields[field_name]
+            assert place.offset == field.offset
+            if field.type.kind != "array" or field.type.length is not None:
+                assert place.size == ffi.sizeof(field.type)
+            if field.type.kind == "primitive":
+                minus_one = int(ffi.cast(field.type, -1))
+                assert place.kind == ("signed" if minus_one < 0 else "unsigned")
+
+
+SCALARS = [
+    "short",
+    "unsigned short",
+    "int",
+    "unsigned int",
+    "long",
+    "unsigned long",
+    "int16_t",
+    "uint16_t",
+    "int32_t",
+    "uint32_t",
+    "int64_t",
+    "uint64_t",
+    "intptr_t",
+    "uintptr_t",
+    "void *",
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    members=st.lists(
+        st.tuples(st.sampled_from(SCALARS), st.sampled_from([None, 1, 3, 4])),
+        min_size=1,
+        max_size=8,
+    ),
+    packed=st.booleans(),
+)
+def test_calculator_agrees_with_cffi_on_any_struct(members, packed):
+    """The calculator is right about structs that nobody wrote for it."""
+    cffi = pytest.importorskip("cffi")
+    fields = tuple(Field(f"f{i}", ctype, length) for i, (ctype, length) in enumerate(members))
+    declared = Struct("s", fields, packed)
+    ffi = cffi.FFI()
+    ffi.cdef(cdef([declared]), packed=packed)
+    ours = lay_out(declared, HOST)
+    assert (ours.sizeof, ours.align) == (ffi.sizeof("struct s"), ffi.alignof("struct s"))
+    for field in fields:
+        assert ours.fields[field.name].offset == ffi.offsetof("struct s", field.name)
+
+
+LP64 = Model(8, 8, 8, "little")
+ARM = Model(4, 4, 8, "little")
+I386 = Model(4, 4, 4, "little")
+
+# The sizes on top of the files in cdef/.
+SIZES = [
+    ("linux", "epoll_event", 16, 16, None),
+    ("linux_x86", "epoll_event", 12, None, 12),
+    ("linux", "timeval", 16, 8, None),
+    ("linux_time64", "timespec", None, 16, None),
+    ("linux_x86_time64", "timespec", None, None, 16),
+    ("darwin", "kevent", 32, None, None),
+    ("freebsd", "kevent", 64, 64, None),
+    ("freebsd_i386", "kevent", None, None, 56),
+    ("freebsd_i386", "timeval", None, None, 8),
+    ("freebsd11", "kevent", 32, 20, None),
+    ("freebsd11_i386", "kevent", None, None, 20),
+    ("netbsd", "kevent", 40, 32, 28),
+    ("netbsd11", "kevent", 72, 64, 60),
+    ("netbsd", "timeval", 16, 16, 12),
+    ("openbsd", "kevent", 32, 32, 24),
+    ("openbsd", "timespec", 16, 16, 12),
+    ("dragonfly", "kevent", 32, None, None),
+    ("sunos", "dvpoll", 32, None, None),
+    ("windows", "timeval", 8, 8, 8),
+    ("libkqueue", "kevent", 32, 20, 20),
+]
+
+
+@pytest.mark.parametrize(("target", "struct", "lp64", "arm", "i386"), SIZES)
+def test_sizes_in_the_comments_of_cdef(target, struct, lp64, arm, i386):
+    """The tables on top of the cdef files are true."""
+    declared = structs_of(load_ffi(target))[struct]
+    for model, size in ((LP64, lp64), (ARM, arm), (I386, i386)):
+        if size is not None:
+            assert lay_out(declared, model).sizeof == size
+
+
+def test_signs_that_matter():
+    """The top bit of EPOLLET and of revents survives; NetBSD's filters have no sign."""
+    linux = load_ffi("linux")
+    event = linux.new("struct epoll_event *")
+    event.events = linux.integer_const("EPOLLET")
+    assert event.events == 1 << 31
+    event.data = 2**64 - 1
+    assert event.data == 2**64 - 1
+    entry = linux.new("struct pollfd *", {"revents": -1})
+    assert entry.revents == -1
+    change = load_ffi("netbsd").new("struct kevent *")
+    change.filter = 2**32 - 1
+    assert change.filter == 2**32 - 1
+    change = load_ffi("freebsd").new("struct kevent *")
+    change.filter = load_ffi("freebsd").integer_const("EVFILT_READ")
+    assert change.filter == -1
+    change.flags = 0xFFFF
+    assert change.flags == 0xFFFF
