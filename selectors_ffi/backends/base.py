@@ -1,0 +1,283 @@
+"""What every backend shares: keys, the abstract base, the registry.
+
+The registry maps descriptors to keys and knows no kernel.  A backend plugs its mechanism in with
+three methods, each called before the registry changes, so that a refused call changes nothing:
+
+``_add(fd, events)``
+    Start watching ``fd``, or raise.
+``_remove(fd)``
+    Stop watching ``fd``; a kernel that no longer knows the descriptor is no error.
+``_change(key, events)``
+    Watch ``key.fd`` for ``events`` instead, or raise and leave the old interest in force.  Where
+    the descriptor is gone (EBADF) there is nothing left to keep: ``_gone(key)`` drops the entry.
+"""
+
+from __future__ import annotations
+
+import selectors
+from abc import abstractmethod
+from collections.abc import Mapping
+from errno import EBADF
+from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from _typeshed import FileDescriptorLike
+
+    from ..binding import Binding
+
+__all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
+
+INVALID_EVENTS = ~(EVENT_READ | EVENT_WRITE)
+
+#: Set by ``selectors_ffi.debug`` when it is imported; None costs a constructor one comparison.
+#: (class, flags or None) -> the class to make an instance of.
+instrument: Callable[[type[Any], Any], type[Any]] | None = None
+
+
+def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
+    """Return the descriptor of a file object.
+
+    Raises:
+        ValueError: no descriptor can be had, or it is negative.
+    """
+    if isinstance(fileobj, int):
+        fd = fileobj
+    else:
+        try:
+            fd = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if fd < 0:
+        raise ValueError(f"Invalid file descriptor: {fd}")
+    return fd
+
+
+class _SelectorMapping(Mapping[Any, SelectorKey]):
+    """Read-only live view of the registry: iterates descriptors, looks up any file object."""
+
+    def __init__(self, selector: _BaseSelectorImpl) -> None:
+        self._selector = selector
+
+    def __len__(self) -> int:
+        return len(self._selector._fd_to_key)
+
+    def get(self, fileobj: FileDescriptorLike, default: Any = None) -> Any:
+        fd = self._selector._fileobj_lookup(fileobj)
+        return self._selector._fd_to_key.get(fd, default)
+
+    def __getitem__(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        fd = self._selector._fileobj_lookup(fileobj)
+        key = self._selector._fd_to_key.get(fd)
+        if key is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return key
+
+    def __contains__(self, fileobj: object) -> bool:
+        fd = self._selector._fileobj_lookup(fileobj)  # type: ignore[arg-type] # refuses by itself
+        return fd in self._selector._fd_to_key
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._selector._fd_to_key)
+
+
+class BaseSelector(selectors.BaseSelector):
+    """Abstract selector, and a ``selectors.BaseSelector`` to ``isinstance``.
+
+    A selector watches file objects (descriptors, or objects with ``fileno()``) for readiness.
+    Each registration is a ``SelectorKey(fileobj, fd, events, data)``.
+    """
+
+    @abstractmethod
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, data: Any = None
+    ) -> SelectorKey:
+        """Watch a file object.
+
+        Args:
+            fileobj: a descriptor, or an object with ``fileno()``.
+            events: ``EVENT_READ``, ``EVENT_WRITE`` or both.
+            data: anything; comes back in the key.
+
+        Returns:
+            The new key.
+
+        Raises:
+            ValueError: invalid ``events`` or ``fileobj``, or the selector is closed.
+            KeyError: the descriptor is already registered.
+            OSError: the kernel refuses the descriptor; nothing has changed.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        """Stop watching a file object; works on a closed one, given the object itself.
+
+        Returns:
+            The key that was removed.
+
+        Raises:
+            KeyError: it is not registered.
+            ValueError: it is neither registered nor a valid file object.
+        """
+        raise NotImplementedError
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+        """Change the interest or the data of a registration.
+
+        Returns:
+            The new key, or the old one if nothing differs.
+
+        Raises:
+            ValueError: invalid ``events`` or ``fileobj``.
+            KeyError: it is not registered.
+            OSError: the kernel refuses; the old registration stays, unless the descriptor is closed.
+        """
+        self.unregister(fileobj)
+        return self.register(fileobj, events, data)
+
+    @abstractmethod
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        """Wait until a registered file object is ready.
+
+        Args:
+            timeout: seconds; None blocks, <= 0 polls.  Never returns early.
+
+        Returns:
+            One ``(key, events)`` per ready file object, ``events`` a subset of ``key.events``.
+            Empty on timeout.
+
+        Raises:
+            ValueError: the selector is closed, or ``timeout`` is NaN.
+            OverflowError: ``timeout`` does not fit the kernel's type.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release the kernel object, if any, and forget all registrations.  Idempotent."""
+
+    def get_key(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        """Return the key of a registered file object.
+
+        Raises:
+            KeyError: it is not registered.
+            ValueError: it is neither registered nor a valid file object.
+            RuntimeError: the selector is closed.
+        """
+        mapping = self.get_map()
+        if mapping is None:
+            raise RuntimeError("Selector is closed")
+        try:
+            return mapping[fileobj]
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+
+    @abstractmethod
+    def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
+        """Return a live mapping of file objects to keys; None once the selector is closed."""
+        raise NotImplementedError
+
+
+class _BaseSelectorImpl(BaseSelector):
+    """The registry.  The name, and ``_fd_to_key``, are what code built on the stdlib subclasses."""
+
+    def __new__(cls, *_args: object, debug: object = None, **_kwargs: object) -> Any:
+        """Make an instance of ``cls``, or of the subclass that the debug flags ask for."""
+        if instrument is not None:
+            cls = instrument(cls, debug)
+        return super().__new__(cls)
+
+    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
+        self._fd_to_key: dict[int, SelectorKey] = {}
+        self._map: _SelectorMapping | None = _SelectorMapping(self)
+
+    def _fileobj_lookup(self, fileobj: FileDescriptorLike) -> int:
+        """Return the descriptor; for a closed file object, the one it was registered with.
+
+        Raises:
+            ValueError: invalid, and not registered either.
+        """
+        try:
+            return _fileobj_to_fd(fileobj)
+        except ValueError:
+            for key in list(self._fd_to_key.values()):
+                if key.fileobj is fileobj:
+                    return key.fd
+            raise
+
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, data: Any = None
+    ) -> SelectorKey:
+        if not events or events & INVALID_EVENTS:
+            raise ValueError(f"Invalid events: {events!r}")
+        fd = self._fileobj_lookup(fileobj)
+        if fd in self._fd_to_key:
+            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        self._add(fd, events)
+        key = self._fd_to_key[fd] = SelectorKey(fileobj, fd, events, data)
+        return key
+
+    def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        key = self._registered(fileobj)
+        self._remove(key.fd)
+        # Another thread may have been faster: then it is not registered any more.
+        if self._fd_to_key.pop(key.fd, None) is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return key
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+        key = self._registered(fileobj)
+        if not events or events & INVALID_EVENTS:
+            raise ValueError(f"Invalid events: {events!r}")
+        if events != key.events or self._replaced(key, fileobj):
+            try:
+                self._change(key, events)
+            except OSError as error:
+                if error.errno == EBADF:
+                    self._gone(key)
+                raise
+        elif not data != key.data:
+            return key
+        key = self._fd_to_key[key.fd] = SelectorKey(fileobj, key.fd, events, data)
+        return key
+
+    def _registered(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        """Return the key of ``fileobj`` or raise what the stdlib raises."""
+        try:
+            return self._fd_to_key[self._fileobj_lookup(fileobj)]
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+
+    @staticmethod
+    def _replaced(key: SelectorKey, fileobj: FileDescriptorLike) -> bool:
+        """Tell whether ``fileobj`` is another object than the one registered.
+
+        If so, the number may have been reused, and the kernel must be asked even if the events
+        are the same, else the new file would never be armed.
+        """
+        return fileobj is not key.fileobj and not (
+            isinstance(fileobj, int) and isinstance(key.fileobj, int)
+        )
+
+    def _gone(self, key: SelectorKey) -> None:
+        """Drop the entry of a descriptor that the kernel says is closed."""
+        self._remove(key.fd)
+        self._fd_to_key.pop(key.fd, None)
+
+    def _add(self, fd: int, events: int) -> None:
+        """Nothing to arm: a selector of somebody else's, built on the registry alone."""
+
+    def _remove(self, fd: int) -> None:
+        """Nothing to disarm."""
+
+    def _change(self, key: SelectorKey, events: int) -> None:
+        """Nothing to change."""
+
+    def close(self) -> None:
+        self._fd_to_key.clear()
+        self._map = None
+
+    def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
+        return self._map  # type: ignore[return-value] # the stdlib's annotation hides the None
