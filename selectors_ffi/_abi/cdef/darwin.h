@@ -58,6 +58,9 @@ int poll(struct pollfd *fds, nfds_t nfds, int timeout);
  * up to 10 ms. */
 #define FD_SETSIZE 1024
 
+/* The word of a set: __int32_t, __fd_mask in the headers. Unsigned here, as we set its bits. */
+typedef uint32_t fd_mask;
+
 int select$DARWIN_EXTSN(int nfds, void *readfds, void *writefds, void *exceptfds, struct timeval *timeout);
 int select$1050(int nfds, void *readfds, void *writefds, void *exceptfds, struct timeval *timeout);
 int select(int nfds, void *readfds, void *writefds, void *exceptfds, struct timeval *timeout);

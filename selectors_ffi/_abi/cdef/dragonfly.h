@@ -55,6 +55,9 @@ int ppoll(struct pollfd *fds, nfds_t nfds, const struct timespec *timeout, const
  * timeout: NULL waits for ever. */
 #define FD_SETSIZE 1024
 
+/* The word of a set: __fd_mask, fd_mask in the headers. Unsigned here, as we set its bits. */
+typedef unsigned long fd_mask;
+
 int select(int nfds, void *readfds, void *writefds, void *exceptfds, struct timeval *timeout);
 
 /* sys/event.h */

@@ -26,6 +26,9 @@ int poll(struct pollfd *fds, nfds_t nfds, int timeout);
 /* sys/select.h */
 #define FD_SETSIZE 1024
 
+/* The word of a set: __fd_mask, fd_mask in the headers. Unsigned here, as we set its bits. */
+typedef unsigned long fd_mask;
+
 /* sys/epoll.h */
 #define EPOLLIN        0x00000001
 #define EPOLLPRI       0x00000002

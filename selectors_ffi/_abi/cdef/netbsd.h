@@ -61,6 +61,9 @@ int ppoll(struct pollfd *fds, nfds_t nfds, const struct timespec *timeout, const
  * timeout: NULL waits for ever. */
 #define FD_SETSIZE 256
 
+/* The word of a set: __int32_t, __fd_mask in the headers. Unsigned here, as we set its bits. */
+typedef uint32_t fd_mask;
+
 int __select50(int nfds, void *readfds, void *writefds, void *exceptfds, struct timeval *timeout);
 
 /* sys/event.h */

@@ -55,6 +55,9 @@ int poll(struct pollfd *fds, nfds_t nfds, int timeout);
  * timeout: NULL waits for ever. */
 #define FD_SETSIZE 65536
 
+/* The word of a set: __fd_mask, fd_mask in the headers. Unsigned here, as we set its bits. */
+typedef unsigned long fd_mask;
+
 int select(int nfds, void *readfds, void *writefds, void *exceptfds, struct timeval *timeout);
 
 /* sys/devpoll.h */

@@ -1,0 +1,65 @@
+"""I/O readiness over many file objects: the standard library's ``selectors``, bound by cffi.
+
+``import selectors_ffi as selectors`` is all it takes.  Besides the stdlib's names: ``backends`` with
+all five classes on every system, ``binding`` for the kernel interface, ``Debug`` and ``debugging`` to
+see what the kernel said.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from . import backends
+from .backends import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
+from .backends.base import _BaseSelectorImpl, _fileobj_to_fd
+
+if TYPE_CHECKING:
+    from .backends import (
+        DevpollSelector,
+        EpollSelector,
+        KqueueSelector,
+        PollSelector,
+        SelectSelector,
+    )
+
+__version__ = "0.1.0"
+
+#: Most efficient first: the stdlib's order.
+_PREFERENCE = ("kqueue", "epoll", "devpoll", "poll", "select")
+
+
+def _can_use(name: str) -> type[_BaseSelectorImpl] | None:
+    """Return the class of a mechanism if one can be made here, else None."""
+    cls: type[_BaseSelectorImpl] = getattr(backends, f"{name.capitalize()}Selector")
+    try:
+        cls().close()
+    except (OSError, ImportError):
+        return None
+    return cls
+
+
+def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImpl] | None:
+    wanted = os.environ.get("SELECTORS_FFI_BACKEND")
+    if not wanted:
+        return next(iter(usable.values()), None)
+    if wanted not in usable:
+        known = ", ".join(usable) or "none"
+        raise ValueError(f"SELECTORS_FFI_BACKEND={wanted!r} cannot be used here; what can: {known}")
+    return usable[wanted]
+
+
+_usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
+globals().update({cls.__name__: cls for cls in _usable.values()})
+_default = _choose(_usable)
+if _default is not None:
+    DefaultSelector = _default
+
+
+def __getattr__(name: str) -> Any:
+    """Import the debug package when it is first asked for."""
+    if name in ("Debug", "RawEvent", "debugging"):
+        from . import debug
+
+        return getattr(debug, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

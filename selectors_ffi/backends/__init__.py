@@ -1,0 +1,24 @@
+"""Translates: ``EVENT_*`` masks to native flags and back, one class per mechanism.
+
+All five classes are here on every system.  One that this system lacks raises ``OSError`` (ENOSYS)
+when it is made, unless it is given a binding of another kernel.
+"""
+
+from .base import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
+from .devpoll import DevpollSelector
+from .epoll import EpollSelector
+from .kqueue import KqueueSelector
+from .poll import PollSelector
+from .select import SelectSelector
+
+__all__ = [
+    "EVENT_READ",
+    "EVENT_WRITE",
+    "BaseSelector",
+    "DevpollSelector",
+    "EpollSelector",
+    "KqueueSelector",
+    "PollSelector",
+    "SelectSelector",
+    "SelectorKey",
+]
