@@ -1,0 +1,42 @@
+"""Debug: shows what a selector asked the kernel and what the kernel said.
+
+Importing this package is what makes ``debug=``, ``debugging()`` and ``SELECTORS_FFI_DEBUG`` work;
+selectors that are made without any of them stay exactly what they are without it.
+See ``docs/debugging.md``.
+"""
+
+from __future__ import annotations
+
+from ..backends import base
+from .ambient import VARIABLE, debugging
+from .describe import Description, describe
+from .flags import Debug
+from .instrument import instrument
+from .lints import (
+    LINTS,
+    BlockingDescriptor,
+    BusyLoop,
+    ClosedWhileRegistered,
+    DescriptorReused,
+    GhostRegistration,
+    RegularFile,
+    SelectorWarning,
+    UsedAfterFork,
+    WriteInterestLeftOn,
+)
+from .perfetto import PerfettoSink
+from .raw import RawEvent
+from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
+from .sinks import FileSink, JsonSink, LogSink, RingSink, Sink, tee
+from .stats import Stats
+
+__all__ = [
+    "Debug", "debugging", "VARIABLE",
+    "RawEvent", "Description", "describe", "Stats",
+    "Record", "Syscall", "Event", "Registration", "Wait", "Lint", "Source",
+    "Sink", "LogSink", "FileSink", "JsonSink", "RingSink", "PerfettoSink", "tee",
+    "LINTS", "SelectorWarning", "ClosedWhileRegistered", "DescriptorReused", "GhostRegistration",
+    "BusyLoop", "WriteInterestLeftOn", "BlockingDescriptor", "UsedAfterFork", "RegularFile",
+]  # fmt: skip
+
+base.instrument = instrument

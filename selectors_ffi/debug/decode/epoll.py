@@ -1,0 +1,105 @@
+"""epoll(7): epoll_create1, epoll_ctl, epoll_wait, epoll_pwait, epoll_pwait2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .form import Form, Native, items, records
+from .grammar import is_null, struct, timeval
+from .symbols import EPOLL_CREATE, EPOLL_EVENTS, EPOLL_OPERATIONS, Bits, Names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["FORMS", "Create", "Control", "Wait", "event_bits"]
+
+_FD = 0xFFFF_FFFF
+_EVENT = "struct epoll_event"
+
+
+def event_bits(ffi: Any) -> Bits:
+    """Return the names of ``epoll_event.events``."""
+    return Bits.of(ffi, EPOLL_EVENTS)
+
+
+class Create(Form):
+    """``epoll_create1(EPOLL_CLOEXEC)``."""
+
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi)
+        self.flags = Bits.of(ffi, EPOLL_CREATE)
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        return [self.flags(int(flags)) for flags in arguments]
+
+
+class _Events(Form):
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi)
+        self.bits = event_bits(ffi)
+        self.hangup = self.bits.of_names("EPOLLERR", "EPOLLHUP", "EPOLLRDHUP")
+
+    def render(self, event: Any) -> str:
+        return struct(events=self.bits(int(event.events)), data=hex(token(event)))
+
+
+def token(event: Any) -> int:
+    """Return the 64 bits of ``data``, declared as an integer or as the union it is in C."""
+    data = event.data
+    return int(getattr(data, "u64", data))
+
+
+class Control(_Events):
+    """``epoll_ctl(6, EPOLL_CTL_ADD, 22, {events=EPOLLIN, data=0x16})``."""
+
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi)
+        self.operation = Names.of(ffi, EPOLL_OPERATIONS)
+        self.delete = int(ffi.integer_const("EPOLL_CTL_DEL"))
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        epfd, operation, fd, event = arguments
+        text = "NULL"
+        if not is_null(self.ffi, event):
+            text = self.render(items(self.ffi, event, _EVENT)[0])
+        return [str(int(epfd)), self.operation(int(operation)), str(int(fd)), text]
+
+    def armed(self, arguments: Sequence[Any]) -> Iterable[tuple[int, int]]:
+        _, operation, fd, event = arguments
+        if int(operation) == self.delete or is_null(self.ffi, event):
+            return ()
+        return [(int(fd), token(items(self.ffi, event, _EVENT)[0]))]
+
+
+class Wait(_Events):
+    """``epoll_wait(6, [{events=EPOLLIN, data=0x16}], 64, -1) = 1``."""
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        texts = super().enter(arguments)
+        # epoll_pwait2(2) takes a timespec where the others take milliseconds.
+        if not isinstance(arguments[3], int) and not texts[3].lstrip("-").isdigit():
+            texts[3] = timeval(self.ffi, arguments[3])
+        return texts
+
+    def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
+        if result >= 0:
+            texts[1] = records(self.ffi, arguments[1], _EVENT, result, self.render)
+        return ""
+
+    def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
+        events = items(self.ffi, arguments[1], _EVENT)
+        natives = []
+        for index in range(result):
+            flags, data = int(events[index].events), token(events[index])
+            hangup = bool(flags & self.hangup)
+            natives.append(Native(data & _FD, flags, 0, 0, "", data, self.bits(flags), hangup))
+        return natives
+
+
+FORMS: dict[str, type[Form]] = {
+    "epoll_create1": Create,
+    "epoll_ctl": Control,
+    "epoll_wait": Wait,
+    "epoll_pwait": Wait,
+    "epoll_pwait2": Wait,
+}

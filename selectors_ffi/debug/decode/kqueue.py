@@ -1,0 +1,133 @@
+"""kqueue(2): kqueue, kqueue1, kqueuex, kevent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .form import Form, Native, items, records
+from .grammar import errno_name, struct, timeval
+from .symbols import (
+    KEVENT_FILTERS,
+    KEVENT_FLAGS,
+    KEVENT_NOTES,
+    KQUEUEX_FLAGS,
+    OPEN_FLAGS,
+    Bits,
+    Names,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["FORMS", "Create", "Kevent", "Records"]
+
+_KEVENT = "struct kevent"
+
+
+class Create(Form):
+    """``kqueue() = 5``, ``kqueue1(O_CLOEXEC) = 5``, ``kqueuex(KQUEUE_CLOEXEC) = 5``."""
+
+    names: tuple[str, ...] = OPEN_FLAGS
+
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi)
+        self.flags = Bits.of(ffi, self.names)
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        return [self.flags(int(flags)) for flags in arguments]
+
+
+class CreateX(Create):
+    """kqueuex(2) has flags of its own."""
+
+    names = KQUEUEX_FLAGS
+
+
+class Records:
+    """Text of a ``struct kevent``, whose field types differ by system."""
+
+    def __init__(self, ffi: Any) -> None:
+        self.filter = Names.of(ffi, KEVENT_FILTERS)
+        self.flags = Bits.of(ffi, KEVENT_FLAGS)
+        self.notes = {name: Bits.of(ffi, notes) for name, notes in KEVENT_NOTES.items()}
+        self.unknown = Bits({})
+        self.error = int(ffi.integer_const("EV_ERROR"))
+        self.eof = int(ffi.integer_const("EV_EOF"))
+        self.cast = ffi.cast
+
+    def token(self, event: Any) -> int:
+        """Return ``udata``, declared as a number or as the pointer it is in C."""
+        return int(self.cast("uintptr_t", event.udata))
+
+    def fields(self, event: Any) -> dict[str, object]:
+        """Return the fields in the order of the struct, decoded."""
+        flags, fflags, data = int(event.flags), int(event.fflags), int(event.data)
+        udata, filter_ = self.token(event), self.filter(int(event.filter))
+        notes = self.notes.get(filter_, self.unknown)
+        return {
+            "ident": int(event.ident),
+            "filter": filter_,
+            "flags": self.flags(flags),
+            # With EV_EOF a socket's error is in fflags; with EV_ERROR the change's is in data.
+            "fflags": errno_name(fflags) if flags & self.eof and fflags else notes(fflags),
+            "data": errno_name(data) if flags & self.error and data else data,
+            "udata": hex(udata) if udata else "NULL",
+        }
+
+    def __call__(self, event: Any) -> str:
+        return struct(**self.fields(event))
+
+
+class Kevent(Form):
+    """``kevent(5, [{ident=7, filter=EVFILT_READ, flags=EV_ADD, ...}], 1, NULL, 0, NULL) = 0``."""
+
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi)
+        self.render = Records(ffi)
+        self.add = int(ffi.integer_const("EV_ADD"))
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        texts = super().enter(arguments)
+        texts[1] = records(self.ffi, arguments[1], _KEVENT, int(arguments[2]), self.render)
+        texts[5] = timeval(self.ffi, arguments[5])
+        return texts
+
+    def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
+        if result >= 0:
+            texts[3] = records(self.ffi, arguments[3], _KEVENT, result, self.render)
+        return ""
+
+    def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
+        if result <= 0:
+            return []
+        events = items(self.ffi, arguments[3], _KEVENT)
+        return [self._native(events[index]) for index in range(result)]
+
+    def _native(self, event: Any) -> Native:
+        fields = self.render.fields(event)
+        return Native(
+            int(event.ident),
+            int(event.flags),
+            int(event.fflags),
+            int(event.data),
+            str(fields["filter"]),
+            self.render.token(event),
+            "{filter}, flags={flags}, fflags={fflags}, data={data}".format_map(fields),
+            bool(int(event.flags) & self.render.eof),
+        )
+
+    def armed(self, arguments: Sequence[Any]) -> Iterable[tuple[int, int]]:
+        changes = items(self.ffi, arguments[1], _KEVENT) if int(arguments[2]) else None
+        return [
+            (int(changes[index].ident), self.render.token(changes[index]))
+            for index in range(int(arguments[2]))
+            if int(changes[index].flags) & self.add
+        ]
+
+
+FORMS: dict[str, type[Form]] = {
+    "kqueue": Create,
+    "kqueue1": Create,
+    "kqueuex": CreateX,
+    "kevent": Kevent,
+}

@@ -1,0 +1,97 @@
+"""poll(2): poll, ppoll.  The array is input (``events``) and output (``revents``) at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .form import Form, Native, items
+from .grammar import ELLIPSIS_AFTER, array, is_null, struct, timeval
+from .symbols import POLL_EVENTS, Bits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["FORMS", "Poll", "event_bits", "interests", "natives", "results"]
+
+_POLLFD = "struct pollfd"
+
+
+def event_bits(ffi: Any) -> Bits:
+    """Return the names of ``pollfd.events`` and ``revents``, which are signed shorts."""
+    return Bits.of(ffi, POLL_EVENTS, width=16)
+
+
+def _cut(texts: Iterable[str]) -> str:
+    """Return an array, read only as far as it is shown."""
+    shown: list[str] = []
+    for text in texts:
+        if len(shown) == ELLIPSIS_AFTER:
+            shown.append("...")
+            break
+        shown.append(text)
+    return array(shown)
+
+
+def interests(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
+    """Return what was asked for: ``[{fd=5, events=POLLIN}]``."""
+    pointer = items(ffi, fds, _POLLFD)
+    polled = (pointer[index] for index in range(count))
+    return _cut(struct(fd=int(p.fd), events=bits(int(p.events))) for p in polled)
+
+
+def occurred(ffi: Any, fds: Any, count: int) -> Iterable[tuple[int, int]]:
+    """Return (fd, revents) of the entries that have some."""
+    pointer = items(ffi, fds, _POLLFD)
+    for index in range(count):
+        if pointer[index].revents:
+            yield int(pointer[index].fd), int(pointer[index].revents)
+
+
+def results(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
+    """Return what happened: ``[{fd=5, revents=POLLIN|POLLHUP}]``."""
+    return _cut(
+        struct(fd=fd, revents=bits(revents)) for fd, revents in occurred(ffi, fds, count)
+    )
+
+
+def natives(ffi: Any, bits: Bits, fds: Any, count: int) -> list[Native]:
+    """Return what happened as events."""
+    hangup = bits.of_names("POLLERR", "POLLHUP", "POLLNVAL", "POLLRDHUP")
+    return [
+        Native(
+            fd, revents & bits.mask, 0, 0, "", None, bits(revents), bool(revents & hangup)
+        )
+        for fd, revents in occurred(ffi, fds, count)
+    ]
+
+
+class Poll(Form):
+    """``poll([{fd=5, events=POLLIN}], 1, 0) = 1 ([{fd=5, revents=POLLIN}])``."""
+
+    zero = "Timeout"
+
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi)
+        self.bits = event_bits(ffi)
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        texts = super().enter(arguments)
+        fds, count = arguments[0], int(arguments[1])
+        # strace writes an empty array as NULL or by its address; the contents are the same.
+        texts[0] = "NULL" if is_null(self.ffi, fds) else interests(self.ffi, self.bits, fds, count)
+        if not texts[2].lstrip("-").isdigit():
+            texts[2] = timeval(self.ffi, arguments[2])
+        return texts
+
+    def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
+        if result > 0:
+            return results(self.ffi, self.bits, arguments[0], int(arguments[1]))
+        return super().leave(arguments, texts, result)
+
+    def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
+        if result <= 0:
+            return []
+        return natives(self.ffi, self.bits, arguments[0], int(arguments[1]))
+
+
+FORMS: dict[str, type[Form]] = {"poll": Poll, "ppoll": Poll}

@@ -1,0 +1,105 @@
+"""select(2): bitmaps of words, or Windows' counted arrays; input and output at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .form import Form, Native, items
+from .grammar import ELLIPSIS_AFTER, array, is_null, timeval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FORMS", "Select", "members"]
+
+_NAMES = ("in", "out", "exc")
+_SETS = ("READ", "WRITE", "EXCEPT")
+
+
+def _counted(ffi: Any) -> bool:
+    """Tell whether ``fd_set`` is Windows' ``{count, array}``."""
+    try:
+        kind = ffi.typeof("fd_set")
+    except (ffi.error, ValueError, KeyError):
+        return False
+    return kind.kind == "struct" and any(name == "fd_count" for name, _ in kind.fields or ())
+
+
+def members(ffi: Any, fds: Any, nfds: int) -> list[int]:
+    """Return the descriptors in a set, ascending (Windows: in the array's order)."""
+    if _counted(ffi):
+        counted = items(ffi, fds, "fd_set")[0]
+        base = items(ffi, ffi.addressof(counted), "char") + ffi.offsetof("fd_set", "fd_array")
+        handles = ffi.cast("uintptr_t *", base)
+        return [int(handles[index]) for index in range(int(counted.fd_count))]
+    bits = _bits(ffi, fds, nfds)
+    found = []
+    while bits:
+        lowest = bits & -bits
+        found.append(lowest.bit_length() - 1)
+        bits ^= lowest
+    return found
+
+
+def _bits(ffi: Any, fds: Any, nfds: int) -> int:
+    """Return the first ``nfds`` bits of a bitmap of words in this machine's byte order."""
+    word = _word(ffi, fds)
+    count = -(-nfds // (8 * word))
+    raw = bytes(ffi.buffer(items(ffi, fds, "char"), count * word))
+    if sys.byteorder == "big":  # bit 0 is in the first word's last byte
+        raw = b"".join(raw[at : at + word][::-1] for at in range(0, len(raw), word))
+    return int.from_bytes(raw, "little") & ((1 << nfds) - 1)
+
+
+def _word(ffi: Any, fds: Any) -> int:
+    """Return the size of a word of the bitmap: that of the array given, else of ``long``.
+
+    The kernel fills whole words of its own width; on little endian the width cannot be seen.
+    """
+    if isinstance(fds, ffi.CData):
+        kind = ffi.typeof(fds)
+        if kind.kind in ("pointer", "array") and kind.item.kind == "primitive":
+            size = int(ffi.sizeof(kind.item))
+            if size > 1:
+                return size
+    return int(ffi.sizeof("unsigned long"))
+
+
+class Select(Form):
+    """``select(8, [4 7], [], NULL, {tv_sec=0, tv_usec=0}) = 1 (in [4])``."""
+
+    zero = "Timeout"
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        nfds = int(arguments[0])
+        sets = [self._set(fds, nfds) for fds in arguments[1:4]]
+        return [str(nfds), *sets, timeval(self.ffi, arguments[4])]
+
+    def _set(self, fds: Any, nfds: int) -> str:
+        if is_null(self.ffi, fds):
+            return "NULL"
+        found = members(self.ffi, fds, nfds)
+        texts = [str(fd) for fd in found[:ELLIPSIS_AFTER]]
+        if len(found) > ELLIPSIS_AFTER:
+            texts.append("...")
+        return array(texts, " ")
+
+    def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
+        if result <= 0:
+            return super().leave(arguments, texts, result)
+        sets = zip(_NAMES, (self._set(fds, int(arguments[0])) for fds in arguments[1:4]))
+        return ", ".join(f"{name} {text}" for name, text in sets if text not in ("NULL", "[]"))
+
+    def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
+        if result <= 0:
+            return []
+        return [
+            Native(fd, 0, 0, 0, name, None, name, False)
+            for name, fds in zip(_SETS, arguments[1:4])
+            if not is_null(self.ffi, fds)
+            for fd in members(self.ffi, fds, int(arguments[0]))
+        ]
+
+
+FORMS: dict[str, type[Form]] = {"select": Select}

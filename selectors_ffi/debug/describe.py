@@ -1,0 +1,144 @@
+"""Description: a selector's registrations as a table, and where the kernel's list differs."""
+
+from __future__ import annotations
+
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .decode.epoll import event_bits
+from .naming import interest, kind_of, peer_of, shown
+from .procfs import Watched, watched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from selectors import SelectorKey
+
+__all__ = ["Description", "Row", "describe"]
+
+
+class Row(NamedTuple):
+    """One registration."""
+
+    fd: int
+    kind: str
+    peer: str
+    """The peer's address, of a listening socket its own after "(own)"; else empty."""
+    interest: str
+    last: str
+    """Native flags that the kernel reported last; "-" if none, or if debugging is off."""
+    owner: str
+    """The file object."""
+    place: str
+    """Where it was registered; "-" if debugging is off."""
+
+
+class Description:
+    """What ``selector.describe()`` returns; ``str()`` of it is a table.
+
+    Attributes:
+        title: class and state.
+        rows: one ``Row`` per registration.
+        differences: sentences, one for each way in which the kernel's list differs from the
+            registry; empty if they agree; None where the kernel shows no list.
+    """
+
+    def __init__(self, title: str, rows: list[Row], differences: list[str] | None) -> None:
+        self.title = title
+        self.rows = rows
+        self.differences = differences
+
+    def __repr__(self) -> str:
+        return f"<Description of {self.title}>"
+
+    def __str__(self) -> str:
+        lines = [self.title]
+        if self.rows:
+            table = [Row._fields, *([str(field) for field in row] for row in self.rows)]
+            widths = [max(map(len, column)) for column in zip(*table)]
+            for cells in table:
+                line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths))
+                lines.append(line.rstrip())
+        if self.differences is None:
+            lines.append("kernel: shows no list of its own")
+        elif not self.differences:
+            lines.append("kernel: the same list")
+        else:
+            lines += [f"kernel: {difference}" for difference in self.differences]
+        return "\n".join(lines)
+
+
+def describe(selector: Any) -> Description:
+    """Return the description of a selector; works with debugging off."""
+    name = type(selector).__name__
+    if selector.get_map() is None:
+        return Description(f"{name}, closed", [], None)
+    keys = list(selector.get_map().values())
+    observer = getattr(selector, "_observer", None)
+    rows = [_row(key, observer) for key in keys]
+    epfd = _epoll_descriptor(selector)
+    title = f"{name}, {len(keys)} registered"
+    differences = None
+    if epfd >= 0:
+        title = f"{name}, epoll descriptor {epfd}, {len(keys)} registered"
+        kernel = watched(epfd)
+        if kernel is not None:
+            differences = list(_differences(keys, kernel, selector))
+    return Description(title, rows, differences)
+
+
+def _row(key: SelectorKey, observer: Any) -> Row:
+    fd = int(key.fd)
+    last, place = "-", "-"
+    if observer is not None:
+        last, place = observer.last.get(fd, "-"), observer.places.get(fd, "-")
+    return Row(
+        fd, kind_of(fd), peer_of(fd), interest(key.events), last, shown(key.fileobj), place
+    )
+
+
+def _epoll_descriptor(selector: Any) -> int:
+    """Return the epoll descriptor on the real kernel, else -1."""
+    binding = getattr(selector, "_binding", None)
+    if binding is None or not hasattr(selector, "_epfd") or not hasattr(selector, "fileno"):
+        return -1
+    return int(selector.fileno())
+
+
+def _differences(
+    keys: Iterable[SelectorKey], kernel: Iterable[Watched], selector: Any
+) -> Iterable[str]:
+    """Spell out how the two lists differ."""
+    ffi = selector._binding.ffi
+    bits = event_bits(ffi)
+    in_, out = ffi.integer_const("EPOLLIN"), ffi.integer_const("EPOLLOUT")
+    registry = {int(key.fd): key for key in keys}
+    own = _own(selector)
+    listed = set()
+    for entry in kernel:
+        if entry.fd in own:
+            continue
+        listed.add(entry.fd)
+        # ERR and HUP are always watched, and the kernel adds them to the mask by itself.
+        asked = bits(entry.events & ~bits.of_names("EPOLLERR", "EPOLLHUP"))
+        key = registry.get(entry.fd)
+        if key is None:
+            yield (
+                f"still watches what was fd {entry.fd} for {asked} (now {kind_of(entry.fd)}), which"
+                " is not registered: a duplicate keeps the file open"
+            )
+            continue
+        wanted = (in_ if key.events & EVENT_READ else 0) | (out if key.events & EVENT_WRITE else 0)
+        if wanted != entry.events & (in_ | out):
+            yield f"watches fd {entry.fd} for {asked}, registered is {interest(key.events)}"
+    for fd, key in registry.items():
+        if fd not in listed:
+            yield (
+                f"does not watch fd {fd} ({kind_of(fd)}), registered for {interest(key.events)}:"
+                " it was closed, and its number perhaps given out again"
+            )
+
+
+def _own(selector: Any) -> set[int]:
+    """Return descriptors that the selector registers for itself (its wake-up)."""
+    fd = getattr(selector, "_wakeup_fd", None)
+    return {fd} if isinstance(fd, int) else set()

@@ -1,0 +1,98 @@
+"""Lints: the warnings of ``Debug.CHECKS``, one class each, with ids that stay.
+
+``docs/lints.md`` has cause and cure of each.  Silence one as any warning:
+``warnings.filterwarnings("ignore", category=selectors_ffi.debug.BusyLoop)``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "LINTS",
+    "BlockingDescriptor",
+    "BusyLoop",
+    "ClosedWhileRegistered",
+    "DescriptorReused",
+    "GhostRegistration",
+    "RegularFile",
+    "SelectorWarning",
+    "UsedAfterFork",
+    "WriteInterestLeftOn",
+]
+
+
+class SelectorWarning(UserWarning):
+    """A mistake in the use of a selector; ``id`` names it for good."""
+
+    id = "SEL000"
+    sentence = ""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{self.id}: {message}. {self.sentence}")
+
+
+class ClosedWhileRegistered(SelectorWarning):
+    """A registered descriptor has been closed."""
+
+    id = "SEL001"
+    sentence = "Unregister before closing: the kernel forgets, reports or refuses it, as it likes."
+
+
+class DescriptorReused(SelectorWarning):
+    """A registered descriptor's number names another file now."""
+
+    id = "SEL002"
+    sentence = "Its file was closed without unregister, and the number was given out again."
+
+
+class GhostRegistration(SelectorWarning):
+    """The kernel reports a descriptor that is not registered."""
+
+    id = "SEL003"
+    sentence = "A duplicate (dup, fork) keeps the closed file, and so its registration, alive."
+
+
+class BusyLoop(SelectorWarning):
+    """The same readiness returns again and again with nothing done about it."""
+
+    id = "SEL004"
+    sentence = "Readiness is a level: it returns until the cause is read away or unregistered."
+
+
+class WriteInterestLeftOn(SelectorWarning):
+    """EVENT_WRITE is asked for with nothing to write."""
+
+    id = "SEL005"
+    sentence = "Ask for EVENT_WRITE only while output is pending: a socket is writable most times."
+
+
+class BlockingDescriptor(SelectorWarning):
+    """A blocking socket is among non-blocking ones."""
+
+    id = "SEL006"
+    sentence = "One call that blocks stops the whole loop: setblocking(False) was forgotten."
+
+
+class UsedAfterFork(SelectorWarning):
+    """A selector made before fork() is used in the child."""
+
+    id = "SEL007"
+    sentence = "The kernel object is shared: changes in the child are changes in the parent."
+
+
+class RegularFile(SelectorWarning):
+    """A regular file is registered."""
+
+    id = "SEL008"
+    sentence = "It is always ready on poll and select, never on kqueue at its end, refused by epoll."
+
+
+LINTS: tuple[type[SelectorWarning], ...] = (
+    ClosedWhileRegistered,
+    DescriptorReused,
+    GhostRegistration,
+    BusyLoop,
+    WriteInterestLeftOn,
+    BlockingDescriptor,
+    UsedAfterFork,
+    RegularFile,
+)

@@ -1,0 +1,119 @@
+"""Names of things: what a descriptor is, which object it belongs to, where code was called.
+
+Nothing here may raise, print payload, or grow without bound: all of it runs inside tracing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["LONGEST", "interest", "kind_of", "peer_of", "place", "shown"]
+
+#: A repr is cut at this many characters.
+LONGEST = 80
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_FORMATS = (
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISREG, "regular file"),
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISCHR, "character device"),
+    (stat.S_ISBLK, "block device"),
+)
+_INTEREST = ("0", "EVENT_READ", "EVENT_WRITE", "EVENT_READ|EVENT_WRITE")
+
+
+def shown(thing: object) -> str:
+    """Return ``repr(thing)`` on one line, cut; a repr that raises is named, not raised."""
+    try:
+        text = repr(thing)
+        if not isinstance(text, str):  # a broken __repr__ in a C type
+            raise TypeError("repr is not text")
+    except Exception as error:
+        text = f"<{type(thing).__name__} object whose repr raises {type(error).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def interest(events: int) -> str:
+    """Return ``EVENT_*`` names of a mask."""
+    return _INTEREST[events] if 0 <= events < 4 else str(events)
+
+
+def kind_of(fd: int) -> str:
+    """Return what a descriptor is: socket, pipe, fifo, tty, regular file, eventfd, ...; closed."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except (OSError, OverflowError, ValueError):
+        return "closed"
+    if stat.S_ISFIFO(mode):
+        return "pipe" if _link(fd).startswith("pipe:") else "fifo"
+    for test, name in _FORMATS:
+        if test(mode):
+            return "tty" if name == "character device" and os.isatty(fd) else name
+    link = _link(fd)
+    if link.startswith("anon_inode:"):
+        return link[len("anon_inode:") :].strip("[]")
+    return "unknown"
+
+
+def _link(fd: int) -> str:
+    """Return where Linux says a descriptor points, e.g. ``anon_inode:[eventfd]``; else ""."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except (OSError, ValueError):
+        return ""
+
+
+def peer_of(fd: int) -> str:
+    """Return the peer's address of a connected socket, its own of a listening one, else ""."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as duplicate:
+            try:
+                return _address(duplicate.getpeername())
+            except OSError:
+                own = _address(duplicate.getsockname())
+                return f"(own) {own}" if own else ""
+    except (OSError, ValueError, OverflowError):
+        return ""
+
+
+def _address(name: object) -> str:
+    if isinstance(name, tuple) and len(name) >= 2:
+        host, port = str(name[0]), name[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return shown(name) if name else ""
+
+
+def place(limit: int = 1) -> str:
+    """Return where the package was called from: ``file:line in function``, innermost first.
+
+    Args:
+        limit: how many frames of the caller's code, joined by `` < ``.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    places = []
+    while frame is not None and len(places) < limit:
+        code = frame.f_code
+        places.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
+        frame = frame.f_back
+    return " < ".join(places) or "?"
+
+
+def depth() -> int:
+    """Return the ``stacklevel`` for ``warnings.warn`` in the caller that names the user's line."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+        level += 1
+    return level if frame is not None else 2

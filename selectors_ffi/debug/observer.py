@@ -1,0 +1,203 @@
+"""The observer: what one traced selector knows of itself, and whom it tells.
+
+Nothing here raises into the selector, except a lint that the user's warning filters turn into an
+exception.  ``ffi.errno`` is the tap's business.
+"""
+
+from __future__ import annotations
+
+import warnings
+from itertools import count
+from threading import local
+from typing import TYPE_CHECKING, Any
+
+from .checks import Checks, Finding
+from .flags import Debug
+from .naming import depth, interest, kind_of, place, shown
+from .records import Event, Lint, Record, Registration, Wait, here, now
+from .sinks import Emitter, Sink
+from .stats import Stats
+from .tap import Called, tapped
+
+if TYPE_CHECKING:
+    from selectors import SelectorKey
+
+    from ..binding import Binding
+    from .decode import Native
+    from .records import Source
+
+__all__ = ["Observer"]
+
+_serials = count(1)
+
+
+class Observer:
+    """Hears every call and every change of one selector.
+
+    Args:
+        selector: the selector; only its registry is read.
+        flags: what to show.
+        sink: where to.
+    """
+
+    def __init__(self, selector: Any, flags: Debug, sink: Sink) -> None:
+        self.name = f"{type(selector).__name__}-{next(_serials)}"
+        self.flags = flags
+        self.emit = Emitter(sink)
+        self.stats = Stats() if Debug.STATS in flags else None
+        shared = hasattr(type(selector), "fileno")
+        self.checks = Checks(shared=shared) if Debug.CHECKS in flags else None
+        self.last: dict[int, str] = {}
+        self.places: dict[int, str] = {}
+        self._registry: Any = selector
+        self._tokens: dict[int, int] = {}
+        self._waits = local()
+
+    # Calls
+
+    def source(self) -> Source:
+        """Return who is calling."""
+        return here(self.name)
+
+    def watch(self, binding: Binding) -> Binding:
+        """Return ``binding`` with a tap on it."""
+        from .._abi.target import SYMBOLS
+
+        links = SYMBOLS.get(binding.target, {})
+        names = {symbol: name for name, symbols in links.items() for symbol in symbols}
+        decode = Debug.SYSCALLS in self.flags
+        return tapped(binding, self.called, self.source, decode=decode, names=names)
+
+    def called(self, called: Called) -> None:
+        """Take note of one system call."""
+        self._tokens.update(called.armed)
+        natives: list[Native] | None = getattr(self._waits, "natives", None)
+        if natives is not None:
+            natives.extend(called.natives)
+        if Debug.SYSCALLS in self.flags:
+            self.emit(called.record)
+        if self.stats is not None:
+            self.stats(called.record)
+
+    # Changes of the registry
+
+    def changed(self, action: str, key: SelectorKey, error: str = "") -> None:
+        """Take note that ``register``, ``modify`` or ``unregister`` did or refused ``key``."""
+        fd = int(key.fd)
+        if Debug.EVENTS in self.flags:
+            kind = kind_of(fd)
+            record = Registration(
+                now(), self.source(), action, fd, kind, key.events, shown(key.fileobj), error
+            )
+            self.emit(record)
+        if error:
+            return
+        if action == "unregister":
+            self.places.pop(fd, None)
+            self.last.pop(fd, None)
+            if self.checks is not None:
+                self.checks.unregistered(fd)
+            return
+        self.places[fd] = place()
+        if self.checks is None:
+            return
+        if action == "modify":
+            self.checks.modified(key)
+        else:
+            self.tell(self.checks.registered(key))
+
+    def closed(self) -> None:
+        """Take note that the selector was closed."""
+        if Debug.EVENTS in self.flags:
+            self.emit(Registration(now(), self.source(), "close", -1, "", 0, "", ""))
+
+    # Waits
+
+    def begin(self) -> tuple[int, int, Any]:
+        """Take note that a wait begins; return what ``end`` or ``failed`` wants back."""
+        if self.checks is not None:
+            self.tell(self.checks.used())
+            self.tell(self.checks.before(self._registry._fd_to_key))
+        # A signal handler may use the same selector in the middle of a wait.
+        outer = getattr(self._waits, "natives", None)
+        self._waits.natives = []
+        return now(), self.checks.changes if self.checks is not None else 0, outer
+
+    def end(
+        self,
+        begun: tuple[int, int, Any],
+        timeout: float | None,
+        result: list[tuple[SelectorKey, int]],
+    ) -> None:
+        """Take note of what a wait returned."""
+        begin, changes, outer = begun
+        natives = self._waits.natives
+        self._waits.natives = outer
+        duration = now() - begin
+        given = {int(key.fd): events for key, events in result}
+        for native in natives:
+            self.last[native.fd] = native.decoded
+        if Debug.EVENTS in self.flags or self.stats is not None:
+            for native in natives:
+                self._event(native, given)
+            self._both(Wait(begin, self.source(), timeout, duration, len(result)))
+        if self.checks is not None:
+            registry = self._registry._fd_to_key
+            unchanged = self.checks.changes == changes
+            self.tell(
+                self.checks.after(natives, given, self._tokens, registry, unchanged=unchanged)
+            )
+
+    def failed(
+        self, begun: tuple[int, int, Any], timeout: float | None, error: BaseException
+    ) -> None:
+        """Take note that a wait raised; a flight recorder is dumped."""
+        begin, _, outer = begun
+        self._waits.natives = outer
+        self._both(Wait(begin, self.source(), timeout, now() - begin, -1))
+        dump = getattr(self.emit.sink, "dump", None)
+        if callable(dump):
+            self.emit.guard(lambda: dump(f"select() raised {shown(error)}"))
+
+    def _both(self, record: Record) -> None:
+        if self.stats is not None:
+            self.stats(record)
+        if Debug.EVENTS in self.flags:
+            self.emit(record)
+
+    def _event(self, native: Native, given: dict[int, int]) -> None:
+        events = given.get(native.fd, 0)
+        key = self._registry._fd_to_key.get(native.fd)
+        dropped = ""
+        if not events:
+            dropped = self._reason(native, key)
+        fileobj = shown(key.fileobj) if key is not None else ""
+        kind = kind_of(native.fd)
+        self._both(
+            Event(
+                now(), self.source(), native.fd, kind, native.decoded, events, fileobj, dropped
+            )
+        )
+
+    def _reason(self, native: Native, key: SelectorKey | None) -> str:
+        """Return why an event was not handed on."""
+        if key is None:
+            return "not registered"
+        if native.token is not None and self._tokens.get(native.fd) != native.token:
+            return "of an earlier registration of this number"
+        return f"only {interest(key.events)} was asked for"
+
+    # Lints
+
+    def used(self) -> None:
+        """Check for use in a forked child."""
+        if self.checks is not None:
+            self.tell(self.checks.used())
+
+    def tell(self, findings: list[Finding]) -> None:
+        """Warn of each finding, where the user's code is."""
+        for finding in findings:
+            warning = finding.lint(finding.message)
+            where = place()
+            self.emit(Lint(now(), self.source(), warning.id, finding.fd, finding.message, where))
+            warnings.warn(warning, stacklevel=depth())

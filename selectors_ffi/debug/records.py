@@ -1,0 +1,164 @@
+"""Records: what a sink is given.  ``str(record)`` is its line, ``record.as_dict()`` its fields.
+
+Times are nanoseconds of ``time.perf_counter_ns()``, durations nanoseconds.
+"""
+
+from __future__ import annotations
+
+import os
+from threading import get_native_id
+from time import perf_counter_ns
+from typing import Any, NamedTuple, Union
+
+from .decode.grammar import errno_name, outcome, seconds, struct
+from .naming import interest
+
+__all__ = ["Event", "Lint", "Record", "Registration", "Source", "Syscall", "Wait", "here", "now"]
+
+
+class Source(NamedTuple):
+    """Who made a record."""
+
+    pid: int
+    thread: int
+    """The kernel's thread id."""
+    selector: str
+    """Class and serial number, e.g. ``EpollSelector-1``."""
+
+
+def here(selector: str) -> Source:
+    """Return the source that is the calling thread."""
+    return Source(os.getpid(), get_native_id(), selector)
+
+
+_MAIN = get_native_id()
+
+
+def _prefix(source: Source) -> str:
+    """Return strace -f's mark of another process or thread than the one that began."""
+    return "" if source.thread == _MAIN else f"[pid {source.thread}] "
+
+
+class Syscall(NamedTuple):
+    """One system call."""
+
+    time: int
+    source: Source
+    name: str
+    arguments: tuple[str, ...]
+    """Decoded; empty unless ``Debug.SYSCALLS`` is on."""
+    result: int | None
+    """None if the call did not return."""
+    errno: int
+    """0 unless the call failed."""
+    note: str
+    """What strace puts in parentheses; the exception's name if the call did not return."""
+    duration: int
+
+    def __str__(self) -> str:
+        arguments = ", ".join(self.arguments)
+        end = outcome(self.result, self.errno, self.note)
+        return f"{_prefix(self.source)}{self.name}({arguments}) = {end} {seconds(self.duration)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return _fields("syscall", self, errno=errno_name(self.errno) if self.errno else None)
+
+
+class Event(NamedTuple):
+    """One event that the kernel reported, and what became of it."""
+
+    time: int
+    source: Source
+    fd: int
+    kind: str
+    flags: str
+    events: int
+    """``EVENT_*`` mask handed to the caller; 0 if the event was dropped."""
+    fileobj: str
+    dropped: str
+    """Why it was not handed on; otherwise empty."""
+
+    def __str__(self) -> str:
+        event = struct(fd=self.fd, kind=self.kind, events=self.flags)
+        if self.dropped:
+            return f"{_prefix(self.source)}event({event}) = dropped ({self.dropped})"
+        return f"{_prefix(self.source)}event({event}) = {interest(self.events)} ({self.fileobj})"
+
+    def as_dict(self) -> dict[str, Any]:
+        return _fields("event", self)
+
+
+class Registration(NamedTuple):
+    """A change of the registry, made or refused."""
+
+    time: int
+    source: Source
+    action: str
+    """register, modify, unregister, or close."""
+    fd: int
+    """-1 for close."""
+    kind: str
+    events: int
+    fileobj: str
+    error: str
+    """The exception that refused it; otherwise empty."""
+
+    def __str__(self) -> str:
+        prefix = _prefix(self.source)
+        if self.action == "close":
+            return f"{prefix}close({self.source.selector})"
+        key = struct(fd=self.fd, kind=self.kind, events=interest(self.events))
+        return f"{prefix}{self.action}({key}) = {self.error or self.fileobj}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return _fields("registration", self)
+
+
+class Wait(NamedTuple):
+    """One ``select()`` of the selector: asked, waited, got."""
+
+    time: int
+    source: Source
+    timeout: float | None
+    duration: int
+    ready: int
+    """How many keys it returned; -1 if it raised."""
+
+    def __str__(self) -> str:
+        timeout = "None" if self.timeout is None else f"{self.timeout:g}"
+        ready = "raised" if self.ready < 0 else f"{self.ready} ready"
+        return f"{_prefix(self.source)}wait({timeout}) = {ready} {seconds(self.duration)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return _fields("wait", self)
+
+
+class Lint(NamedTuple):
+    """A warning of ``Debug.CHECKS``."""
+
+    time: int
+    source: Source
+    id: str
+    fd: int
+    message: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{_prefix(self.source)}{self.id}: {self.message}, at {self.place}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return _fields("lint", self)
+
+
+Record = Union[Syscall, Event, Registration, Wait, Lint]
+
+
+def _fields(type_: str, record: Any, **changed: object) -> dict[str, Any]:
+    fields = {"type": type_, **record._asdict(), **record.source._asdict(), **changed}
+    del fields["source"]
+    return fields
+
+
+def now() -> int:
+    """Return the clock of ``Record.time``."""
+    return perf_counter_ns()
