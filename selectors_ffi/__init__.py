@@ -8,6 +8,8 @@ see what the kernel said.
 from __future__ import annotations
 
 import os
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import backends
@@ -56,10 +58,13 @@ if _default is not None:
     DefaultSelector = _default
 
 
+# The flags choose a selector's class when it is made, so they must be known before the first one.
+if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:
+    import_module(".debug", __name__)
+
+
 def __getattr__(name: str) -> Any:
     """Import the debug package when it is first asked for."""
     if name in ("Debug", "RawEvent", "debugging"):
-        from . import debug
-
-        return getattr(debug, name)
+        return getattr(import_module(".debug", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,8 +18,11 @@ import selectors
 from abc import abstractmethod
 from collections.abc import Mapping
 from errno import EBADF
+from importlib import import_module
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import TYPE_CHECKING, Any
+
+from ..binding import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
+    from ..debug.describe import Description
+    from ..debug.raw import RawEvent
+    from ..debug.stats import Stats
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
 
@@ -180,6 +186,11 @@ class BaseSelector(selectors.BaseSelector):
         raise NotImplementedError
 
 
+def _debug(module: str) -> Any:
+    """Import a module of the debug package, which no backend needs until it is asked for."""
+    return import_module(f"..debug.{module}", __package__)
+
+
 class _BaseSelectorImpl(BaseSelector):
     """The registry.  The name, and ``_fd_to_key``, are what code built on the stdlib subclasses."""
 
@@ -192,6 +203,10 @@ class _BaseSelectorImpl(BaseSelector):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         self._fd_to_key: dict[int, SelectorKey] = {}
         self._map: _SelectorMapping | None = _SelectorMapping(self)
+
+    def _bind(self, binding: Binding | None) -> Binding:
+        """Return the kernel interface to use; the debug package overrides this to watch it."""
+        return load() if binding is None else binding
 
     def _fileobj_lookup(self, fileobj: FileDescriptorLike) -> int:
         """Return the descriptor; for a closed file object, the one it was registered with.
@@ -274,6 +289,32 @@ class _BaseSelectorImpl(BaseSelector):
 
     def _change(self, key: SelectorKey, events: int) -> None:
         """Nothing to change."""
+
+    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
+        """Wait; return (key or None, fd, flags, fflags, data) per event, kqueue also the filter."""
+        raise NotImplementedError(f"{type(self).__name__} has no native events")
+
+    def select_raw(self, timeout: float | None = None) -> list[RawEvent]:
+        """Wait as ``select`` does, but return what the kernel said.
+
+        Returns:
+            One ``RawEvent(key, fd, flags, fflags, data, decoded)`` per native event, with all that
+            ``select`` folds away: hang-up, error, priority, EOF and its errno, bytes available.
+            ``key`` is None for a descriptor that is not registered.
+        """
+        return _debug("raw").select_raw(self, timeout)  # type: ignore[no-any-return]
+
+    def describe(self) -> Description:
+        """Return the registrations as a table, and on Linux how epoll's own list differs."""
+        return _debug("describe").describe(self)  # type: ignore[no-any-return]
+
+    def stats(self) -> Stats:
+        """Return counts and times so far.
+
+        Raises:
+            RuntimeError: the selector was made without ``Debug.STATS``.
+        """
+        raise RuntimeError("stats() needs a selector made with debug=Debug.STATS")
 
     def close(self) -> None:
         self._fd_to_key.clear()

@@ -22,7 +22,7 @@ from threading import RLock, active_count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..binding import INT_MAX, load, milliseconds
+from ..binding import INT_MAX, milliseconds
 from .base import EVENT_READ, SelectorKey, _BaseSelectorImpl
 from .pairs import Directions
 
@@ -39,7 +39,7 @@ class DevpollSelector(_BaseSelectorImpl):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
         self._devpollfd = -1
-        self._binding = binding = load() if binding is None else binding
+        self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
         constant = binding.constant
         self._DP_POLL, self._REMOVE = constant("DP_POLL"), constant("POLLREMOVE")
@@ -147,7 +147,7 @@ class DevpollSelector(_BaseSelectorImpl):
         if getattr(self, "_devpollfd", -1) >= 0:
             DevpollSelector.close(self)
 
-    def _raw(self, timeout: float | None) -> list[tuple[SelectorKey | None, int, int, int, int]]:
+    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         """Wait; return (key or None, fd, flags, 0, 0) per event."""
         deadline = None
         if timeout is not None and not timeout <= 0:

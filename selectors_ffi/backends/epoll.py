@@ -33,7 +33,7 @@ from struct import Struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..binding import INT_MAX, load, milliseconds, nanoseconds
+from ..binding import INT_MAX, milliseconds, nanoseconds
 from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
 from .pairs import BOTH, FD_MASK, SERIAL_SHIFT, Directions, Keys, Outcomes, Pairs
 
@@ -58,7 +58,7 @@ class EpollSelector(_BaseSelectorImpl):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
         self._epfd = -1
-        self._binding = binding = load() if binding is None else binding
+        self._binding = binding = self._bind(binding)
         self._ffi = ffi = binding.ffi
         constant = binding.constant
         self._epoll_ctl = binding.function("epoll_ctl")
@@ -267,7 +267,7 @@ class EpollSelector(_BaseSelectorImpl):
                 result.append((key, events))
         return result
 
-    def _raw(self, timeout: float | None) -> list[tuple[SelectorKey | None, int, int, int, int]]:
+    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
         wait, n = self._wait(EINTR, timeout, deadline)
         return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(wait, n)]

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ..binding import INT_MAX, load, nanoseconds
+from ..binding import INT_MAX, nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey, _BaseSelectorImpl
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class KqueueSelector(_BaseSelectorImpl):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
         self._kqfd = -1
-        self._binding = binding = load() if binding is None else binding
+        self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
         self._kevent = binding.function("kevent")
         constant = binding.constant
@@ -197,7 +197,7 @@ class KqueueSelector(_BaseSelectorImpl):
             if deadline is not None:
                 timeout = deadline - monotonic()
 
-    def _raw(self, timeout: float | None) -> list[tuple[SelectorKey | None, int, int, int, int]]:
+    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         buffer, n = self._wait(timeout)
         return [
             (
@@ -206,6 +206,7 @@ class KqueueSelector(_BaseSelectorImpl):
                 kevent.flags,
                 kevent.fflags,
                 kevent.data,
+                kevent.filter,
             )
             for kevent in (buffer[i] for i in range(n))
         ]

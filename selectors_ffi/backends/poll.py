@@ -20,7 +20,7 @@ from itertools import compress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..binding import INT_MAX, load, milliseconds, nanoseconds
+from ..binding import INT_MAX, milliseconds, nanoseconds
 from .base import SelectorKey
 from .pairs import BOTH, Directions
 from .table import TableSelector
@@ -40,7 +40,7 @@ class PollSelector(TableSelector["_Array"]):
     """Poll-based selector."""
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        self._binding = binding = load() if binding is None else binding
+        self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
         self._poll = binding.function("poll")
         self._ppoll = binding.function("ppoll") if binding.has("ppoll") else None
@@ -143,7 +143,7 @@ class PollSelector(TableSelector["_Array"]):
                 result.append((key, events))
         return result
 
-    def _raw(self, timeout: float | None) -> list[tuple[SelectorKey | None, int, int, int, int]]:
+    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         table = self._take()
         try:
             self._wait(table, timeout)

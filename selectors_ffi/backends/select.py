@@ -19,7 +19,7 @@ from errno import EINTR
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Union
 
-from ..binding import INT_MAX, load, nanoseconds
+from ..binding import INT_MAX, nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey
 from .table import TableSelector
 
@@ -36,7 +36,7 @@ class SelectSelector(TableSelector["_Sets"]):
     """Select-based selector."""
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        self._binding = binding = load() if binding is None else binding
+        self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
         self._select = binding.function("select")
         super().__init__()
@@ -86,7 +86,7 @@ class SelectSelector(TableSelector["_Sets"]):
                 microseconds = -(-nanoseconds(max(deadline - monotonic(), 0)) // 1000)
                 timeval.tv_sec, timeval.tv_usec = divmod(microseconds, 1_000_000)
 
-    def _raw(self, timeout: float | None) -> list[tuple[SelectorKey | None, int, int, int, int]]:
+    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         table = self._take()
         try:
             sets = self._wait(table, timeout)

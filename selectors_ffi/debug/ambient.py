@@ -30,7 +30,7 @@ class Ambient(NamedTuple):
     sink: Sink
 
 
-class debugging:  # noqa: N801 # used as a statement: with debugging(...):
+class debugging:
     """Within the block, every selector that is made shows what ``flags`` ask for.
 
     Args:

@@ -91,9 +91,7 @@ def _row(key: SelectorKey, observer: Any) -> Row:
     last, place = "-", "-"
     if observer is not None:
         last, place = observer.last.get(fd, "-"), observer.places.get(fd, "-")
-    return Row(
-        fd, kind_of(fd), peer_of(fd), interest(key.events), last, shown(key.fileobj), place
-    )
+    return Row(fd, kind_of(fd), peer_of(fd), interest(key.events), last, shown(key.fileobj), place)
 
 
 def _epoll_descriptor(selector: Any) -> int:

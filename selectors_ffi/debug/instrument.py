@@ -93,7 +93,7 @@ class Observed(_BaseSelectorImpl):
         observer = self._observer
         begun = observer.begin()
         try:
-            result = super().select(timeout)
+            result = super().select(timeout)  # type: ignore[safe-super] # it is a mixin
         except BaseException as error:
             observer.failed(begun, timeout, error)
             raise
@@ -146,4 +146,5 @@ def _subclass(cls: type[Any], flags: Debug) -> type[Any]:
         "__doc__": cls.__doc__,
         "debug_flags": flags,
     }
-    return type(cls)(cls.__name__, bases, namespace)
+    made: type[Any] = type(cls).__call__(type(cls), cls.__name__, bases, namespace)
+    return made

@@ -83,7 +83,7 @@ class RegularFile(SelectorWarning):
     """A regular file is registered."""
 
     id = "SEL008"
-    sentence = "It is always ready on poll and select, never on kqueue at its end, refused by epoll."
+    sentence = "poll and select report it always, kqueue not at its end, epoll refuses it."
 
 
 LINTS: tuple[type[SelectorWarning], ...] = (

@@ -101,7 +101,7 @@ def place(limit: int = 1) -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
-    places = []
+    places: list[str] = []
     while frame is not None and len(places) < limit:
         code = frame.f_code
         places.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")

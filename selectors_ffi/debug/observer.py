@@ -174,9 +174,7 @@ class Observer:
         fileobj = shown(key.fileobj) if key is not None else ""
         kind = kind_of(native.fd)
         self._both(
-            Event(
-                now(), self.source(), native.fd, kind, native.decoded, events, fileobj, dropped
-            )
+            Event(now(), self.source(), native.fd, kind, native.decoded, events, fileobj, dropped)
         )
 
     def _reason(self, native: Native, key: SelectorKey | None) -> str:

@@ -68,7 +68,8 @@ class PerfettoSink(FileSink):
         pid, tid, selector = record.source
         base: dict[str, Any] = {"pid": pid, "tid": tid, "ts": record.time / 1000}
         if isinstance(record, Syscall):
-            arguments = {"arguments": ", ".join(record.arguments), "result": record.result}
+            text = ", ".join(record.arguments)
+            arguments: dict[str, Any] = {"arguments": text, "result": record.result}
             if record.errno:
                 arguments["errno"] = record.as_dict()["errno"]
             return [_slice(base, record.name, "syscall", record.duration, arguments)]
@@ -77,13 +78,14 @@ class PerfettoSink(FileSink):
             return [_slice(base, "select()", "wait", record.duration, arguments)]
         if isinstance(record, Lint):
             arguments = {"message": record.message, "place": record.place}
-            return [{**base, "ph": "i", "s": "t", "name": record.id, "cat": "lint", "args": arguments}]
+            instant = {**base, "ph": "i", "s": "t", "name": record.id, "cat": "lint"}
+            return [{**instant, "args": arguments}]
         if isinstance(record, Event):
             return self._ready(record, base)
         return self._registered(record, base)
 
     def _ready(self, record: Event, base: dict[str, Any]) -> list[dict[str, Any]]:
-        what = record.dropped and f"dropped: {record.dropped}" or interest(record.events)
+        what = f"dropped: {record.dropped}" if record.dropped else interest(record.events)
         arguments = {"fd": record.fd, "kernel": record.flags, "given": what}
         name = f"fd {record.fd} {record.flags}"
         events = [{**base, "ph": "i", "s": "t", "name": name, "cat": "ready", "args": arguments}]
@@ -134,5 +136,6 @@ def _slice(
 def _track(phase: str, name: str, track: str, pid: int, tid: int, ts: float) -> dict[str, Any]:
     """Return a nestable asynchronous event: b(egin), n (instant), e(nd) of a track of its own."""
     return {
-        "ph": phase, "name": name, "cat": "descriptor", "id": track, "pid": pid, "tid": tid, "ts": ts,
+        "ph": phase, "name": name, "cat": "descriptor", "id": track,
+        "pid": pid, "tid": tid, "ts": ts,
     }  # fmt: skip

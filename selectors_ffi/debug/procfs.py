@@ -29,9 +29,7 @@ def watched(epfd: int) -> list[Watched] | None:
         fields = dict(zip(words[0::2], words[1::2]))
         try:
             found.append(
-                Watched(
-                    int(fields["tfd:"]), int(fields["events:"], 16), int(fields["data:"], 16)
-                )
+                Watched(int(fields["tfd:"]), int(fields["events:"], 16), int(fields["data:"], 16))
             )
         except (KeyError, ValueError):
             return None

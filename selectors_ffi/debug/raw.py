@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .decode.epoll import event_bits as epoll_bits
+from .decode.grammar import struct
+from .decode.kqueue import Records
+from .decode.poll import event_bits as poll_bits
+from .naming import interest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from selectors import SelectorKey
 
-__all__ = ["RawEvent"]
+__all__ = ["RawEvent", "select_raw"]
 
 
 class RawEvent(NamedTuple):
@@ -17,10 +24,32 @@ class RawEvent(NamedTuple):
     """The registration; None if the kernel reported a descriptor that has none."""
     fd: int
     flags: int
-    """``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue, 0 of select."""
+    """``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue; of select(2),
+    which has none, the ``EVENT_*`` of its sets."""
     fflags: int
     """kqueue: with ``EV_EOF`` a socket's errno; otherwise 0."""
     data: int
     """kqueue: bytes that can be read or written; otherwise 0."""
     decoded: str
     """All of it as text, e.g. ``EPOLLIN|EPOLLHUP``."""
+
+
+def select_raw(selector: Any, timeout: float | None = None) -> list[RawEvent]:
+    """Wait once and return the native events; see ``select_raw`` of the selectors."""
+    decode = _decoder(selector)
+    return [
+        RawEvent(event[0], *map(int, event[1:5]), decode(event)) for event in selector._raw(timeout)
+    ]
+
+
+def _decoder(selector: Any) -> Callable[[Sequence[Any]], str]:
+    """Return what writes the flags of this mechanism down."""
+    ffi = selector._binding.ffi
+    calls = vars(selector)
+    if "_kevent" in calls:
+        render = Records(ffi)
+        return lambda event: struct(**render.outcome(event[5], *event[2:5]))
+    if "_select" in calls:
+        return lambda event: interest(event[2])
+    bits = epoll_bits(ffi) if "_epoll_wait" in calls else poll_bits(ffi)
+    return lambda event: bits(event[2])

@@ -210,4 +210,3 @@ def sink_of(target: SinkLike) -> Sink:
     if callable(getattr(target, "write", None)):
         return FileSink(target)
     raise TypeError(f"a sink is a callable, a path, a descriptor or a text file, not {target!r}")
-

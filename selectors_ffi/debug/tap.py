@@ -83,9 +83,10 @@ class Tap:
             note, errno = "", 0
             begin = end = clock()
             try:
-                for result in calls(function, *arguments):  # errno is safe here: see binding
+                for step in calls(function, *arguments):  # errno is safe here: see binding
                     break
-                if result is not None and result < 0:
+                result = step
+                if result < 0:
                     errno, result = ffi.errno if result == -1 else -result, -1
                 end = clock()
             except BaseException as error:
@@ -100,7 +101,7 @@ class Tap:
                 report(Called(record, natives, armed))
                 if errno:
                     ffi.errno = errno  # the report may have made calls of its own
-            return result  # type: ignore[return-value] # None has raised
+            return result
 
         call.__name__ = call.__qualname__ = name
         return call

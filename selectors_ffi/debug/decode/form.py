@@ -84,9 +84,7 @@ def items(ffi: Any, value: Any, ctype: str) -> Any:
     return ffi.cast(ctype + " *", value)
 
 
-def records(
-    ffi: Any, value: Any, ctype: str, count: int, render: Callable[[Any], str]
-) -> str:
+def records(ffi: Any, value: Any, ctype: str, count: int, render: Callable[[Any], str]) -> str:
     """Return an array of ``count`` structs, NULL, or an address if it cannot be read."""
     if is_null(ffi, value):
         return "NULL"

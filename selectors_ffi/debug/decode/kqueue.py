@@ -61,17 +61,23 @@ class Records:
 
     def fields(self, event: Any) -> dict[str, object]:
         """Return the fields in the order of the struct, decoded."""
-        flags, fflags, data = int(event.flags), int(event.fflags), int(event.data)
-        udata, filter_ = self.token(event), self.filter(int(event.filter))
-        notes = self.notes.get(filter_, self.unknown)
+        udata = self.token(event)
         return {
             "ident": int(event.ident),
-            "filter": filter_,
-            "flags": self.flags(flags),
-            # With EV_EOF a socket's error is in fflags; with EV_ERROR the change's is in data.
-            "fflags": errno_name(fflags) if flags & self.eof and fflags else notes(fflags),
-            "data": errno_name(data) if flags & self.error and data else data,
+            **self.outcome(event.filter, event.flags, event.fflags, event.data),
             "udata": hex(udata) if udata else "NULL",
+        }
+
+    def outcome(self, filter_: int, flags: int, fflags: int, data: int) -> dict[str, object]:
+        """Return the fields that say what is asked or what happened, decoded."""
+        name = self.filter(int(filter_))
+        notes = self.notes.get(name, self.unknown)
+        return {
+            "filter": name,
+            "flags": self.flags(int(flags)),
+            # With EV_EOF a socket's error is in fflags; with EV_ERROR the change's is in data.
+            "fflags": errno_name(fflags) if flags & self.eof and fflags else notes(int(fflags)),
+            "data": errno_name(data) if flags & self.error and data else int(data),
         }
 
     def __call__(self, event: Any) -> str:
@@ -117,7 +123,9 @@ class Kevent(Form):
         )
 
     def armed(self, arguments: Sequence[Any]) -> Iterable[tuple[int, int]]:
-        changes = items(self.ffi, arguments[1], _KEVENT) if int(arguments[2]) else None
+        if not int(arguments[2]):
+            return []
+        changes = items(self.ffi, arguments[1], _KEVENT)
         return [
             (int(changes[index].ident), self.render.token(changes[index]))
             for index in range(int(arguments[2]))

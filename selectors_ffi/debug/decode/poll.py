@@ -49,18 +49,14 @@ def occurred(ffi: Any, fds: Any, count: int) -> Iterable[tuple[int, int]]:
 
 def results(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
     """Return what happened: ``[{fd=5, revents=POLLIN|POLLHUP}]``."""
-    return _cut(
-        struct(fd=fd, revents=bits(revents)) for fd, revents in occurred(ffi, fds, count)
-    )
+    return _cut(struct(fd=fd, revents=bits(revents)) for fd, revents in occurred(ffi, fds, count))
 
 
 def natives(ffi: Any, bits: Bits, fds: Any, count: int) -> list[Native]:
     """Return what happened as events."""
     hangup = bits.of_names("POLLERR", "POLLHUP", "POLLNVAL", "POLLRDHUP")
     return [
-        Native(
-            fd, revents & bits.mask, 0, 0, "", None, bits(revents), bool(revents & hangup)
-        )
+        Native(fd, revents & bits.mask, 0, 0, "", None, bits(revents), bool(revents & hangup))
         for fd, revents in occurred(ffi, fds, count)
     ]
 
