@@ -37,9 +37,11 @@ class RawEvent(NamedTuple):
 def select_raw(selector: Any, timeout: float | None = None) -> list[RawEvent]:
     """Wait once and return the native events; see ``select_raw`` of the selectors."""
     decode = _decoder(selector)
-    return [
-        RawEvent(event[0], *map(int, event[1:5]), decode(event)) for event in selector._raw(timeout)
-    ]
+    found = []
+    for event in selector._raw(timeout):
+        key, fd, flags, fflags, data = event[:5]
+        found.append(RawEvent(key, fd, flags, fflags, data, decode(event)))
+    return found
 
 
 def _decoder(selector: Any) -> Callable[[Sequence[Any]], str]:
