@@ -93,9 +93,9 @@ VARIANTS: dict[str, Variant] = {
 class Knote:
     """One registration (K1)."""
 
-    def __init__(self, ident: int, filter: int, file: host.File) -> None:
+    def __init__(self, ident: int, filt: int, file: host.File) -> None:
         self.ident = ident
-        self.filter = filter
+        self.filter = filt
         self.file = file
         self.udata = 0
         self.fflags = 0
@@ -178,8 +178,8 @@ class SimulatedBSD(SimulatedKernel):
                     if code:
                         return self.fail(code)
                     continue
-                ident, filter, _, fflags, _, udata = change
-                self._put(room, errors, (ident, filter, EV_ERROR, fflags, code, udata))
+                ident, filt, _, fflags, _, udata = change
+                self._put(room, errors, (ident, filt, EV_ERROR, fflags, code, udata))
                 errors += 1
             if nchanges:
                 queue.sleepers.ring()
@@ -216,23 +216,23 @@ class SimulatedBSD(SimulatedKernel):
                     return self.fail(errno.EINTR)  # K3: the changes stay applied
                 queue.sleepers.silence(bell)
 
-    def _apply(self, queue: Kqueue, ident: int, filter: int, flags: int,
+    def _apply(self, queue: Kqueue, ident: int, filt: int, flags: int,
                fflags: int, data: int, udata: int) -> int:
         """One change; its errno, or 0."""
-        if filter not in (self.variant.read, self.variant.write):
+        if filt not in (self.variant.read, self.variant.write):
             return errno.EINVAL
         if flags & EV_CLEAR:
             raise NotImplementedError("EV_CLEAR: poll(2) of the host does not show edges")
         file = host.file_of(ident)
         if file is None:
             return errno.EBADF  # K4
-        knote = queue.knotes.get((ident, filter))
+        knote = queue.knotes.get((ident, filt))
         if flags & EV_ADD:
             if knote is None:
-                code = self._refuse(ident, filter, file)
+                code = self._refuse(ident, filt, file)
                 if code:
                     return code
-                knote = queue.knotes[ident, filter] = Knote(ident, filter, file)
+                knote = queue.knotes[ident, filt] = Knote(ident, filt, file)
                 knote.disabled = bool(flags & EV_DISABLE)
             # K5: an update keeps the registration's place and its state.
             knote.udata = udata
@@ -242,19 +242,19 @@ class SimulatedBSD(SimulatedKernel):
         elif knote is None:
             return errno.ENOENT  # K4
         if flags & EV_DELETE:
-            del queue.knotes[ident, filter]
+            del queue.knotes[ident, filt]
         elif flags & EV_DISABLE:
             knote.disabled = True
         elif flags & EV_ENABLE:
             knote.disabled = False
         return 0
 
-    def _refuse(self, ident: int, filter: int, file: host.File) -> int:
-        if (ident, filter) in self.refusals:
-            return self.refusals[ident, filter]
+    def _refuse(self, ident: int, filt: int, file: host.File) -> int:
+        if (ident, filt) in self.refusals:
+            return self.refusals[ident, filt]
         if file.kind == stat.S_IFCHR and self.variant.terminal and os.isatty(ident):
             return self.variant.terminal  # K12
-        pipe_to_write = filter == self.variant.write and file.kind == stat.S_IFIFO
+        pipe_to_write = filt == self.variant.write and file.kind == stat.S_IFIFO
         if pipe_to_write and host.examine({ident: host.OUT})[ident] & host.ERR:
             return self.variant.dead_pipe  # K6
         return 0
@@ -344,8 +344,8 @@ class SimulatedBSD(SimulatedKernel):
             queue = self.handles[fd]
             self._expire(queue)
             found: dict[int, int] = {}
-            for ident, filter in queue.knotes:
-                bit = 1 if filter == self.variant.read else 2
+            for ident, filt in queue.knotes:
+                bit = 1 if filt == self.variant.read else 2
                 found[ident] = found.get(ident, 0) | bit
             return found
 

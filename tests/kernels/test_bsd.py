@@ -30,8 +30,8 @@ class Process:
         """(result, errno, events); a change is (ident, filter, flags, udata)."""
         ffi = self.ffi
         changelist = ffi.new("struct kevent[]", len(changes) or 1)
-        for record, (ident, filter, flags, udata) in zip(changelist, changes):
-            record.ident, record.filter, record.flags = ident, filter, flags
+        for record, (ident, filt, flags, udata) in zip(changelist, changes):
+            record.ident, record.filter, record.flags = ident, filt, flags
             record.udata = udata
         events = ffi.new("struct kevent[]", room or 1)
         spec = ffi.NULL
@@ -48,17 +48,18 @@ class Process:
         ]
         return result, code, found
 
-    def add(self, fd, filter, udata=0):
-        return self.kevent((fd, filter, EV_ADD, udata))[:2]
+    def add(self, fd, filt, udata=0):
+        return self.kevent((fd, filt, EV_ADD, udata))[:2]
 
     def ready(self, timeout=0.0, room=8):
         result, code, found = self.kevent(room=room, timeout=timeout)
         assert result >= 0, os.strerror(code)
-        return [(ident, filter) for ident, filter, _, _, _ in found]
+        return [(ident, filt) for ident, filt, _, _, _ in found]
 
 
 @pytest.fixture(params=sorted(VARIANTS))
 def process(request):
+    """A program on each system."""
     made = Process(request.param)
     yield made
     made.kernel.lib.close(made.kq)
@@ -66,6 +67,7 @@ def process(request):
 
 @pytest.fixture
 def pairs():
+    """Three pairs of connected sockets."""
     made = [socket.socketpair() for _ in range(3)]
     yield made
     for pair in made:
@@ -159,7 +161,7 @@ def test_adding_again_updates(process, pairs):
 
 
 @pytest.mark.parametrize(
-    "system, code",
+    ("system", "code"),
     [("freebsd", errno.EPIPE), ("netbsd", errno.EBADF), ("netbsd11", errno.EBADF), ("darwin", 0)])
 def test_a_pipe_without_reader(system, code):
     """K6: WRITE is refused with EPIPE, with EBADF, or accepted and at its end."""
@@ -183,7 +185,8 @@ def test_end_of_file_comes_with_the_filter(process, pairs):
     far.send(b"abc")
     far.close()
     (event,) = process.kevent(room=4)[2]
-    assert event[2] & EV_EOF and event[3] == 3
+    assert event[2] & EV_EOF
+    assert event[3] == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
@@ -205,7 +208,8 @@ def test_close_on_exec(process):
         made = getattr(lib, name)(flags[name])
         assert not os.get_inheritable(made)
         assert lib.close(made) == 0
-        assert getattr(lib, name)(1 << 30) == -1 and process.ffi.errno == errno.EINVAL
+        assert getattr(lib, name)(1 << 30) == -1
+        assert process.ffi.errno == errno.EINVAL
 
 
 def test_a_full_list_turns(process, pairs):

@@ -73,6 +73,7 @@ class Process:
 
 @pytest.fixture(params=sorted(VARIANTS))
 def process(request):
+    """A program on each system."""
     made = Process(request.param)
     yield made
     made.kernel.lib.close(made.fd)
@@ -80,6 +81,7 @@ def process(request):
 
 @pytest.fixture(params=["solaris10", "solaris11"])
 def solaris(request):
+    """A program on the Solaris line."""
     made = Process(request.param)
     yield made
     made.kernel.lib.close(made.fd)
@@ -87,6 +89,7 @@ def solaris(request):
 
 @pytest.fixture
 def illumos():
+    """A program on illumos."""
     made = Process("illumos")
     yield made
     made.kernel.lib.close(made.fd)
@@ -94,6 +97,7 @@ def illumos():
 
 @pytest.fixture
 def pairs():
+    """Three pairs of connected sockets."""
     made = [socket.socketpair() for _ in range(3)]
     yield made
     for pair in made:
@@ -111,7 +115,7 @@ def test_three_records_keep_their_places(process, pairs):
 
 
 def test_open(process):
-    """O1, O2: other paths are not there; a failing driver says so; each open is a set of its own."""
+    """O1, O2: other paths are not there, and a failing driver says so."""
     assert process.kernel.lib.open(b"/dev/null", os.O_RDWR) == -1
     process.kernel.absent = errno.ENXIO
     assert process.kernel.lib.open(b"/dev/poll", os.O_RDWR) == -1
@@ -128,7 +132,7 @@ def test_a_handle_opened_for_reading_cannot_be_written():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
-@pytest.mark.parametrize("system, child_may", [("illumos", True), ("solaris11", False)])
+@pytest.mark.parametrize(("system", "child_may"), [("illumos", True), ("solaris11", False)])
 def test_ownership(system, child_may):
     """F1: untouched, an illumos handle goes to whoever is first; a Solaris one to its opener."""
     process = Process(system)
@@ -256,7 +260,7 @@ def test_a_refusing_driver_stops_the_write(process, pairs):
     assert process.ready() == {first: POLLOUT}
 
 
-@pytest.mark.parametrize("system, over", [("solaris10", 0), ("solaris11", 1)])
+@pytest.mark.parametrize(("system", "over"), [("solaris10", 0), ("solaris11", 1)])
 def test_the_limit_of_a_poll(system, over):
     """P1: RLIMIT_NOFILE itself is too many on Solaris 10, one more on 11."""
     process = Process(system)
