@@ -274,6 +274,7 @@ class EpollSelector(_BaseSelectorImpl):
 
     def _events(self, wait: _Wait, n: int) -> Iterator[tuple[SelectorKey | None, int, int]]:
         """Yield (key or None, fd, flags) per event; mend what an unknown token betrays."""
+        unknown = set()
         for i in range(n):
             event = wait.buffer[i]
             fd = event.data & FD_MASK
@@ -281,9 +282,11 @@ class EpollSelector(_BaseSelectorImpl):
             try:
                 key = self._keys[event.data]
             except KeyError:
-                if fd in self._fd_to_key:
-                    self._settle(fd)
+                unknown.add(fd)
             yield key, fd, event.events
+        # Not before: a new token would make strangers of the events that are still to come.
+        for fd in unknown.intersection(self._fd_to_key):
+            self._settle(fd)
 
     def _wait(
         self, errno: int, timeout: float | None, deadline: float | None

@@ -73,6 +73,7 @@ class SimulatedLinux(SimulatedKernel):
             return made.fd
 
     def epoll_ctl(self, epfd: int, op: int, fd: int, event: Any) -> int:
+        self.ffi.new("int *", fd)  # an OverflowError, as from every C function
         with self.lock:
             file = host.file_of(fd)
             if file is None or host.file_of(epfd) is None:
