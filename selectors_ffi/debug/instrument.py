@@ -14,8 +14,11 @@ from weakref import WeakKeyDictionary
 from ..backends.base import SelectorKey, _BaseSelectorImpl
 from .ambient import resolve
 from .flags import TAPPED, Debug, FlagsLike
+from .lints import LEAK
 from .naming import place, shown
 from .observer import Observer
+from .records import Lint, here, now
+from .sinks import Emitter
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -35,19 +38,19 @@ class LeakGuarded(_BaseSelectorImpl):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._created = place(4)
         self._pid = os.getpid()
+        self._leak_sink = Emitter(resolve(kwargs.get("debug")).sink)
         super().__init__(*args, **kwargs)
 
     def __del__(self) -> None:
         # A constructor that raised has left nothing; a child process must not close for its parent.
         if getattr(self, "_map", None) is None or self._pid != os.getpid():
             return
+        message = f"unclosed {shown(self)}, created at {self._created}"
         try:
-            warnings.warn(
-                f"unclosed {shown(self)}, created at {self._created}",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
+            self._leak_sink(
+                Lint(now(), here(type(self).__name__), LEAK, -1, message, self._created)
             )
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
             self.close()
 

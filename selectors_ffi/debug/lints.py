@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "LEAK",
     "LINTS",
     "BlockingDescriptor",
     "BusyLoop",
@@ -18,6 +19,10 @@ __all__ = [
     "UsedAfterFork",
     "WriteInterestLeftOn",
 ]
+
+
+#: The id of the record of a leak, of which Python is warned with ResourceWarning.
+LEAK = "SEL009"
 
 
 class SelectorWarning(UserWarning):

@@ -33,10 +33,12 @@ def _cut(texts: Iterable[str]) -> str:
 
 
 def interests(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
-    """Return what was asked for: ``[{fd=5, events=POLLIN}]``."""
+    """Return what was asked for: ``[{fd=5, events=POLLIN}]``; of a skipped entry ``{fd=-1}``."""
     pointer = items(ffi, fds, _POLLFD)
-    polled = (pointer[index] for index in range(count))
-    return _cut(struct(fd=int(p.fd), events=bits(int(p.events))) for p in polled)
+    entries = ((int(pointer[index].fd), int(pointer[index].events)) for index in range(count))
+    return _cut(
+        struct(fd=fd) if fd < 0 else struct(fd=fd, events=bits(events)) for fd, events in entries
+    )
 
 
 def occurred(ffi: Any, fds: Any, count: int) -> Iterable[tuple[int, int]]:

@@ -1,0 +1,147 @@
+"""``trace``: run a Python program and show what its selectors ask of the kernel."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selectors_ffi.debug import Debug, FileSink, Record, Sink, Stats
+
+FORMATS = ("text", "json", "perfetto")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "trace",
+        help="run a Python program and show its selectors' system calls",
+        description="Run a Python program with this package in place of the standard library's"
+        " selectors (asyncio, socketserver, subprocess, ...) and show what it asks of the kernel.",
+        usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary]"
+        " (script.py | -m module) [ARGUMENT ...]",
+    )
+    parser.add_argument(
+        "-e",
+        metavar="FLAGS",
+        dest="flags",
+        help="syscalls, events, checks, leaks or all, separated by commas"
+        " (default: syscalls; for perfetto: syscalls,events; with --summary: none)",
+    )
+    parser.add_argument("-o", metavar="FILE", dest="output", help="default: standard error")
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument(
+        "--summary", action="store_true", help="a table of calls, errors and times at the end"
+    )
+    parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m")
+    parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.set_defaults(run=run, fail=parser.error)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trace the program; does not return if it exits by itself or raises."""
+    from selectors_ffi import debug
+    from selectors_ffi.debug.flags import flags_of
+    from selectors_ffi.debug.program import run_module, run_script
+    from selectors_ffi.debug.replacing import replace_selectors
+
+    if not options.program:
+        options.fail("no program to run")
+    if options.format == "perfetto" and options.output is None:
+        options.fail("--format perfetto needs -o FILE")
+    try:
+        flags = flags_of(_flags(options), "-e")
+        output = _output(options)
+    except (ValueError, OSError) as error:
+        options.fail(str(error))
+        raise
+    sink: Sink = output
+    if options.summary:
+        table = debug.Stats()
+        sink = debug.tee([_only(output, flags), table])
+        atexit.register(_print_summary, table, output, options, os.getpid())
+        flags |= debug.Debug.SYSCALLS | debug.Debug.EVENTS
+    else:
+        atexit.register(_close, output, os.getpid())
+    if debug.Debug.LEAKS in flags:
+        warnings.filterwarnings("default", r"unclosed .*Selector", ResourceWarning)
+    debug.debugging(flags, sink).__enter__()  # never left: threads may outlive the main one
+    replace_selectors()
+    program, *arguments = options.program
+    try:
+        (run_module if options.module else run_script)(program, arguments)
+    except FileNotFoundError as error:
+        if error.filename is None or os.path.abspath(program) != error.filename:
+            raise
+        options.fail(f"can't open file {program!r}: {error.strerror}")
+    return 0
+
+
+def _flags(options: argparse.Namespace) -> str:
+    if options.flags is not None:
+        return str(options.flags)
+    if options.format == "perfetto":
+        return "syscalls,events"
+    return "" if options.summary else "syscalls"
+
+
+def _output(options: argparse.Namespace) -> FileSink:
+    """Return where the records go: a new file, or a copy of standard error.
+
+    A copy, and with a high number: the program may close descriptor 2, and its own descriptors
+    are to have the numbers that they have untraced.
+    """
+    from selectors_ffi.debug import FileSink, JsonSink, PerfettoSink
+
+    kinds: dict[str, type[FileSink]] = {
+        "text": FileSink, "json": JsonSink, "perfetto": PerfettoSink,
+    }  # fmt: skip
+    if options.output is not None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        low = os.open(options.output, flags, 0o666)
+        fd = _high(low)
+        os.close(low)
+    else:
+        fd = _high(sys.stderr.fileno())
+    return kinds[options.format](fd)
+
+
+def _high(fd: int) -> int:
+    """Return a duplicate of ``fd``, not inherited, out of the program's way."""
+    try:
+        from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+        return int(fcntl(fd, F_DUPFD_CLOEXEC, 200))
+    except (ImportError, OSError):  # Windows; or a low limit
+        return os.dup(fd)
+
+
+def _only(sink: Sink, flags: Debug) -> Sink:
+    """Return a sink that gets what ``flags`` ask for, and not what the summary needs besides."""
+    from selectors_ffi.debug import Debug, Lint, Syscall
+
+    def give(record: Record) -> None:
+        flag = Debug.SYSCALLS if isinstance(record, Syscall) else Debug.EVENTS
+        if isinstance(record, Lint) or flag in flags:
+            sink(record)
+
+    return give
+
+
+def _print_summary(table: Stats, output: FileSink, options: argparse.Namespace, pid: int) -> None:
+    if os.getpid() != pid:
+        return  # a child that left by sys.exit()
+    if options.format == "text":
+        output.write(f"{table}\n")
+    else:
+        print(table, file=sys.stderr)
+    output.close()
+
+
+def _close(output: FileSink, pid: int) -> None:
+    if os.getpid() == pid:
+        output.close()
