@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..binding import INT_MAX, milliseconds
 from .base import EVENT_READ, SelectorKey, _BaseSelectorImpl
-from .pairs import Directions
+from .directions import Directions
 
 if TYPE_CHECKING:
     from ..binding import Binding
-    from .pairs import Pair
+    from .directions import Pair
 
 __all__ = ["DevpollSelector"]
 

@@ -4,22 +4,24 @@ Facts.  The kernel keys a registration by (descriptor, open file) and hands back
 with each event.  A file that is open elsewhere (dup, fork) keeps its registration after close(2)
 and goes on being reported under a number that may by now name another file.  What makes the
 standard library slow is its Python loop that turns events into ``(key, events)``; the system call
-itself costs more here than there (150 to 250 ns on CPython).
+itself costs more here than there (200 to 300 ns on CPython).
 
 Consequence.  What comes back must tell old from new, and no Python code may run per event.
 
-Decision.  The 64 bits are a token that never comes twice for a descriptor: the bare number at
-first, with a serial in the upper half once anything has been unregistered or modified.  A key with
-one direction yields the same pair whatever bits arrive, so a dict from token to pair (see ``pairs``)
-and ``map()`` build the result.  Only while a key with both directions exists are masks read too.  ``select`` steps an iterator with its arguments bound (see ``binding``) and an
-output buffer that belongs to one call at a time: two threads in ``select`` take different ones.
-There is no lock (330 ns for a register and unregister): a change draws a serial first and, if
-another thread or a signal handler has drawn one meanwhile, writes registry and kernel once more.
+Decision.  The 64 bits are a token: the bare number, until something may still report it after its
+registration has ended or changed (the kernel refused to delete it, or another call is in flight);
+from then on the number and a serial that no other registration has had.  A key with one direction
+yields the same pair whatever bits arrive, so ``_pairs`` maps token to pair and ``itemgetter`` looks
+up a batch at once.  While a key with both directions exists, whole event records are looked up in
+``_records`` instead.  Neither is filled before the first event: idle descriptors cost nothing.
+``select`` steps an iterator with its arguments bound (see ``binding``) and an output buffer that
+belongs to one call at a time.  There is no lock (330 ns for a register and unregister): whoever
+changes a registration leaves a mark in ``_changer``, and who finds another's mark there when he is
+through writes registry and kernel once more.
 
-Cost.  A change of interest takes a new token, so an event in flight for the old interest is
-dropped; readiness is level-triggered and comes again with the next call.  A handler that clobbers
-``ffi.errno`` in the instant between a *failing* epoll_ctl and the read of its errno can change which
-OSError is raised; waits are safe from that.
+Cost.  Results are looked up by what the kernel said, so whoever changes a key must forget what was
+made of it.  A handler that clobbers ``ffi.errno`` in the instant between a *failing* epoll_ctl and
+the read of its errno can change which OSError is raised; waits are safe from that.
 
 https://man7.org/linux/man-pages/man7/epoll.7.html
 """
@@ -28,27 +30,32 @@ from __future__ import annotations
 
 import sys
 from errno import EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPERM
+from functools import lru_cache
 from itertools import count
+from operator import itemgetter
 from struct import Struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..binding import INT_MAX, milliseconds, nanoseconds
+from ..binding import INT_MAX, load, milliseconds, nanoseconds
 from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
-from .pairs import BOTH, FD_MASK, SERIAL_SHIFT, Directions, Keys, Outcomes, Pairs
+from .directions import BOTH, Directions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
-    from .pairs import Pair
+    from .directions import Pair
 
 __all__ = ["EpollSelector"]
 
-_CHUNK = 128  # events per format; formats are cached, so there must be few
-_MS_MAX = INT_MAX * 1_000_000  # the longest epoll_wait in nanoseconds: one limit on every kernel
+_FD_MASK = 0xFFFF_FFFF
+_SERIAL_SHIFT = 32
+_CAPACITY = 256  # events; doubled by a call that fills the buffer
+_CHUNK = 128  # events per struct format; formats are cached, so there must be few
+_MS_MAX = INT_MAX * 1_000_000  # the longest epoll_wait, in nanoseconds: one limit on every kernel
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
 
@@ -58,38 +65,30 @@ class EpollSelector(_BaseSelectorImpl):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
         self._epfd = -1
-        self._binding = binding = self._bind(binding)
-        self._ffi = ffi = binding.ffi
+        self._binding = binding = load() if binding is None else binding
+        self._ffi = binding.ffi
         constant = binding.constant
         self._epoll_ctl = binding.function("epoll_ctl")
-        self._epoll_wait = binding.function("epoll_wait")
-        # Where long is 32 bits, so may be the C library's timespec: 1 ms will do there.
-        precise = ffi.sizeof("long") == ffi.sizeof("int64_t") and binding.has("epoll_pwait2")
-        self._epoll_pwait2 = binding.function("epoll_pwait2") if precise else None
         self._ADD = constant("EPOLL_CTL_ADD")
         self._MOD = constant("EPOLL_CTL_MOD")
         self._DEL = constant("EPOLL_CTL_DEL")
-        self._NULL = ffi.NULL
+        self._NULL = self._ffi.NULL
         read, write = constant("EPOLLIN"), constant("EPOLLOUT")
         self._flags = (0, read, write, read | write)
         self._directions = Directions(read, write)
-
-        self._size = ffi.sizeof("struct epoll_event")
-        record = "IQ" if ffi.offsetof("struct epoll_event", "data") == 4 else "I4xQ"
-        self._pack = Struct("=" + record).pack
-        self._iter_unpack = Struct("=" + record).iter_unpack
-        self._unpackers = _Unpackers("=", record.replace("I", "4x"))
+        self._pack = Struct("=" + _record(self._ffi)).pack
 
         self._serials = count(1)
-        self._serial = 0  # the last one drawn; 0 while every token is a bare number
-        self._tokens: dict[int, int] = {}
-        self._keys = Keys(self._fd_to_key, self._tokens)
-        self._pairs = Pairs(self._keys)
-        self._outcomes = Outcomes(self._keys)
-        self._duplex: set[int] = set()  # descriptors registered for both directions: a hint
-        self._capacity = 64
-        self._idle: list[_Wait] = []
-        self._epfd = binding.call(binding.function("epoll_create1"), constant("EPOLL_CLOEXEC"))
+        self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
+        self._changer: object = None  # who made the last change
+        self._pairs: dict[int, Pair] = {}
+        self._duplex: set[int] = set()  # the descriptors registered for both directions
+        self._records: dict[bytes, Pair] = {}
+        self._records_of: dict[int, list[bytes]] = {}  # by token
+        self._waits: list[_Wait] = []
+        self._idle: list[_Wait] = []  # those of which no call is in flight
+        create = binding.function("epoll_create1")
+        self._epfd = binding.call(create, constant("EPOLL_CLOEXEC"))
 
     def fileno(self) -> int:
         """Return the epoll descriptor.
@@ -108,20 +107,15 @@ class EpollSelector(_BaseSelectorImpl):
         fd_to_key = self._fd_to_key
         if fd in fd_to_key:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
-        token = fd | next(self._serials) << SERIAL_SHIFT if self._serial else fd
-        event = self._pack(self._flags[events], token)
+        event = self._pack(self._flags[events], self._tokens.get(fd, fd))
         if self._epoll_ctl(self._epfd, self._ADD, fd, event):
             self._refused(self._ffi.errno, EEXIST, self._MOD, fd, event)
-        if token != fd:
-            self._tokens[fd] = token
         if events == BOTH:
             self._duplex.add(fd)
         key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         if fd_to_key.setdefault(fd, key) is not key:
             self._settle(fd)
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
-        if len(fd_to_key) > self._capacity:
-            self._grow()
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
@@ -130,12 +124,20 @@ class EpollSelector(_BaseSelectorImpl):
             key = self._fd_to_key[fd]
         except KeyError:
             raise KeyError(f"{fileobj!r} is not registered") from None
-        self._serial = next(self._serials)
-        # Refused if the descriptor is closed or its number reused: nothing is registered then.
-        self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL)
+        self._changer = None
+        refused = self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL)
         if self._fd_to_key.pop(fd, None) is None:
             raise KeyError(f"{fileobj!r} is not registered")
-        self._forget(key, self._tokens.get(fd, fd))
+        token = self._tokens.get(fd, fd)
+        if refused or len(self._idle) != len(self._waits):
+            # The descriptor is closed or its number reused, and a duplicate may still be watched;
+            # or an event may be on its way to another thread.
+            self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
+        self._pairs.pop(token, None)
+        if key[2] == BOTH:
+            self._duplex.discard(fd)
+        if self._records_of:
+            self._forget_records(token)
         return key
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
@@ -146,27 +148,32 @@ class EpollSelector(_BaseSelectorImpl):
             raise KeyError(f"{fileobj!r} is not registered") from None
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
-        old = self._tokens.get(fd, fd)
-        if events != key.events or self._replaced(key, fileobj):
-            self._serial = serial = next(self._serials)
-            token = fd | serial << SERIAL_SHIFT
+        new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
+        self._changer = new
+        token = self._tokens.get(fd, fd)
+        if events != key[2] or fileobj is not key[0] and self._replaced(key, fileobj):
             event = self._pack(self._flags[events], token)
             if self._epoll_ctl(self._epfd, self._MOD, fd, event):
                 errno = self._ffi.errno
-                if errno == EBADF and self._fd_to_key.pop(fd, None):
-                    self._forget(key, old)
+                if errno == EBADF:
+                    self._drop(key)
                 self._refused(errno, ENOENT, self._ADD, fd, event)
+            if len(self._idle) != len(self._waits):
+                # An event for the old interest may be on its way to another thread.
+                self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
+                event = self._pack(self._flags[events], self._tokens[fd])
+                self._epoll_ctl(self._epfd, self._MOD, fd, event)
             if events == BOTH:
                 self._duplex.add(fd)
-            self._tokens[fd] = token
-        elif data != key.data:
-            serial = self._serial
-        else:
+        elif not data != key[3]:
             return key
-        new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         self._fd_to_key[fd] = new
-        self._forget(key, old, events)
-        if self._serial != serial:
+        self._pairs.pop(token, None)
+        if key[2] == BOTH != events:
+            self._duplex.discard(fd)
+        if self._records_of:
+            self._forget_records(token)
+        if self._changer is not new:
             self._settle(fd)
         return new
 
@@ -176,38 +183,39 @@ class EpollSelector(_BaseSelectorImpl):
             wait = idle.pop()
         except IndexError:
             wait = _Wait(self)
-        deadline = None
-        if timeout is None:
-            steps = wait.forever
-        elif timeout <= 0:
-            steps = wait.now
-        else:
-            deadline = monotonic() + timeout
-            steps = wait.until(self, timeout)
-        for n in steps:
-            break
-        if n < 0:
-            wait, n = self._wait(self._ffi.errno if n == -1 else -n, timeout, deadline)
         try:
-            if self._duplex:
-                result = self._decode_masks(wait, n)
-            elif n == 1:
-                result = [self._pairs[wait.first.data]]
-            elif n:
-                result = self._decode(wait, n)
+            deadline = None
+            if timeout is None:
+                steps = wait.forever
+            elif timeout <= 0:
+                steps = wait.now
             else:
-                result = []
-        except KeyError:
-            result = self._sift(wait, n)
-        idle.append(wait)
-        return result
+                deadline = monotonic() + timeout
+                steps = wait.until(timeout)
+            for n in steps:
+                break
+            if not 0 <= n < _CAPACITY:
+                n = self._wait_on(wait, n, self._ffi.errno, timeout, deadline)
+            try:
+                if self._duplex:
+                    return self._decode_records(wait, n) if n else []
+                if n == 1:
+                    return [self._pairs[wait.token[0]]]
+                return self._decode(wait, n) if n else []
+            except KeyError:
+                return self._sift(wait, n)
+        finally:
+            idle.append(wait)
 
     def close(self) -> None:
         epfd, self._epfd = self._epfd, -1
-        self._idle = []  # a new list: a call in progress puts its buffer back into the old one
+        # New lists: a call in flight puts its buffer back into the old one.
+        self._waits, self._idle = [], []
         super().close()
         self._pairs.clear()
-        self._outcomes.clear()
+        self._records.clear()
+        self._records_of.clear()
+        self._duplex.clear()
         if epfd >= 0:
             self._binding.close(epfd)
 
@@ -216,99 +224,122 @@ class EpollSelector(_BaseSelectorImpl):
         if getattr(self, "_epfd", -1) >= 0:
             EpollSelector.close(self)
 
-    # The fast decoders.  Each raises KeyError for a token that is of no current registration.
+    # The fast decoders; KeyError for what is not in the tables (yet, or any more).
 
     def _decode_struct(self, wait: _Wait, n: int) -> list[Pair]:
-        """CPython: one C call unpacks up to ``_CHUNK`` tokens, another looks them up."""
-        pair = self._pairs.__getitem__
-        if n <= _CHUNK:
-            return list(map(pair, self._unpackers[n](wait.view)))
-        result: list[Pair] = []
-        for start in range(0, n, _CHUNK):
-            unpack = self._unpackers[min(n - start, _CHUNK)]
-            result += map(pair, unpack(wait.view, start * self._size))
-        return result
+        return _look_up(self._pairs, wait.tokens, wait.view, n)
 
-    def _decode_masks_struct(self, wait: _Wait, n: int) -> list[Pair]:
-        outcomes, directions = self._outcomes, self._directions
-        records = self._iter_unpack(wait.view[: n * self._size])
-        return [
-            pair for flags, token in records if (pair := outcomes[token][directions[flags]])
-        ]
+    def _decode_records_struct(self, wait: _Wait, n: int) -> list[Pair]:
+        return _look_up(self._records, wait.records, wait.view, n)
 
     def _decode_loop(self, wait: _Wait, n: int) -> list[Pair]:
         """PyPy: its compiler removes the objects of a plain loop, not those of ``struct``."""
         pairs, buffer = self._pairs, wait.buffer
         return [pairs[buffer[i].data] for i in range(n)]
 
-    def _decode_masks_loop(self, wait: _Wait, n: int) -> list[Pair]:
-        outcomes, directions, buffer = self._outcomes, self._directions, wait.buffer
+    def _decode_records_loop(self, wait: _Wait, n: int) -> list[Pair]:
+        fd_to_key, tokens, directions = self._fd_to_key, self._tokens, self._directions
+        buffer = wait.buffer
         result = []
         for i in range(n):
             event = buffer[i]
-            pair = outcomes[event.data][directions[event.events]]
-            if pair:
-                result.append(pair)
+            token = event.data
+            fd = token & _FD_MASK
+            key = fd_to_key[fd]
+            events = directions[event.events] & key.events
+            if tokens.get(fd, fd) != token or not events:
+                raise KeyError(token)
+            result.append((key, events))
         return result
 
     if sys.implementation.name == "pypy":
-        _decode, _decode_masks = _decode_loop, _decode_masks_loop
+        _decode, _decode_records = _decode_loop, _decode_records_loop
     else:
-        _decode, _decode_masks = _decode_struct, _decode_masks_struct
+        _decode, _decode_records = _decode_struct, _decode_records_struct
 
     # Everything below is cold.
 
     def _sift(self, wait: _Wait, n: int) -> list[Pair]:
-        """Decode events of which some are of no current registration; leave those out."""
+        """Decode event by event, leaving out what is of no current registration; fill the tables."""
         result = []
-        for key, _, flags in self._events(wait, n):
+        for i, (key, fd, flags) in enumerate(self._events(wait, n)):
             events = self._directions[flags] & key.events if key else 0
             if key and events:
-                result.append((key, events))
+                pair = key, events
+                result.append(pair)
+                self._remember(wait.buffer[i].data, wait.record(i), pair)
         return result
 
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
-        deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
-        wait, n = self._wait(EINTR, timeout, deadline)
-        return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(wait, n)]
+    def _remember(self, token: int, record: bytes, pair: Pair) -> None:
+        key = pair[0]
+        if key.events != BOTH:
+            self._pairs[token] = pair
+        if self._duplex:
+            self._records[record] = pair
+            self._records_of.setdefault(token, []).append(record)
+        # Another thread may have changed the key after it was read and before this was stored.
+        # It changes the registry first and forgets then: one of us sees the other.
+        if self._fd_to_key.get(key.fd) is not key:
+            self._pairs.pop(token, None)
+            self._records.pop(record, None)
+
+    def _forget_records(self, token: int) -> None:
+        for record in self._records_of.pop(token, ()):
+            self._records.pop(record, None)
+
+    def _raw(self, timeout: float | None) -> list[tuple[SelectorKey | None, int, int, int, int]]:
+        wait = _Wait(self)
+        try:
+            deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
+            n = self._wait_on(wait, -1, EINTR, timeout, deadline)
+            return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(wait, n)]
+        finally:
+            self._idle.append(wait)
 
     def _events(self, wait: _Wait, n: int) -> Iterator[tuple[SelectorKey | None, int, int]]:
         """Yield (key or None, fd, flags) per event; mend what an unknown token betrays."""
-        unknown = set()
         for i in range(n):
             event = wait.buffer[i]
-            fd = event.data & FD_MASK
-            key = None
-            try:
-                key = self._keys[event.data]
-            except KeyError:
-                unknown.add(fd)
-            yield key, fd, event.events
-        # Not before: a new token would make strangers of the events that are still to come.
-        for fd in unknown.intersection(self._fd_to_key):
-            self._settle(fd)
+            token, flags = event.data, event.events
+            fd = token & _FD_MASK
+            key = self._fd_to_key.get(fd)
+            if key is not None and self._tokens.get(fd, fd) != token:
+                key = None
+                self._settle(fd)
+            yield key, fd, flags
 
-    def _wait(
-        self, errno: int, timeout: float | None, deadline: float | None
-    ) -> tuple[_Wait, int]:
-        """Wait on, after ``errno`` has ended a wait, for the time that remains."""
-        while True:
+    def _wait_on(
+        self, wait: _Wait, n: int, errno: int, timeout: float | None, deadline: float | None
+    ) -> int:
+        """Deal with a failed wait, or a full buffer; return how many events there are."""
+        if n < -1:
+            errno = -n
+        while n < 0:
             self.fileno()
-            if errno in (ENOSYS, EPERM) and deadline is not None and self._epoll_pwait2:
-                self._epoll_pwait2 = None  # before Linux 5.11, or refused by a seccomp filter
-                self._idle = []
+            if errno in (ENOSYS, EPERM) and deadline is not None and wait.timed:
+                wait.precise = False  # before Linux 5.11, or refused by a seccomp filter
             elif errno != EINTR:
                 raise self._binding.error(errno)
-            wait = _Wait(self)
-            steps = wait.forever if timeout is None else wait.now
+            wait.bind()
             remaining = 0.0 if deadline is None else deadline - monotonic()
             if remaining > 0:
-                steps = wait.until(self, remaining)
+                steps = wait.until(remaining)
+            else:
+                steps = wait.forever if timeout is None else wait.now
             for n in steps:
                 break
-            if n >= 0:
-                return wait, n
-            errno = self._ffi.errno if n == -1 else -n
+            if n < 0:
+                errno = self._ffi.errno if n == -1 else -n
+        while n == wait.capacity:
+            # More may be ready.  What is ready stays ready: ask for all of it.
+            larger = _Wait(self, 2 * n)
+            for n in larger.now:
+                break
+            if n < 0:
+                wait.bind()
+                return wait.capacity
+            wait.adopt(larger)
+        return n
 
     def _refused(self, errno: int, cure: int, op: int, fd: int, event: bytes) -> None:
         """Raise for a refused epoll_ctl, unless errno is ``cure`` and ``op`` does what was wanted.
@@ -323,72 +354,124 @@ class EpollSelector(_BaseSelectorImpl):
     def _settle(self, fd: int) -> None:
         """Make the kernel agree with the registry about ``fd``.
 
-        Due when two threads, or a thread and its signal handler, have changed the descriptor at
-        the same time: whichever comes last sees that a serial was drawn meanwhile.
+        Due when two threads, or a thread and its signal handler, have changed one descriptor at the
+        same time; ``_changer`` tells whoever is through last.
         """
-        serial = -1
-        while self._serial != serial:
-            self._serial = serial = next(self._serials)
+        mark = None
+        while mark is None or self._changer is not mark:
+            self._changer = mark = object()
             key = self._fd_to_key.get(fd)
             if key is None:
                 return
-            token = self._tokens[fd] = fd | serial << SERIAL_SHIFT
-            event = self._pack(self._flags[key.events], token)
+            event = self._pack(self._flags[key.events], self._tokens.get(fd, fd))
             if self._epoll_ctl(self._epfd, self._MOD, fd, event):
                 self._epoll_ctl(self._epfd, self._ADD, fd, event)
             if key.events == BOTH:
                 self._duplex.add(fd)
 
-    def _forget(self, key: SelectorKey, token: int, events: int = 0) -> None:
-        """Drop what was made of ``key``, now that the registry has another one, or none."""
-        self._pairs.pop(token, None)
-        if self._outcomes:
-            self._outcomes.pop(token, None)
-        if key.events == BOTH != events:
-            self._duplex.discard(key.fd)
-
-    def _grow(self) -> None:
-        self._capacity *= 2
-        self._idle = []
+    def _drop(self, key: SelectorKey) -> None:
+        """Forget a registration whose descriptor is closed."""
+        fd = key.fd
+        if self._fd_to_key.pop(fd, None):
+            token = self._tokens.get(fd, fd)
+            self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
+            self._pairs.pop(token, None)
+            self._forget_records(token)
+            self._duplex.discard(fd)
 
 
 class _Wait:
     """An output buffer that belongs to one call at a time, and the calls bound to it."""
 
-    __slots__ = ("_timespec", "buffer", "first", "forever", "now", "timed", "view")
+    __slots__ = (
+        "_arguments", "_binding", "_timespec", "buffer", "capacity", "forever", "now", "precise",
+        "records", "timed", "token", "tokens", "view",
+    )  # fmt: skip
 
-    def __init__(self, selector: EpollSelector) -> None:
-        epfd, capacity = selector.fileno(), selector._capacity
-        ffi, calls = selector._ffi, selector._binding.calls
+    def __init__(self, selector: EpollSelector, capacity: int = _CAPACITY) -> None:
+        binding = self._binding = selector._binding
+        ffi = binding.ffi
+        self.capacity = capacity
         self.buffer = ffi.new("struct epoll_event[]", capacity)
-        self.first = self.buffer[0]
         self.view = memoryview(ffi.buffer(self.buffer))
-        self.now = calls(selector._epoll_wait, epfd, self.buffer, capacity, 0)
-        self.forever = calls(selector._epoll_wait, epfd, self.buffer, capacity, -1)
-        self.timed = None
-        if selector._epoll_pwait2:
-            self._timespec = ffi.new("struct timespec *")
-            self.timed = calls(
-                selector._epoll_pwait2, epfd, self.buffer, capacity, self._timespec, ffi.NULL
-            )
+        self._arguments = (selector.fileno(), self.buffer, capacity)
+        self._timespec = ffi.new("struct timespec *")
+        self.precise = binding.has("epoll_pwait2")
+        # The token of the first event, as an array of one.
+        offset, size = ffi.offsetof("struct epoll_event", "data"), ffi.sizeof("uint64_t")
+        self.token: Any = self.view[offset : offset + size].cast("Q")
+        if sys.implementation.name == "pypy":
+            self.token = ffi.addressof(self.buffer[0], "data")
+        record = _record(ffi)
+        self.tokens = _unpackers("=" + record.replace("I", "4x"))
+        self.records = _unpackers(f"={Struct('=' + record).size}s")
+        self.bind()
+        selector._waits.append(self)
 
-    def until(self, selector: EpollSelector, timeout: float) -> Iterator[int]:
+    def bind(self) -> None:
+        """Bind the calls, for the first time or after a failure."""
+        calls, function = self._binding.calls, self._binding.function
+        epoll_wait = function("epoll_wait")
+        self.now = calls(epoll_wait, *self._arguments, 0)
+        self.forever = calls(epoll_wait, *self._arguments, -1)
+        self.timed = None
+        if self.precise:
+            timeout = (self._timespec, self._binding.ffi.NULL)
+            self.timed = calls(function("epoll_pwait2"), *self._arguments, *timeout)
+
+    def until(self, timeout: float) -> Iterator[int]:
         """Return the call that waits ``timeout`` seconds > 0."""
         if self.timed is None:
-            epfd, capacity, ms = selector.fileno(), len(self.buffer), milliseconds(timeout)
-            return selector._binding.calls(selector._epoll_wait, epfd, self.buffer, capacity, ms)
+            epoll_wait = self._binding.function("epoll_wait")
+            return self._binding.calls(epoll_wait, *self._arguments, milliseconds(timeout))
         timespec = self._timespec
         timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout, _MS_MAX), 1_000_000_000)
         return self.timed
 
+    def adopt(self, other: _Wait) -> None:
+        """Become ``other``, which has a larger buffer."""
+        for name in _Wait.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    def record(self, i: int) -> bytes:
+        """Return the bytes of event ``i``."""
+        size = len(self.view) // self.capacity
+        return bytes(self.view[i * size : (i + 1) * size])
+
+
+def _record(ffi: Any) -> str:
+    """Return the struct format of one event, its byte order left out."""
+    packed = ffi.offsetof("struct epoll_event", "data") == ffi.sizeof("uint32_t")
+    return "IQ" if packed else "I4xQ"
+
 
 class _Unpackers(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
-    """n -> a function from (buffer, offset) to the tokens of n events."""
+    """n -> a function from (buffer, offset) to n fields of n successive events."""
 
-    def __init__(self, order: str, token: str) -> None:
-        self._order = order
-        self._token = token
+    def __init__(self, event: str) -> None:
+        self.event = Struct(event)
 
-    def __missing__(self, n: int) -> Callable[..., tuple[int, ...]]:
-        unpack = self[n] = Struct(self._order + self._token * n).unpack_from
+    def __missing__(self, n: int) -> Callable[..., tuple[Any, ...]]:
+        order, event = self.event.format[:1], self.event.format[1:]
+        unpack = self[n] = Struct(order + event * n).unpack_from
         return unpack
+
+
+@lru_cache(maxsize=None)
+def _unpackers(event: str) -> _Unpackers:
+    """Return the unpackers that all selectors share."""
+    return _Unpackers(event)
+
+
+def _look_up(
+    table: Mapping[Any, Pair], unpackers: _Unpackers, view: memoryview, n: int
+) -> list[Pair]:
+    """Return ``[table[field] for each of n events]``, all but a few per 128 events in C."""
+    if 1 < n <= _CHUNK:
+        return [*itemgetter(*unpackers[n](view))(table)]
+    result: list[Pair] = []
+    for start in range(0, n, _CHUNK):
+        size = min(n - start, _CHUNK)
+        fields = unpackers[size](view, start * unpackers.event.size)
+        result += map(table.__getitem__, fields) if size == 1 else itemgetter(*fields)(table)
+    return result

@@ -27,7 +27,7 @@ from .base import EVENT_READ, EVENT_WRITE, SelectorKey, _BaseSelectorImpl
 
 if TYPE_CHECKING:
     from ..binding import Binding
-    from .pairs import Pair
+    from .directions import Pair
 
 __all__ = ["KqueueSelector"]
 

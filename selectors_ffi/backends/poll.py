@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..binding import INT_MAX, milliseconds, nanoseconds
 from .base import SelectorKey
-from .pairs import BOTH, Directions
+from .directions import BOTH, Directions
 from .table import TableSelector
 
 if TYPE_CHECKING:
     from ..binding import Binding
-    from .pairs import Pair
+    from .directions import Pair
 
 __all__ = ["PollSelector"]
 

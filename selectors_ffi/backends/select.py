@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..binding import Binding
-    from .pairs import Pair
+    from .directions import Pair
 
 __all__ = ["SelectSelector"]
 
