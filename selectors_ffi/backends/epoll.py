@@ -34,6 +34,7 @@ from functools import lru_cache
 from itertools import count
 from operator import itemgetter
 from struct import Struct
+from struct import error as StructError
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,10 @@ class EpollSelector(_BaseSelectorImpl):
         fd_to_key = self._fd_to_key
         if fd in fd_to_key:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
-        event = self._pack(self._flags[events], self._tokens.get(fd, fd))
+        try:
+            event = self._pack(self._flags[events], self._tokens.get(fd, fd))
+        except StructError:
+            raise OverflowError("Python int too large to convert to C int") from None
         if self._epoll_ctl(self._epfd, self._ADD, fd, event):
             self._refused(self._ffi.errno, EEXIST, self._MOD, fd, event)
         if events == BOTH:

@@ -118,7 +118,7 @@ class _Bitmaps:
     def put(self, key: SelectorKey) -> None:
         fd = key.fd
         if fd > INT_MAX:
-            raise ValueError("filedescriptor out of range in select()")
+            raise OverflowError("Python int too large to convert to C int")
         word, bit = divmod(fd, self._bits)
         if word >= self._words:
             os.fstat(fd)  # a number that is not open is no reason to allocate a giant bitmap
