@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import os
 from collections import namedtuple
-from errno import EMFILE, ENFILE, ENOMEM
 
-from .mechanisms import READY, ROOM, TESTS
+from .mechanisms import READY, ROOM, SHORTAGE, TESTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def require(binding: Binding, mechanism: str) -> Binding:
         except SelfTestError as error:
             failure = error
         except OSError as error:
-            if error.errno in (EMFILE, ENFILE, ENOMEM):
+            if error.errno in SHORTAGE:
                 return binding  # nothing left to test with: another time
             raise
         _outcomes[key] = binding.lib, failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENOSYS, EPERM
+from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC, ENOSYS, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,9 +13,18 @@ if TYPE_CHECKING:
     from ..binding import Binding
 
 READY = 3
+#: The host is short of something: no verdict.
+SHORTAGE = frozenset((EMFILE, ENFILE, ENOMEM, ENOSPC))
 ROOM = 128  # bytes for one record; the longest of any system is 72
 PATTERN = 0xFF
 MARKER = 0xF0E1D2C3B4A59687
+
+
+def _told(error: OSError) -> str:
+    """Tell a refusal as what it most likely is, a misread argument."""
+    if error.errno in SHORTAGE:
+        raise error
+    return str(error)
 
 
 def _markers(ffi: Any, fds: list[int], ctype: str) -> dict[int, int]:
@@ -64,7 +73,7 @@ def _epoll(binding: Binding, fds: list[int]) -> Iterator[str]:
             arguments = (epfd, events, READY)
             yield from _time(binding, "epoll_pwait2", arguments, "timespec", (ffi.NULL,), READY)
     except OSError as error:
-        yield str(error)
+        yield _told(error)
     finally:
         binding.close(epfd)
 
@@ -98,7 +107,7 @@ def _kqueue(binding: Binding, fds: list[int]) -> Iterator[str]:
         yield from _touched(ffi, room, READY * size)
         yield from _touched(ffi, clock, ffi.sizeof("struct timespec"))
     except OSError as refusal:
-        yield str(refusal)
+        yield _told(refusal)
     finally:
         binding.close(kq)
 
@@ -114,7 +123,7 @@ def _poll(binding: Binding, fds: list[int]) -> Iterator[str]:
             arguments = (entries, READY)
             yield from _time(binding, "ppoll", arguments, "timespec", (ffi.NULL,), READY)
     except OSError as error:
-        yield str(error)
+        yield _told(error)
 
 
 def _devpoll(binding: Binding, fds: list[int]) -> Iterator[str]:
@@ -139,7 +148,7 @@ def _devpoll(binding: Binding, fds: list[int]) -> Iterator[str]:
         if count != READY - 1:
             yield f"{count} records, for {READY - 1} were asked"
     except OSError as error:
-        yield str(error)
+        yield _told(error)
     finally:
         binding.close(device)
 
@@ -162,7 +171,7 @@ def _select(binding: Binding, fds: list[int]) -> Iterator[str]:
         try:
             count = binding.call(select, nfds, null, words, null, zero)
         except OSError as error:
-            yield str(error)
+            yield _told(error)
             return
         seen = bytes(ffi.buffer(room))[:used]
         if count != READY or seen != wanted:

@@ -44,6 +44,7 @@ class Place(NamedTuple):
     size: int
     kind: str
     element: int | None = None
+    element_kind: str | None = None
 
 
 class Layout(NamedTuple):
@@ -102,7 +103,7 @@ def lay_out(declared: Struct, model: Model) -> Layout:
         if field.length is None:
             places[field.name] = Place(offset, element, kind)
         else:
-            places[field.name] = Place(offset, element * field.length, "array", element)
+            places[field.name] = Place(offset, element * field.length, "array", element, kind)
         offset += places[field.name].size
     return Layout(-(-offset // strictest) * strictest, strictest, places)
 

@@ -342,6 +342,23 @@ def test_nothing_left_to_test_with(counted, monkeypatch):
     assert counted.lib.made == 1
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.ENOMEM])
+def test_the_kernel_is_short_of_something(counted, monkeypatch, code):
+    """A limit that is reached says nothing about a struct: no refusal, and no verdict."""
+    monkeypatch.delenv("SELECTORS_FFI_SELFTEST", raising=False)
+
+    def epoll_ctl(epfd, op, fd, event):
+        counted.ffi.errno = code
+        return -1
+
+    with monkeypatch.context() as short:
+        short.setattr(counted.lib, "epoll_ctl", epoll_ctl, raising=False)
+        assert selftest.require(counted, "epoll") is counted
+    assert counted.lib.made == 1
+    selftest.require(counted, "epoll")
+    assert counted.lib.made == 2
+
+
 def test_missing_mechanism_is_no_failed_test(monkeypatch):
     """A host without the call says ENOSYS, as ever; that is no wrong declaration."""
     monkeypatch.delenv("SELECTORS_FFI_SELFTEST", raising=False)
