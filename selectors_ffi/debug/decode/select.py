@@ -44,26 +44,12 @@ def members(ffi: Any, fds: Any, nfds: int) -> list[int]:
 
 def _bits(ffi: Any, fds: Any, nfds: int) -> int:
     """Return the first ``nfds`` bits of a bitmap of words in this machine's byte order."""
-    word = _word(ffi, fds)
+    word = int(ffi.sizeof("fd_mask"))
     count = -(-nfds // (8 * word))
     raw = bytes(ffi.buffer(items(ffi, fds, "char"), count * word))
     if sys.byteorder == "big":  # bit 0 is in the first word's last byte
         raw = b"".join(raw[at : at + word][::-1] for at in range(0, len(raw), word))
     return int.from_bytes(raw, "little") & ((1 << nfds) - 1)
-
-
-def _word(ffi: Any, fds: Any) -> int:
-    """Return the size of a word of the bitmap: that of the array given, else of ``long``.
-
-    The kernel fills whole words of its own width; on little endian the width cannot be seen.
-    """
-    if isinstance(fds, ffi.CData):
-        kind = ffi.typeof(fds)
-        if kind.kind in ("pointer", "array") and kind.item.kind == "primitive":
-            size = int(ffi.sizeof(kind.item))
-            if size > 1:
-                return size
-    return int(ffi.sizeof("unsigned long"))
 
 
 class Select(Form):
