@@ -38,7 +38,7 @@ from struct import error as StructError
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..binding import INT_MAX, load, milliseconds, nanoseconds
+from ..binding import INT_MAX, milliseconds, nanoseconds
 from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
 from .directions import BOTH, Directions
 
@@ -66,7 +66,7 @@ class EpollSelector(_BaseSelectorImpl):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
         self._epfd = -1
-        self._binding = binding = load() if binding is None else binding
+        self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
         constant = binding.constant
         self._epoll_ctl = binding.function("epoll_ctl")
@@ -291,7 +291,7 @@ class EpollSelector(_BaseSelectorImpl):
         for record in self._records_of.pop(token, ()):
             self._records.pop(record, None)
 
-    def _raw(self, timeout: float | None) -> list[tuple[SelectorKey | None, int, int, int, int]]:
+    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         wait = _Wait(self)
         try:
             deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None

@@ -1,0 +1,46 @@
+"""Descriptors to watch, a sink that keeps records, and every backend with every kernel here."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import selectors_ffi
+from selectors_ffi import backends
+from selectors_ffi.debug import Debug, debugging
+
+HERE = [
+    name
+    for name in ("EpollSelector", "PollSelector", "SelectSelector", "KqueueSelector")
+    if hasattr(selectors_ffi, name)
+]
+
+
+@pytest.fixture(params=HERE)
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Each class that this host can run."""
+    return getattr(backends, request.param)
+
+
+@pytest.fixture
+def records() -> Iterator[list[Any]]:
+    """The records of every selector made during the test, with all flags on."""
+    kept: list[Any] = []
+    with debugging(Debug.SYSCALLS | Debug.EVENTS | Debug.STATS | Debug.CHECKS, kept.append):
+        yield kept
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    """Three connected pairs of non-blocking sockets."""
+    made = [socket.socketpair() for _ in range(3)]
+    for pair in made:
+        for sock in pair:
+            sock.setblocking(False)
+    yield made
+    for pair in made:
+        for sock in pair:
+            sock.close()

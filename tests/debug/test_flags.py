@@ -1,0 +1,198 @@
+"""Flags: by argument, by environment, by block; and that they cost nothing when off."""
+
+from __future__ import annotations
+
+import dis
+import gc
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from selectors_ffi import Debug, backends, debugging
+from selectors_ffi.debug.flags import flags_of
+
+
+def python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter."""
+    import os
+
+    return subprocess.run(
+        [sys.executable, *options, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, **environment},
+    )
+
+
+def test_names():
+    """Names in any case, separated by commas, bars or blanks, are flags; so are flags and None."""
+    assert flags_of("syscalls,EVENTS") == Debug.SYSCALLS | Debug.EVENTS
+    assert flags_of("stats | checks leaks") == Debug.STATS | Debug.CHECKS | Debug.LEAKS
+    assert flags_of(Debug.LEAKS) is Debug.LEAKS
+    assert flags_of(None) == flags_of("") == Debug(0)
+    assert all(flag in flags_of("all") for flag in (Debug.SYSCALLS, Debug.STATS, Debug.LEAKS))
+
+
+def test_unknown_name():
+    """An unknown name is an error that lists the known ones."""
+    with pytest.raises(
+        ValueError, match="unknown debug flag 'sycalls'; known are syscalls, events"
+    ):
+        backends.SelectSelector(debug="sycalls")
+    with pytest.raises(TypeError, match="must be Debug flags or their names, not 3"):
+        backends.SelectSelector(debug=3)
+
+
+def test_no_flag_is_the_class_itself(backend):
+    """Without flags the instance is of the very class, and its methods are untouched."""
+    with backend() as selector:
+        assert type(selector) is backend
+    with debugging(Debug(0)), backend() as selector:
+        assert type(selector) is backend
+    with debugging("syscalls", lambda record: None), backend(debug=Debug(0)) as selector:
+        assert type(selector) is backend, "debug= goes before the block"
+
+
+def test_flags_make_a_subclass(backend):
+    """With flags it is a subclass under the same name, made once."""
+    with backend(debug="stats") as selector, backend(debug=Debug.STATS) as other:
+        assert type(selector) is not backend
+        assert isinstance(selector, backend)
+        assert type(selector).__name__ == backend.__name__
+        assert type(selector) is type(other)
+        assert type(selector).debug_flags == Debug.STATS
+
+
+def test_a_subclass_of_the_user_is_traced(backend, records, pairs):
+    """A class derived from ours, with a constructor of its own, is traced as well."""
+
+    class Mine(backend):
+        def __init__(self):
+            super().__init__()
+            self.mine = True
+
+    with Mine() as selector:
+        selector.register(pairs[0][0], backends.EVENT_WRITE)
+        assert selector.mine
+        assert len(selector.select(0)) == 1
+    assert any(type(record).__name__ == "Syscall" for record in records)
+
+
+def test_block_is_for_selectors_made_in_it(backend):
+    """debugging() is for what is made in the block, in any thread, and blocks nest."""
+    inner, outer = [], []
+    with debugging("events", outer.append):
+        with debugging("events", inner.append):
+            first = backend()
+        second = backend()
+    third = backend()
+    for selector in (first, second, third):
+        selector.select(0)
+        selector.close()
+
+    assert {type(record).__name__ for record in inner} == {"Wait", "Registration"}
+    assert len(inner) == len(outer) == 2
+    assert type(third) is backend
+
+
+def test_block_without_enter():
+    """Leaving a block that was not entered is refused."""
+    with pytest.raises(RuntimeError):
+        debugging("events").__exit__(None, None, None)
+
+
+def test_environment():
+    """SELECTORS_FFI_DEBUG makes records visible on standard error, without any configuration."""
+    code = "import selectors_ffi as s; x = s.PollSelector(); x.select(0); x.close()"
+
+    done = python(code, SELECTORS_FFI_DEBUG="syscalls")
+
+    assert done.stderr.startswith("poll(")
+    assert "= 0 (Timeout) <0.0" in done.stderr
+    assert done.returncode == 0
+
+
+def test_environment_with_an_unknown_name():
+    """A misspelt variable is an error at import, not silence."""
+    done = python("import selectors_ffi", SELECTORS_FFI_DEBUG="syscals")
+
+    assert "SELECTORS_FFI_DEBUG: unknown debug flag 'syscals'; known are" in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("how", ["-Xdev", "PYTHONDEVMODE"])
+def test_development_mode_switches_on_leaks_alone(how):
+    """-X dev and PYTHONDEVMODE warn of selectors left open, and do nothing else."""
+    code = (
+        "import selectors_ffi as s\n"
+        "x = s.DefaultSelector()\n"
+        "print(type(x).debug_flags, type(x).select is s.DefaultSelector.select)\n"
+        "del x\n"
+        "import gc; gc.collect()\n"
+    )
+
+    done = python(code, *["-Xdev"] * (how == "-Xdev"), **({how: "1"} if how[0] == "P" else {}))
+
+    assert done.stdout.split() == ["Debug.LEAKS", "True"]
+    assert "ResourceWarning: unclosed <" in done.stderr
+    assert "created at <string>:2 in <module>" in done.stderr
+
+
+def test_import_does_not_import_debug():
+    """Importing the package does not import the debug package, nor logging."""
+    code = "import sys, selectors_ffi; print([m for m in sys.modules if 'debug' in m or m=='logging'])"
+
+    assert python(code).stdout.strip() == "[]"
+
+
+def test_off_costs_nothing(backend):
+    """The untraced select is the same function, byte for byte, whether debug is imported or not."""
+    code = (
+        "import hashlib, sys, selectors_ffi.backends as b\n"
+        "def state(cls):\n"
+        "    select = cls.select\n"
+        "    names = 'select register unregister modify _add _remove _change'.split()\n"
+        "    codes = [getattr(cls, name).__code__ for name in names]\n"
+        "    text = repr([(c.co_code, c.co_names, c.co_varnames) for c in codes])\n"
+        "    return id(select), cls.__mro__, hashlib.sha256(text.encode()).hexdigest()\n"
+        f"cls = b.{backend.__name__}\n"
+        "before = state(cls)\n"
+        "assert not any('debug' in name for name in sys.modules)\n"
+        "import selectors_ffi.debug\n"
+        "with selectors_ffi.debugging('all', lambda r: None), cls() as traced: traced.select(0)\n"
+        "after = state(cls)\n"
+        "with cls() as plain:\n"
+        "    assert plain.select.__func__ is cls.select\n"
+        "    assert type(plain._binding.lib).__name__ != 'Tap'\n"
+        "print(before == after, before[2])\n"
+    )
+
+    assert python(code).stdout.split()[0] == "True"
+    instructions = {instruction.argval for instruction in dis.get_instructions(backend.select)}
+    assert not any("debug" in str(value) for value in instructions), "nothing asks about debugging"
+
+
+def test_leak_is_told_with_its_place():
+    """LEAKS warns of a selector collected open, says where it was made, and closes it."""
+    kept = []
+    with debugging("leaks", kept.append):
+        selector = backends.PollSelector()
+    with pytest.warns(ResourceWarning, match=r"unclosed <.*PollSelector.*test_flags.py:\d+ in "):
+        del selector
+        gc.collect()
+
+    assert [record.id for record in kept] == ["SEL009"]
+
+
+def test_no_leak_is_told_of_a_closed_selector(backend):
+    """A selector that was closed, or whose constructor raised, is no leak."""
+    with debugging("leaks", lambda record: None):
+        backend().close()
+        with pytest.raises(TypeError):
+            backend(binding=None, wrong=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()

@@ -1,0 +1,296 @@
+"""Sinks, and the guard-rails around them."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+import socket
+import threading
+
+import pytest
+
+from selectors_ffi import EVENT_READ, EVENT_WRITE, Debug, backends, debugging
+from selectors_ffi.binding import load
+from selectors_ffi.debug import FileSink, JsonSink, RingSink, Syscall, tee
+from selectors_ffi.debug.naming import kind_of, shown
+
+
+def work(cls=backends.PollSelector):
+    """Make a selector and let it make one system call."""
+    with cls() as selector:
+        selector.select(0)
+
+
+def test_logger_is_the_default(caplog):
+    """Without a sink, records are logged at DEBUG by the logger selectors_ffi."""
+    caplog.set_level(logging.DEBUG, "selectors_ffi")
+    with debugging("syscalls"):
+        work()
+
+    assert caplog.records[0].name == "selectors_ffi"
+    assert caplog.records[0].getMessage().startswith("poll(")
+    assert isinstance(caplog.records[0].record, Syscall)
+
+
+def test_file_path_descriptor_callable(tmp_path):
+    """A text file, a path, a descriptor and a callable all take the same records."""
+    text, calls = io.StringIO(), []
+    read, write = os.pipe()
+    path = tmp_path / "log"
+    for sink in (text, path, write, calls.append):
+        with debugging("syscalls", sink):
+            work()
+    os.close(write)
+    with open(read, encoding="utf-8") as pipe:
+        lines = [text.getvalue(), path.read_text("utf-8"), pipe.read(), f"{calls[0]}\n"]
+
+    assert {line.partition(" <")[0] for line in lines} == {lines[0].partition(" <")[0]}
+    assert all(line.endswith(">\n") for line in lines)
+
+
+def test_not_a_sink():
+    """Anything else is refused when the block is entered."""
+    with pytest.raises(TypeError, match="a sink is a callable"), debugging("all", 3.5):
+        pass
+
+
+def test_json_lines(tmp_path):
+    """Each line is one JSON object with the fields of its record."""
+    path = tmp_path / "log"
+    sink = JsonSink(path)
+    first, second = socket.socketpair()
+    with debugging("all", sink), backends.PollSelector() as selector, first, second:
+        selector.register(first, EVENT_READ)
+        second.close()
+        selector.select(0)
+        first.close()
+        with pytest.warns(UserWarning, match="SEL001"):
+            selector.select(0)
+    sink.close()
+    objects = [json.loads(line) for line in path.read_text().splitlines()]
+
+    assert {one["type"] for one in objects} == {"registration", "syscall", "event", "wait", "lint"}
+    assert objects[1]["name"] == "poll"
+    assert objects[1]["pid"] == os.getpid()
+    assert objects[1]["duration"] >= 0
+
+
+def test_ring_keeps_the_last_and_dumps_on_request():
+    """A flight recorder keeps the last n records and writes them when asked."""
+    out = io.StringIO()
+    ring = RingSink(3, out)
+    with debugging("syscalls", ring), backends.PollSelector() as selector:
+        for _ in range(10):
+            selector.select(0)
+    assert len(ring.records()) == 3
+
+    ring.dump("for the test")
+
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "selectors_ffi: last 3 records, for the test"
+    assert len(lines) == 4
+    assert ring.records() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs Unix descriptors")
+def test_ring_dumps_when_select_raises():
+    """When select raises, the flight recorder is dumped, the failed call last."""
+    out = io.StringIO()
+    read, write = os.pipe()
+    with debugging("syscalls", RingSink(10, out)), backends.SelectSelector() as selector:
+        selector.register(read, EVENT_READ)
+        os.close(read)
+        with pytest.raises(OSError, match="Bad file"):
+            selector.select(0)
+    os.close(write)
+
+    assert "select() raised OSError(9" in out.getvalue().splitlines()[0]
+    assert "= -1 EBADF (Bad file descriptor) <" in out.getvalue().splitlines()[-1]
+
+
+def test_sink_that_raises(capsys, backend, pairs):
+    """A sink that raises harms nobody; its first failure is told on standard error."""
+
+    def sink(record):
+        raise RuntimeError("full disk")
+
+    with debugging("all", sink), backend() as selector:
+        selector.register(pairs[0][0], EVENT_WRITE)
+        assert [key.fileobj for key, _ in selector.select(0)] == [pairs[0][0]]
+        assert selector._observer.emit.failed > 1
+    assert capsys.readouterr().err.count("full disk") == 1
+
+
+def test_sink_that_uses_the_selector(backend, pairs):
+    """A sink may use the traced selector: it gets no records of that, and nothing recurses."""
+    kept = []
+
+    def sink(record):
+        kept.append(record)
+        selector.select(0)
+        selector.get_map()
+
+    with debugging("syscalls", sink):
+        selector = backend()
+    kept.clear()
+    selector.register(pairs[0][0], EVENT_WRITE)
+    kept.clear()
+    assert len(selector.select(0)) == 1
+
+    assert len(kept) == 1
+    assert selector._observer.emit.skipped > 0
+    with selector:
+        pass
+
+
+def test_errno_survives_the_sink(backend):
+    """What a failing call left in ffi.errno is there after the sink has made calls of its own."""
+    ffi = load().ffi
+
+    def sink(record):
+        ffi.errno = errno.EIO
+        with pytest.raises(OSError):
+            os.close(-1)
+
+    with debugging("syscalls", sink):
+        selector = backend()
+    with selector:
+        failing = selector._binding.function("close")
+        assert failing(-1) == -1
+        assert ffi.errno == errno.EBADF
+        if backend is backends.EpollSelector:
+            with open(os.devnull) as file, pytest.raises(PermissionError):
+                selector.register(file, EVENT_READ)
+
+
+def test_tee_guards_each():
+    """Of several sinks, one that raises does not keep the others from their records."""
+    kept = []
+    sink = tee([lambda record: 1 / 0, kept.append])
+    with debugging("syscalls", sink):
+        work()
+
+    assert len(kept) == 1
+
+
+def test_lines_of_threads_stay_whole(tmp_path):
+    """Several threads tracing at once write whole lines, each of one call."""
+    path = tmp_path / "log"
+    sink = FileSink(path)
+    with debugging("syscalls", sink):
+        selectors = [backends.PollSelector() for _ in range(4)]
+
+    def spin(selector):
+        for _ in range(100):
+            selector.select(0)
+
+    threads = [threading.Thread(target=spin, args=(one,)) for one in selectors for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sink.close()
+    for selector in selectors:
+        selector.close()
+    lines = path.read_text().splitlines()
+
+    assert len(lines) == 800
+    assert all(line.startswith("[pid ") and line.endswith(">") for line in lines)
+    assert len({line.split()[1] for line in lines}) <= 8
+
+
+def test_repr_is_cut_and_may_raise(records, pairs):
+    """A file object's repr is one line of 80 characters at most, and may raise without harm."""
+
+    class Long:
+        def __init__(self, sock):
+            self.fileno = sock.fileno
+
+        def __repr__(self):
+            return "x" * 200 + "\n"
+
+    class Raising(Long):
+        def __repr__(self):
+            raise ValueError("no")
+
+    with backends.PollSelector() as selector:
+        selector.register(Long(pairs[0][0]), EVENT_WRITE)
+        selector.register(Raising(pairs[1][0]), EVENT_WRITE)
+        assert len(selector.select(0)) == 2
+        assert "Raising object whose repr raises ValueError" in str(selector.describe())
+    assert shown(Long(pairs[0][0])) == "x" * 77 + "..."
+
+
+def test_no_payload(backend, records, pairs):
+    """Nothing that is sent or received ever appears in a record."""
+    with backend() as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        pairs[0][1].send(b"SECRETSECRET")
+        assert selector.select(0)
+
+    assert not any("SECRET" in f"{record}{record.as_dict()}" for record in records)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the kinds of anonymous files")
+def test_kinds():
+    """Descriptors are named by what they are."""
+    read, write = os.pipe()
+    first, second = socket.socketpair()
+    with first, second, open(__file__) as file, open(os.devnull) as null:
+        folder = os.open("/", os.O_RDONLY)
+        things = [read, first.fileno(), file.fileno(), null.fileno(), folder]
+        kinds = [kind_of(fd) for fd in things]
+        for fd in (read, write, folder):
+            os.close(fd)
+
+    assert kinds == ["pipe", "socket", "regular file", "character device", "directory"]
+    assert kind_of(read) == "closed"
+    assert kind_of(2**70) == "closed"
+    with backends.EpollSelector() as selector:
+        assert kind_of(selector.fileno()) == "eventpoll"
+
+
+def test_statistics(backend, pairs):
+    """stats() counts calls, errnos, waits, empty wake-ups, and how late a timeout came."""
+    with backend(debug=Debug.STATS) as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        selector.select(0)
+        selector.select(0.002)
+        pairs[0][1].send(b"x")
+        selector.select(5)
+        stats = selector.stats()
+        figures = stats.as_dict()
+        table = str(stats)
+
+    assert figures["waits"]["count"] == 3
+    assert figures["empty"] == 2
+    assert figures["ready"] == 1
+    assert figures["late"]["count"] == 1
+    assert sum(call["count"] for call in figures["calls"].values()) >= 3
+    assert sum(figures["kinds"].values()) == 1
+    assert "% time     seconds   median us      max us     calls    errors syscall" in table
+    assert "select(): 3 waits, 2 empty, 1 keys ready, 0.33 per wait" in table
+    assert "timeouts: 1 waits ran out, late by" in table
+
+
+def test_statistics_count_errnos():
+    """A failed call counts as an error, by errno."""
+    with backends.SelectSelector(debug="stats") as selector:
+        read, write = os.pipe()
+        selector.register(read, EVENT_READ)
+        os.close(read)
+        os.close(write)
+        with pytest.raises(OSError, match="Bad file"):
+            selector.select(0)
+        assert selector.stats().as_dict()["calls"]["select"]["errors"] == {"EBADF": 1}
+        assert "1  select: EBADF" in str(selector.stats())
+
+
+def test_statistics_need_their_flag(backend):
+    """stats() of a selector made without STATS says what to do."""
+    for selector in (backend(), backend(debug=Debug.EVENTS)):
+        with selector, pytest.raises(RuntimeError, match=r"debug=Debug\.STATS"):
+            selector.stats()
