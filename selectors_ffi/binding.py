@@ -161,17 +161,17 @@ def load(target: str | None = None, *, library: str | None = None) -> Binding:
 @lru_cache(maxsize=None)
 def _load(target: str | None, library: str | None) -> Binding:
     if target is None:
-        decision = host(presence(_open))
+        decision = host(presence(open_library))
         if decision.target is None:
             raise OSError(ENOSYS, f"{os.strerror(ENOSYS)}: {decision.reason}")
         target = decision.target
     ffi = load_ffi(target)
     if library is None and target == "windows":
         library = "ws2_32"
-    return Binding(target, ffi, _open(ffi, library))
+    return Binding(target, ffi, open_library(ffi, library))
 
 
-def _open(ffi: Any, library: str | None = None) -> Any:
+def open_library(ffi: Any, library: str | None = None) -> Any:
     """Open a shared object, by default the process itself with the C library in it; dlopen(3)."""
     return ffi.dlopen(library)
 

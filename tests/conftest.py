@@ -66,14 +66,14 @@ class Failing:
     """A subject's binding whose C function fails once for each errno in ``pending``."""
 
     def __init__(self, subject: Subject, function: str) -> None:
-        from selectors_ffi._abi.target import SYMBOLS
+        from selectors_ffi._abi.target import symbols_for
         from selectors_ffi.binding import Binding
 
         whole = subject.new_binding()
         self.pending: list[int] = []
         self.calls = 0
         self._lib, self._ffi = whole.lib, whole.ffi
-        self._symbols = (function, *SYMBOLS[whole.target].get(function, ()))
+        self._symbols = symbols_for(whole.target, function)
         self.binding = Binding(whole.target, whole.ffi, self)
 
     def __getattr__(self, symbol: str) -> Any:

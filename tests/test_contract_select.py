@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import contextmanager
 from fractions import Fraction
 from time import monotonic
 
@@ -286,61 +287,55 @@ def test_event_ends_a_long_wait(selector, pair):
     thread.join()
 
 
-@pytest.fixture
-def alarm():
-    """Return a setter of the SIGALRM handler that also starts a repeating alarm."""
-    previous = signal.getsignal(signal.SIGALRM)
-
-    def start(handler, seconds=0.02, interval=0.0):
-        signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, seconds, interval)
-
-    yield start
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, previous)
+@contextmanager
+def alarm(handler, interval=0.0):
+    """Have SIGALRM handled soon, and again every ``interval`` seconds, until the block ends."""
+    previous = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, interval)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 @alarms
-def test_handler_that_returns(selector, pair, alarm):
+def test_handler_that_returns(selector, pair):
     """Signals whose handler returns do not shorten the wait (PEP 475)."""
     selector.register(pair[0], READ)
     calls = []
-    alarm(lambda *_: calls.append(1), interval=0.02)
 
     begin = monotonic()
-    assert selector.select(0.3) == []
+    with alarm(lambda *_: calls.append(1), interval=0.02):
+        assert selector.select(0.3) == []
 
     assert monotonic() - begin >= 0.3
     assert len(calls) >= 3
 
 
 @alarms
-def test_handler_that_makes_it_ready(selector, pair, alarm):
+def test_handler_that_makes_it_ready(selector, pair):
     """What a handler writes is seen by the wait that it interrupted."""
     left, right = pair
     key = selector.register(left, READ)
-    alarm(lambda *_: right.send(b"x"))
 
-    assert selector.select(30) == [(key, READ)]
+    with alarm(lambda *_: right.send(b"x")):
+        assert selector.select(30) == [(key, READ)]
 
 
 @alarms
 @pytest.mark.parametrize("timeout", [None, 30])
-def test_handler_that_raises(selector, pairs, alarm, timeout):
+def test_handler_that_raises(selector, pairs, timeout):
     """The exception of a handler ends the wait, and the selector goes on working."""
 
-    class Stop(Exception):
-        pass
-
     def stop(*_):
-        raise Stop
+        raise ZeroDivisionError("from the handler")
 
     (left, right), (other, _), _, _ = pairs
     key = selector.register(left, READ)
     selector.register(other, READ)
-    alarm(stop)
 
-    with pytest.raises(Stop):
+    with pytest.raises(ZeroDivisionError, match="from the handler"), alarm(stop):
         selector.select(timeout)
 
     right.send(b"x")
@@ -349,16 +344,15 @@ def test_handler_that_raises(selector, pairs, alarm, timeout):
 
 @alarms
 @pytest.mark.ours
-def test_handler_that_raises_interrupted_error(selector, pair, alarm):
+def test_handler_that_raises_interrupted_error(selector, pair):
     """An InterruptedError of a handler is an exception like any other."""
 
     def interrupt(*_):
         raise InterruptedError("from the handler")
 
     selector.register(pair[0], READ)
-    alarm(interrupt)
 
-    with pytest.raises(InterruptedError, match="from the handler"):
+    with pytest.raises(InterruptedError, match="from the handler"), alarm(interrupt):
         selector.select(30)
 
 

@@ -17,7 +17,7 @@ https://illumos.org/man/4D/poll
 from __future__ import annotations
 
 import os
-from errno import EACCES, EINTR, EINVAL, EIO
+from errno import EACCES, EINTR, EIO
 from threading import RLock, active_count
 from time import monotonic
 from typing import TYPE_CHECKING, Any

@@ -1,0 +1,171 @@
+"""``info``: what this host offers, for people or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import struct
+import sys
+from typing import Any
+
+# The C functions that some backend calls, in the order of the backends.
+FUNCTIONS = (
+    "select",
+    "poll",
+    "ppoll",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "epoll_pwait2",
+    "kqueuex",
+    "kqueue1",
+    "kqueue",
+    "kevent",
+    "open",
+    "write",
+    "ioctl",
+    "close",
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand and its options."""
+    parser = subparsers.add_parser("info", help="what this host offers (the default)")
+    parser.add_argument("--json", action="store_true", help="the same facts for programs")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the facts; always 0."""
+    found = facts()
+    print(json.dumps(found, indent=2) if options.json else text(found))
+    return 0
+
+
+def facts() -> dict[str, Any]:
+    """Return everything that ``info`` shows, as JSON takes it."""
+    import selectors_ffi
+
+    found: dict[str, Any] = {
+        "platform": {
+            "system": sys.platform,
+            "release": platform.release(),
+            "machine": platform.machine(),
+            "bits": struct.calcsize("P") * 8,
+            "byte order": sys.byteorder,
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+        },
+        **interface(),
+        "backends": backends(),
+        "default": selectors_ffi.DefaultSelector.__name__,
+        "limits": limits(),
+    }
+    chosen = os.environ.get("SELECTORS_FFI_BACKEND")
+    if chosen:
+        found["chosen by SELECTORS_FFI_BACKEND"] = chosen
+    return found
+
+
+def interface() -> dict[str, Any]:
+    """Return target, library, symbols and structs of this process's binding."""
+    from selectors_ffi._abi.target import host, presence, symbols_for
+    from selectors_ffi.binding import load, open_library
+
+    decision = host(presence(open_library))
+    found: dict[str, Any] = {
+        "target": decision.target,
+        "reason": decision.reason,
+        "library": None,
+        "symbols": {},
+        "structs": {},
+    }
+    try:
+        binding = load()
+    except OSError as error:
+        found["reason"] = str(error)
+        return found
+    declared = set(dir(binding.lib))
+    found["library"] = repr(binding.lib)
+    for name in FUNCTIONS:
+        if declared.intersection(symbols_for(binding.target, name)):
+            symbol = binding.find(name)
+            found["symbols"][name] = symbol[0] if symbol else None
+    for name in sorted(binding.ffi.list_types()[1]):
+        size = struct_size(binding.ffi, f"struct {name}")
+        if size:
+            found["structs"][f"struct {name}"] = {"declared": size}
+    return found
+
+
+def struct_size(ffi: Any, name: str) -> int:
+    """Return a struct's declared size; 0 for one of which the declarations know the name alone."""
+    try:
+        return int(ffi.sizeof(name))
+    except (ffi.error, ValueError):
+        return 0
+
+
+def backends() -> dict[str, dict[str, Any]]:
+    """Return for each of the five classes whether it works here, and if not, why."""
+    from selectors_ffi import backends as module
+
+    found: dict[str, dict[str, Any]] = {}
+    for name in ("Kqueue", "Epoll", "Devpoll", "Poll", "Select"):
+        title = f"{name}Selector"
+        try:
+            with getattr(module, title)() as selector:
+                selector.select(0)
+        # A class can refuse a host in many ways; each is what the user came to read.
+        except Exception as error:
+            found[title] = {"usable": False, "reason": str(error) or repr(error)}
+        else:
+            found[title] = {"usable": True}
+    return found
+
+
+def limits() -> dict[str, Any]:
+    """Return the limits on descriptors and registrations; None for unlimited."""
+    found: dict[str, Any] = {}
+    try:
+        import resource
+    except ImportError:  # Windows
+        return found
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    found["descriptors"] = None if soft == unlimited else soft
+    found["descriptors, hard"] = None if hard == unlimited else hard
+    try:
+        with open("/proc/sys/fs/epoll/max_user_watches", encoding="ascii") as lines:
+            found["epoll registrations per user"] = int(lines.read())
+    except (OSError, ValueError):
+        pass  # not Linux, or no /proc
+    return found
+
+
+def text(found: dict[str, Any]) -> str:
+    """Return the facts as aligned lines."""
+    lines = []
+    for title, value in found.items():
+        if not isinstance(value, dict):
+            lines.append(f"{title:<10} {show(value)}")
+            continue
+        lines.append(f"{title}:")
+        width = max(map(len, value), default=0)
+        for name, row in value.items():
+            shown = row_text(row) if isinstance(row, dict) else show(row)
+            lines.append(f"    {name:<{width}}  {shown}")
+    return "\n".join(lines)
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """Return a backend's or a struct's row in words."""
+    if "usable" in row:
+        return "usable" if row["usable"] else f"not usable: {row['reason']}"
+    return ", ".join(f"{name} {show(value)}" for name, value in row.items())
+
+
+def show(value: object) -> str:
+    """Return a value in words: nothing found is "missing"."""
+    return "missing" if value is None else str(value)

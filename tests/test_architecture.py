@@ -1,0 +1,119 @@
+"""The shape of the package: imports point one way, and each layer keeps to its verb."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "selectors_ffi"
+SOURCES = {
+    path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", "."): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "generated" not in path.parts
+}
+# Lowest first. A layer may import itself and those before it; debug wraps binding and is
+# used by the command line alone.
+LAYERS = ("_abi", "binding", "backends", "debug", "", "cli")
+NATIVE = re.compile(r"(EPOLL|POLL|EVFILT|EV|NOTE|DP|KQUEUE)_?[A-Z_]+$")
+PUBLIC = {"EVENT_READ", "EVENT_WRITE"}
+
+
+def layer(module):
+    """Return the name of a module's layer; the package itself is the empty one."""
+    parts = module.split(".")
+    name = parts[1] if len(parts) > 1 else ""
+    return {"__init__": "", "__main__": "cli"}.get(name, name)
+
+
+def imports(module, tree):
+    """Yield the absolute names of the package's modules that ``tree`` imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*parent, *filter(None, [node.module])])
+            # "from selectors_ffi import backends" names a module only in its last part.
+            yield from (
+                f"{base}.{alias.name}" if base == "selectors_ffi" else base for alias in node.names
+            )
+
+
+def parse(module):
+    """Return the syntax tree of one of the package's modules."""
+    return ast.parse(SOURCES[module].read_text(encoding="utf-8"))
+
+
+def test_every_module_belongs_to_a_layer():
+    """No module stands outside the layers, so the rules below see them all."""
+    assert {layer(module) for module in SOURCES} <= set(LAYERS)
+    assert {"_abi", "binding", "backends", ""} <= {layer(module) for module in SOURCES}
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_point_down(module):
+    """A module imports its own layer and lower ones; backends never import debug."""
+    allowed = LAYERS[: LAYERS.index(layer(module)) + 1]
+
+    for name in imports(module, parse(module)):
+        if name.split(".")[0] == "selectors_ffi":
+            target = name if layer(name) in LAYERS else "selectors_ffi"
+            assert layer(target) in allowed, f"{module} imports {name}"
+
+
+def test_one_dlopen():
+    """A library is opened in one place, the binding."""
+    calls = [
+        module
+        for module in SOURCES
+        for node in ast.walk(parse(module))
+        if isinstance(node, ast.Attribute) and node.attr == "dlopen"
+    ]
+
+    assert calls == ["selectors_ffi.binding"]
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if layer(m) in ("_abi", "binding")])
+def test_events_stay_above_the_binding(module):
+    """EVENT_READ and EVENT_WRITE mean nothing below the backends."""
+    names = {node.id for node in ast.walk(parse(module)) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(parse(module)) if isinstance(node, ast.Attribute)}
+
+    assert not names & PUBLIC
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_native_constants_come_from_the_declarations(module):
+    """No native flag gets its number from a literal in Python."""
+    for node in ast.walk(parse(module)):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and is_number(node.value):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {getattr(t, "id", getattr(t, "attr", "")) for t in targets} - PUBLIC
+            native = [name for name in names if NATIVE.match(name.lstrip("_"))]
+            assert not native, f"{module}:{node.lineno}: {native}"
+
+
+def is_number(node):
+    """Tell whether an expression is made of integer literals alone, such as 1 << 3 or -2."""
+    if isinstance(node, ast.UnaryOp):
+        return is_number(node.operand)
+    if isinstance(node, ast.BinOp):
+        return is_number(node.left) and is_number(node.right)
+    return isinstance(node, ast.Constant) and type(node.value) is int
+
+
+TESTS = sorted(Path(__file__).parent.rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=[path.stem for path in TESTS])
+def test_every_test_says_what_it_shows(path):
+    """Every test has a docstring, and no test sleeps."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    tests = [node for node in functions if node.name.startswith("test_")]
+
+    assert [node.name for node in tests if not ast.get_docstring(node)] == []
+    assert not {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & {"sleep"}

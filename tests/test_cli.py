@@ -1,0 +1,180 @@
+"""The command line: info, demo, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import selectors_ffi
+from selectors_ffi.cli import demo, main
+
+ROOT = Path(__file__).parent.parent
+USABLE = sorted(
+    name[: -len("Selector")].lower()
+    for name in dir(selectors_ffi)
+    if name.endswith("Selector") and name not in ("BaseSelector", "DefaultSelector")
+)
+
+
+SUMMARY = r"4 clients, (\d+) readiness events, (\d+) bytes echoed, (\d+) of (\d+)"
+EVENT = r" *\d+  (listener|server \d+|client \d+) +\S+ +EVENT_(READ|WRITE)"
+
+
+def test_info_is_the_default(capsys):
+    """Without a command the host is described."""
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    assert main(["info"]) == 0
+
+    assert capsys.readouterr().out == bare
+    assert selectors_ffi.DefaultSelector.__name__ in bare
+    assert sys.platform in bare
+
+
+def test_info_as_json(capsys):
+    """--json gives the same facts to programs, and they agree with the package."""
+    assert main(["--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+
+    assert facts["platform"]["system"] == sys.platform
+    assert facts["default"] == selectors_ffi.DefaultSelector.__name__
+    usable = {name for name, row in facts["backends"].items() if row["usable"]}
+    assert usable == {name for name in facts["backends"] if hasattr(selectors_ffi, name)}
+    assert len(facts["backends"]) == 5
+    assert all(row["reason"] for row in facts["backends"].values() if not row["usable"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="these are Linux's structs and symbols")
+def test_info_on_linux(capsys):
+    """On Linux the structs and symbols of epoll, poll and select are listed."""
+    main(["--json"])
+    facts = json.loads(capsys.readouterr().out)
+
+    assert facts["structs"]["struct pollfd"]["declared"] == 8
+    assert facts["structs"]["struct epoll_event"]["declared"] in (12, 16)
+    assert facts["symbols"]["epoll_wait"] == "epoll_wait"
+    assert facts["symbols"]["poll"]
+    assert facts["limits"]["descriptors"] > 0
+
+
+@pytest.mark.parametrize("backend", USABLE)
+def test_demo(capsys, backend):
+    """Every byte of every client comes back, and each event shows its descriptor and names."""
+    assert main(["demo", "--backend", backend, "--clients", "4", "--messages", "3"]) == 0
+    *events, summary = capsys.readouterr().out.splitlines()
+
+    found = re.match(SUMMARY, summary)
+    assert found
+    assert int(found[1]) == len(events) - 2
+    assert found[2] == found[3] == found[4] != "0"
+    assert events[0].lower().startswith(f"{backend}selector: ")
+    for line in events[2:]:
+        assert re.match(EVENT, line), line
+
+
+def test_demo_shows_native_flags(capsys):
+    """The native flags are shown by their C names."""
+    native = {"epoll": "EPOLLIN", "poll": "POLLIN", "kqueue": "EVFILT_READ", "devpoll": "POLLIN"}
+    name = selectors_ffi.DefaultSelector.__name__[: -len("Selector")].lower()
+
+    main(["demo", "--clients", "1", "--messages", "1"])
+
+    assert native.get(name, "") in capsys.readouterr().out
+
+
+def test_demo_notices_a_lost_byte(capsys, monkeypatch):
+    """A byte that does not come back is reported, and the status is 1."""
+    honest = demo.Connection.act
+
+    def corrupt(self, events):
+        if self.pending:
+            self.pending[0] ^= 255
+        honest(self, events)
+
+    monkeypatch.setattr(demo.Connection, "act", corrupt)
+
+    assert main(["demo", "--clients", "2", "--messages", "2"]) == 1
+    assert "problem: " in capsys.readouterr().out
+
+
+def test_demo_notices_silence(capsys, monkeypatch):
+    """A server that stops answering ends the demo with status 1."""
+    monkeypatch.setattr(demo, "STALLED", 0.05)
+    monkeypatch.setattr(demo.Connection, "act", lambda self, events: self.socket.recv(1 << 20))
+
+    assert main(["demo", "--clients", "1", "--messages", "1"]) == 1
+    assert "bytes lost" in capsys.readouterr().out
+
+
+def test_demo_of_an_unknown_backend(capsys):
+    """An unknown backend is status 2, and the known ones are listed."""
+    assert main(["demo", "--backend", "iocp"]) == 2
+    shown = capsys.readouterr().out
+
+    assert "iocp" in shown
+    assert all(name in shown for name in USABLE)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["demo", "--clients", "0"], ["demo", "--messages", "x"], ["no"]]
+)
+def test_wrong_arguments(capsys, arguments):
+    """Wrong arguments are status 2 and a usage line."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_reader_that_goes_away():
+    """Output into a pipe that nobody reads ends quietly."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selectors_ffi", "demo", "--messages", "20"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+
+    assert process.wait(30) != 0
+    assert b"Traceback" not in errors
+
+
+def test_example():
+    """The example serves an echo to a client, and goes on after it left."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "echo_server.py"), "0"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        port = int(re.search(r", (\d+)\)", process.stdout.readline())[1])
+        for message in (b"first", b"second"):
+            with socket.create_connection(("localhost", port), timeout=20) as client:
+                client.sendall(message)
+                assert client.recv(100) == message
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+def test_example_differs_in_one_import():
+    """What a user of the standard library changes is the line of the import."""
+    lines = (ROOT / "examples" / "echo_server.py").read_text("utf-8").splitlines()
+
+    ours = [line for line in lines if "selectors_ffi" in line]
+
+    assert ours == ["import selectors_ffi as selectors"]

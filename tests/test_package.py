@@ -1,0 +1,123 @@
+"""What is shipped: one pure wheel that imports fast and calls no compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def python(*arguments, **options):
+    """Run this interpreter apart; return what it printed on both streams."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+        **options,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def imported_modules():
+    """Return the names of the modules that ``import selectors_ffi`` brings in."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "import selectors_ffi; selectors_ffi.DefaultSelector().close()\n"
+        "print(*set(sys.modules) - before)"
+    )
+    return set(python("-c", code, cwd=ROOT).split())
+
+
+def test_import_needs_no_parser():
+    """Importing the package loads neither the C parser nor cffi's in-line front end."""
+    names = {name.split(".")[0] for name in imported_modules()}
+
+    assert "selectors_ffi" in names
+    assert not names & {"pycparser", "cffi", "distutils", "setuptools", "argparse"}
+
+
+def test_import_loads_one_target():
+    """Only the declarations of this host are loaded."""
+    names = [n for n in imported_modules() if n.startswith("selectors_ffi._abi.generated.")]
+
+    assert len([name for name in names if not name.endswith(".probe")]) == 1
+
+
+def test_no_program_is_called(tmp_path):
+    """Importing and using every class starts no program: no compiler, no ldconfig."""
+    code = (
+        "import sys\n"
+        "programs = 'subprocess.Popen', 'os.exec', 'os.posix_spawn', 'os.system', 'os.fork'\n"
+        "sys.addaudithook(lambda event, _: event in programs and sys.exit(event))\n"
+        "import selectors_ffi\n"
+        "for name in dir(selectors_ffi):\n"
+        "    if name.endswith('Selector') and name != 'BaseSelector':\n"
+        "        with getattr(selectors_ffi, name)() as s: s.select(0)\n"
+        "print('used')"
+    )
+    environment = {k: v for k, v in os.environ.items() if k.upper() != "PATH"}
+    environment["PATH"] = str(tmp_path)
+
+    assert python("-c", code, cwd=ROOT, env=environment).strip() == "used"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The project's wheel, built by its own backend."""
+    hatchling = pytest.importorskip("hatchling", reason="the build backend is not installed")
+    assert hatchling
+    folder = tmp_path_factory.mktemp("wheel")
+    python("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT)
+    (built,) = folder.iterdir()
+    return built
+
+
+def test_wheel_is_pure(wheel):
+    """One wheel serves every system, and holds the package alone."""
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"selectors_ffi"}
+    assert "selectors_ffi/py.typed" in names
+    assert any(name.startswith("selectors_ffi/_abi/generated/") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wheel_works_elsewhere(wheel, tmp_path):
+    """The wheel's content runs the demo with the source tree out of sight."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    shown = python("-m", "selectors_ffi", "demo", "--clients", "2", cwd=tmp_path, env=environment)
+    code = "import selectors_ffi; print(selectors_ffi.__file__)"
+    place = python("-c", code, cwd=tmp_path, env=environment)
+
+    assert "verified" in shown.splitlines()[-1]
+    assert Path(place.strip()).parent == tmp_path / "selectors_ffi"
+
+
+def test_generated_files_are_marked():
+    """The rule for generated files in .gitattributes matches the files that there are."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    path = "selectors_ffi/_abi/generated/linux.py"
+    assert (ROOT / path).exists()
+    try:
+        shown = subprocess.run(
+            ["git", "check-attr", "linguist-generated", path],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("git is not installed")
+
+    assert shown.stdout.strip().endswith("linguist-generated: set")
