@@ -16,7 +16,7 @@ SOURCES = {
 }
 # Lowest first. A layer may import itself and those before it; debug wraps binding and is
 # used by the command line alone.
-LAYERS = ("_abi", "binding", "backends", "debug", "", "cli")
+LAYERS = ("_abi", "binding", "selftest", "backends", "debug", "", "cli")
 NATIVE = re.compile(r"(EPOLL|POLL|EVFILT|EV|NOTE|DP|KQUEUE)_?[A-Z_]+$")
 PUBLIC = {"EVENT_READ", "EVENT_WRITE"}
 

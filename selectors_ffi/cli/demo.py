@@ -219,23 +219,9 @@ def readiness(selector: Any, timeout: float) -> list[tuple[Any, str, int]]:
     Readiness is a level, so what the kernel said first it says again when select() asks.
     """
     native: dict[int, list[str]] = {}
-    for fd, names in native_events(selector, timeout):
-        native.setdefault(fd, []).append(names)
+    for raw in selector.select_raw(timeout):
+        native.setdefault(raw.fd, []).append(raw.decoded)
     return [(key, "+".join(native.get(key.fd, ["-"])), events) for key, events in selector.select(0)]
-
-
-def native_events(selector: Any, timeout: float) -> list[tuple[int, str]]:
-    """Wait; return (fd, native flags by name) per event."""
-    if hasattr(selector, "select_raw"):
-        return [(raw.fd, raw.decoded) for raw in selector.select_raw(timeout)]
-    prefix = "EPOLL" if type(selector).__name__ == "EpollSelector" else "POLL"
-    found = []
-    for _, fd, flags, _, _ in selector._raw(timeout):
-        names = [
-            n for n in ("IN", "OUT", "ERR", "HUP") if flags & selector._binding.constant(prefix + n)
-        ]
-        found.append((fd, "|".join(prefix + name for name in names) or "-"))
-    return found
 
 
 def event_names(events: int) -> str:
