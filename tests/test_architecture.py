@@ -29,8 +29,18 @@ def layer(module):
 
 
 def imports(module, tree):
-    """Yield the absolute names of the package's modules that ``tree`` imports."""
-    for node in ast.walk(tree):
+    """Yield the absolute names of the modules that ``tree`` imports when it runs.
+
+    What stands under ``if TYPE_CHECKING`` names types; it never runs.
+    """
+    types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for part in node.body
+        for inner in ast.walk(part)
+    }
+    for node in set(ast.walk(tree)) - types:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -45,6 +45,11 @@ def test_import_needs_no_parser():
     assert not names & {"pycparser", "cffi", "distutils", "setuptools", "argparse"}
 
 
+def test_import_leaves_debug_alone():
+    """The debug package is not imported until something asks for it."""
+    assert not {name for name in imported_modules() if name.startswith("selectors_ffi.debug")}
+
+
 def test_import_loads_one_target():
     """Only the declarations of this host are loaded."""
     names = [n for n in imported_modules() if n.startswith("selectors_ffi._abi.generated.")]

@@ -29,6 +29,8 @@ FUNCTIONS = (
     "close",
 )
 
+MECHANISMS = ("kqueue", "epoll", "devpoll", "poll", "select")  # in the order of preference
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand and its options."""
@@ -96,6 +98,24 @@ def interface() -> dict[str, Any]:
         size = struct_size(binding.ffi, f"struct {name}")
         if size:
             found["structs"][f"struct {name}"] = {"declared": size}
+    found["self-test"] = self_test(binding)
+    return found
+
+
+def self_test(binding: Any) -> dict[str, str]:
+    """Return for each mechanism of the host what its self-test found."""
+    from selectors_ffi.selftest import check
+
+    found = {}
+    for mechanism in MECHANISMS:
+        try:
+            report = check(binding, mechanism)
+        except ImportError as error:
+            found[mechanism] = f"failed: {error}"
+        except OSError:
+            continue  # the host does not have it; the backends below say so
+        else:
+            found[mechanism] = f"passed with {report.struct} of {report.sizeof} bytes"
     return found
 
 
@@ -112,8 +132,8 @@ def backends() -> dict[str, dict[str, Any]]:
     from selectors_ffi import backends as module
 
     found: dict[str, dict[str, Any]] = {}
-    for name in ("Kqueue", "Epoll", "Devpoll", "Poll", "Select"):
-        title = f"{name}Selector"
+    for mechanism in MECHANISMS:
+        title = f"{mechanism.capitalize()}Selector"
         try:
             with getattr(module, title)() as selector:
                 selector.select(0)

@@ -53,5 +53,5 @@ def _decoder(selector: Any) -> Callable[[Sequence[Any]], str]:
         return lambda event: struct(**render.outcome(event[5], *event[2:5]))
     if "_select" in calls:
         return lambda event: interest(event[2])
-    bits = epoll_bits(ffi) if "_epoll_wait" in calls else poll_bits(ffi)
+    bits = epoll_bits(ffi) if "_epfd" in calls else poll_bits(ffi)
     return lambda event: bits(event[2])
