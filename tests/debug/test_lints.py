@@ -1,0 +1,306 @@
+"""Lints: each fires where it should, once, with its id, and is silent where it should be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import selectors_ffi
+from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, debugging
+from selectors_ffi.debug import (
+    LINTS,
+    BlockingDescriptor,
+    BusyLoop,
+    ClosedWhileRegistered,
+    DescriptorReused,
+    GhostRegistration,
+    RegularFile,
+    UsedAfterFork,
+    WriteInterestLeftOn,
+)
+from selectors_ffi.debug.lints import LEAK
+
+unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix descriptors")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's counters")
+epoll = pytest.mark.skipif(not hasattr(selectors_ffi, "EpollSelector"), reason="needs epoll")
+
+
+def silence(record):
+    """Take a record and do nothing with it."""
+
+
+def connection():
+    """Return the two ends of a TCP connection on loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        first = socket.create_connection(server.getsockname())
+        return first, server.accept()[0]
+
+
+@contextlib.contextmanager
+def checked(cls):
+    """Yield a selector with CHECKS on."""
+    with debugging("checks", silence):
+        selector = cls()
+    with selector:
+        yield selector
+
+
+@contextlib.contextmanager
+def told(lint):
+    """Expect exactly one warning, of class ``lint``; yield the list that it will be in."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+    assert [warning.category for warning in caught] == [lint], [str(one.message) for one in caught]
+    assert str(caught[0].message).startswith(f"{lint.id}: ")
+    assert caught[0].filename == __file__, "the user's line is named, not ours"
+
+
+@unix
+def test_closed_while_registered(backend, pairs):
+    """SEL001: a registered descriptor is closed when a wait begins; told once."""
+    with checked(backend) as selector:
+        read, write = os.pipe()
+        selector.register(read, EVENT_READ)
+        selector.register(pairs[0][0], EVENT_WRITE)
+        os.close(read)
+        with told(ClosedWhileRegistered) as caught:
+            for _ in range(3):
+                with contextlib.suppress(OSError):  # select(2) says EBADF
+                    selector.select(0)
+        os.close(write)
+    text = str(caught[0].message)
+    assert f"fd {read} ({read}, registered at {__file__}:" in text
+    assert "is closed. Unregister before closing" in text
+
+
+@unix
+def test_descriptor_reused(pairs):
+    """SEL002: the number of a registered descriptor names another file."""
+    with checked(backends.PollSelector) as selector:
+        read, write = os.pipe()
+        selector.register(read, EVENT_READ)
+        os.dup2(pairs[0][0].fileno(), read)
+        with told(DescriptorReused) as caught:
+            selector.select(0)
+            selector.select(0)
+        os.close(read)
+        os.close(write)
+        selector.unregister(read)
+    assert "is another file now, a socket" in str(caught[0].message)
+
+
+@epoll
+def test_ghost_registration():
+    """SEL003: epoll goes on reporting a closed file of which a duplicate is open."""
+    with checked(backends.EpollSelector) as selector:
+        read, write = os.pipe()
+        duplicate = os.dup(read)
+        selector.register(read, EVENT_READ)
+        os.close(read)
+        selector.unregister(read)
+        os.write(write, b"x")
+        with told(GhostRegistration) as caught:
+            assert selector.select(0) == []
+            assert selector.select(0) == []
+        os.close(write)
+        os.close(duplicate)
+    expected = f"EPOLLIN reported for fd {read}, which is not registered"
+    assert expected in str(caught[0].message)
+
+
+@unix
+def test_busy_loop_of_a_peer_that_hung_up(backend):
+    """SEL004: end of file is reported again and again, and never unregistered."""
+    first, second = socket.socketpair()
+    with first, checked(backend) as selector:
+        selector.register(first, EVENT_READ)
+        second.close()
+        with told(BusyLoop) as caught:
+            for _ in range(250):
+                assert selector.select(1)
+    assert "end of file or hung up, nothing left to read" in str(caught[0].message)
+    assert "was reported" in str(caught[0].message)
+
+
+@linux
+def test_busy_loop_of_unread_data(backend):
+    """SEL004: data is reported and never read."""
+    first, second = connection()
+    with first, second, checked(backend) as selector:
+        selector.register(first, EVENT_READ)
+        second.send(b"x" * 10)
+        with told(BusyLoop) as caught:
+            for _ in range(1200):
+                assert selector.select(1)
+    assert "and nothing was read" in str(caught[0].message)
+
+
+@linux
+def test_write_interest_left_on():
+    """SEL005: a connection is writable again and again, and nothing is written."""
+    first, second = connection()
+    with first, second, checked(backends.PollSelector) as selector:
+        selector.register(first, EVENT_WRITE)
+        with told(WriteInterestLeftOn) as caught:
+            for _ in range(1200):
+                assert selector.select(1)
+    assert "nothing was written. Ask for EVENT_WRITE only while" in str(caught[0].message)
+
+
+@unix
+def test_blocking_descriptor(backend, pairs):
+    """SEL006: a blocking socket among non-blocking ones; told at the first wait, not before."""
+    with checked(backend) as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        selector.register(pairs[1][0], EVENT_READ)
+        pairs[1][0].setblocking(True)
+        selector.register(pairs[2][0], EVENT_READ)
+        with told(BlockingDescriptor) as caught:
+            selector.select(0)
+            selector.select(0)
+    assert f"fd {pairs[1][0].fileno()} " in str(caught[0].message)
+    assert "blocks, 2 other sockets here do not" in str(caught[0].message)
+
+
+@epoll
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_used_after_fork(pairs):
+    """SEL007: a child that uses its parent's selector is told."""
+    with checked(backends.EpollSelector) as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    selector.select(0)
+                    selector.select(0)
+                os._exit(0 if [one.category for one in caught] == [UsedAfterFork] else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            selector.select(0)
+
+
+@unix
+def test_regular_file():
+    """SEL008: a regular file on poll is told when it is registered."""
+    with open(__file__) as file, checked(backends.PollSelector) as selector, told(RegularFile):
+        selector.register(file, EVENT_READ)
+
+
+# Where they must be silent
+
+
+@unix
+def test_silent_on_closing_after_unregister(backend, pairs):
+    """The right order is no finding, nor are reused numbers that were unregistered."""
+    with checked(backend) as selector:
+        for _ in range(5):
+            read, write = os.pipe()
+            os.set_blocking(read, False)
+            selector.register(read, EVENT_READ)
+            selector.select(0)
+            selector.unregister(read)
+            os.close(read)
+            os.close(write)
+
+
+@unix
+def test_silent_on_closing_before_unregister_without_a_wait_between(backend):
+    """Closing first is no finding as long as nobody waits in between: many programs do it."""
+    with checked(backend) as selector:
+        first, second = socket.socketpair()
+        selector.register(first, EVENT_READ)
+        first.close()
+        second.close()
+        selector.unregister(first)
+        selector.select(0)
+
+
+@unix
+def test_silent_on_steady_traffic_within_one_loop(backend):
+    """A thousand equal messages through one loop are no busy loop, though all looks the same."""
+    tcp, peer = connection()
+    unix_pair = socket.socketpair()
+    read, write = os.pipe()
+    with tcp, peer, unix_pair[0], unix_pair[1], checked(backend) as selector:
+        for source in (peer, unix_pair[1]):
+            selector.register(source, EVENT_READ)
+        selector.register(read, EVENT_READ)
+        for sink in (tcp, unix_pair[0]):
+            selector.register(sink, EVENT_WRITE)
+        tcp.send(b"12345")
+        unix_pair[0].send(b"12345")
+        os.write(write, b"12345")
+        for _ in range(1500):
+            for key, _ in selector.select(5):
+                if key.fileobj in (tcp, unix_pair[0]):
+                    key.fileobj.send(b"12345")
+                elif isinstance(key.fileobj, int):
+                    os.read(key.fd, 5)
+                    os.write(write, b"12345")
+                else:
+                    key.fileobj.recv(5)
+        selector.unregister(read)
+    os.close(read)
+    os.close(write)
+
+
+@unix
+def test_silent_on_reading_slowly_after_hang_up(backend):
+    """A peer that hung up while data is left is read to its end without a finding."""
+    first, second = socket.socketpair()
+    second.send(b"x" * 500)
+    second.close()
+    with first, checked(backend) as selector:
+        selector.register(first, EVENT_READ)
+        while first.recv(1):
+            assert selector.select(1)
+
+
+@unix
+def test_silent_on_blocking_sockets_alone(backend):
+    """A program of blocking sockets, or of sockets with timeouts, is consistent in itself."""
+    first, second = socket.socketpair()
+    with first, second, checked(backend) as selector:
+        second.settimeout(5)
+        selector.register(first, EVENT_READ | EVENT_WRITE)
+        selector.register(second, EVENT_READ)
+        selector.select(0)
+
+
+@unix
+def test_a_lint_may_be_an_error(pairs):
+    """As any warning, a lint can be made an exception; the selector stays usable."""
+    with checked(backends.PollSelector) as selector:
+        read, write = os.pipe()
+        selector.register(read, EVENT_READ)
+        os.close(read)
+        os.close(write)
+        with pytest.raises(ClosedWhileRegistered):  # filterwarnings = error in this project
+            selector.select(0)
+        selector.unregister(read)
+        assert selector.select(0) == []
+
+
+def test_documentation_has_every_id():
+    """docs/lints.md has a section with cause and cure for every id, and for no other."""
+    page = Path(__file__).parents[2] / "docs" / "lints.md"
+    sections = re.split(r"^## ", page.read_text("utf-8"), flags=re.M)[1:]
+    ids = [section.split()[0] for section in sections]
+
+    assert ids == [lint.id for lint in LINTS] + [LEAK]
+    for section, lint in zip(sections, LINTS):
+        assert lint.__name__ in section.partition("\n")[0]
+    assert all("**Cause.**" in one and "**Cure.**" in one for one in sections)
