@@ -344,6 +344,29 @@ def test_handler_that_raises(selector, pairs, timeout):
 
 @alarms
 @pytest.mark.ours
+@pytest.mark.parametrize("timeout", [None, 30])
+@pytest.mark.parametrize("left_behind", [0, errno.ENOENT])
+def test_handler_that_leaves_an_errno_and_raises(selector, pairs, timeout, left_behind):
+    """Whatever errno a raising handler leaves, the next wait of the same kind is a fresh one."""
+
+    def stop(*_):
+        selector._binding.ffi.errno = left_behind
+        raise ZeroDivisionError
+
+    key = None
+    for left, _ in pairs[:3]:
+        key = selector.register(left, READ)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), alarm(stop):
+            selector.select(timeout)
+    selector._binding.ffi.errno = left_behind
+
+    pairs[2][1].send(b"x")
+    assert selector.select(timeout) == [(key, READ)]
+
+
+@alarms
+@pytest.mark.ours
 def test_handler_that_raises_interrupted_error(selector, pair):
     """An InterruptedError of a handler is an exception like any other."""
 

@@ -208,6 +208,9 @@ class EpollSelector(_BaseSelectorImpl):
                 return self._decode(wait, n) if n else []
             except KeyError:
                 return self._sift(wait, n)
+        except BaseException:
+            wait.bind()  # a call that has failed is spent, see ``Binding.calls``
+            raise
         finally:
             idle.append(wait)
 
