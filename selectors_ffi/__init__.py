@@ -1,8 +1,8 @@
 """I/O readiness over many file objects: the standard library's ``selectors``, bound by cffi.
 
-``import selectors_ffi as selectors`` is all it takes.  Besides the stdlib's names: ``backends`` with
-all five classes on every system, ``binding`` for the kernel interface, ``Debug`` and ``debugging`` to
-see what the kernel said.
+``import selectors_ffi as selectors`` is all it takes.  Besides the stdlib's names: ``backends``
+with all five classes on every system, ``binding`` for the kernel interface, ``Debug`` and
+``debugging`` to see what the kernel said.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import backends
-from .backends import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
-from .backends.base import _BaseSelectorImpl, _fileobj_to_fd
+from .backends import EVENT_READ as EVENT_READ
+from .backends import EVENT_WRITE as EVENT_WRITE
+from .backends import BaseSelector as BaseSelector
+from .backends import SelectorKey as SelectorKey
+from .backends.base import _BaseSelectorImpl
+from .backends.base import _fileobj_to_fd as _fileobj_to_fd
 
-if TYPE_CHECKING:
-    from .backends import (
-        DevpollSelector,
-        EpollSelector,
-        KqueueSelector,
-        PollSelector,
-        SelectSelector,
-    )
+if TYPE_CHECKING:  # at run time those that this host can run, see below
+    from .backends import DevpollSelector as DevpollSelector
+    from .backends import EpollSelector as EpollSelector
+    from .backends import KqueueSelector as KqueueSelector
+    from .backends import PollSelector as PollSelector
+    from .backends import SelectSelector as SelectSelector
 
 __version__ = "0.1.0"
 

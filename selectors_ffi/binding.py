@@ -27,7 +27,7 @@ from __future__ import annotations
 import os
 import sys
 from errno import ENOSYS
-from functools import lru_cache
+from functools import cache
 from itertools import chain, repeat, starmap, takewhile
 from math import ceil
 from operator import neg
@@ -158,7 +158,7 @@ def load(target: str | None = None, *, library: str | None = None) -> Binding:
     return _load(target, library)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(target: str | None, library: str | None) -> Binding:
     if target is None:
         decision = host(presence(open_library))

@@ -139,7 +139,7 @@ class BaseSelector(selectors.BaseSelector):
         Raises:
             ValueError: invalid ``events`` or ``fileobj``.
             KeyError: it is not registered.
-            OSError: the kernel refuses; the old registration stays, unless the descriptor is closed.
+            OSError: the kernel refuses; the old registration stays, unless it is closed (EBADF).
         """
         self.unregister(fileobj)
         return self.register(fileobj, events, data)
@@ -246,15 +246,16 @@ class _BaseSelectorImpl(BaseSelector):
         key = self._registered(fileobj)
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
-        if events != key.events or self._replaced(key, fileobj):
+        rearm = events != key.events or self._replaced(key, fileobj)
+        if not (rearm or data != key.data):
+            return key
+        if rearm:
             try:
                 self._change(key, events)
             except OSError as error:
                 if error.errno == EBADF:
                     self._gone(key)
                 raise
-        elif not data != key.data:
-            return key
         key = self._fd_to_key[key.fd] = SelectorKey(fileobj, key.fd, events, data)
         return key
 

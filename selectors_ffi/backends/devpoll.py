@@ -1,15 +1,15 @@
 """/dev/poll: illumos and Oracle Solaris.
 
 Facts.  write(2) of struct pollfd changes a set that the kernel keeps; masks are OR-ed into what is
-there, so that a smaller one must remove the entry first.  A closed descriptor is accepted without a
-word, and is reported as POLLNVAL on every call from then on.  The handle belongs to the process that
-first used it.  On Oracle's line a write waits until no call is sleeping.  The ``events`` of a result
-are stale; more entries asked for than RLIMIT_NOFILE are refused.
+there, so that a smaller one must remove the entry first.  A closed descriptor is accepted without
+a word; one that is closed later is reported as POLLNVAL on every call.  The handle belongs to the
+process that first used it.  On Oracle's line a write waits until no call is sleeping.  The
+``events`` of a result are stale; more entries asked for than RLIMIT_NOFILE are refused.
 
-Decision.  A change is written at once, always remove-and-add in one write, after a look whether the
-descriptor is open: an error surfaces where it was caused.  What is POLLNVAL is removed, not returned.
-Where there are threads, a call that sleeps also watches a pipe; a write wakes it through that, and a
-lock keeps it from sleeping again before the write is through.
+Decision.  A change is written at once, always remove-and-add in one write, after a look whether
+the descriptor is open: an error surfaces where it was caused.  What is POLLNVAL is removed, not
+returned.  Where there are threads, a call that sleeps also watches a pipe; a write wakes it
+through that, and a lock keeps it from sleeping again before the write is through.
 
 https://illumos.org/man/4D/poll
 """
@@ -143,7 +143,7 @@ class DevpollSelector(_BaseSelectorImpl):
             self._binding.close(devpollfd)
 
     def __del__(self) -> None:
-        # As the C object does that the stdlib's selector owns.  A failed __init__ has no descriptor.
+        # As the C object does that the stdlib's selector owns.  A failed __init__ has no number.
         if getattr(self, "_devpollfd", -1) >= 0:
             DevpollSelector.close(self)
 
@@ -167,7 +167,7 @@ class DevpollSelector(_BaseSelectorImpl):
                     self._discard(fd)
                 else:
                     events.append((self._fd_to_key.get(fd), fd, flags, 0, 0))
-            if events or n == 0 or ms == 0 and n > 0:
+            if events or n == 0 or (ms == 0 and n > 0):
                 return events
             if deadline is not None:
                 timeout = deadline - monotonic()
@@ -184,7 +184,8 @@ class DevpollSelector(_BaseSelectorImpl):
         wanted = len(self._fd_to_key) + 1
         nfds = wanted if soft < 0 else max(1, min(wanted, soft - 1))
         buffer = self._ffi.new("struct pollfd[]", nfds)
-        dvpoll = self._ffi.new("struct dvpoll *", {"dp_fds": buffer, "dp_nfds": nfds, "dp_timeout": ms})
+        fields = {"dp_fds": buffer, "dp_nfds": nfds, "dp_timeout": ms}
+        dvpoll = self._ffi.new("struct dvpoll *", fields)
         with self._lock:
             self._asleep.append(None)
         try:

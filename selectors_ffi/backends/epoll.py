@@ -152,10 +152,13 @@ class EpollSelector(_BaseSelectorImpl):
             raise KeyError(f"{fileobj!r} is not registered") from None
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
+        rearm = events != key[2] or (fileobj is not key[0] and self._replaced(key, fileobj))
+        if not (rearm or data != key[3]):
+            return key
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         self._changer = new
         token = self._tokens.get(fd, fd)
-        if events != key[2] or fileobj is not key[0] and self._replaced(key, fileobj):
+        if rearm:
             event = self._pack(self._flags[events], token)
             if self._epoll_ctl(self._epfd, self._MOD, fd, event):
                 errno = self._ffi.errno
@@ -169,8 +172,6 @@ class EpollSelector(_BaseSelectorImpl):
                 self._epoll_ctl(self._epfd, self._MOD, fd, event)
             if events == BOTH:
                 self._duplex.add(fd)
-        elif not data != key[3]:
-            return key
         self._fd_to_key[fd] = new
         self._pairs.pop(token, None)
         if key[2] == BOTH != events:

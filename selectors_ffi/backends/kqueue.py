@@ -6,9 +6,9 @@ at the first that fails, and returns -1; those before it stay applied.  Interrup
 has applied them all.  close(2) removes the registrations of a descriptor.  A kqueue is not
 inherited by fork(2): in the child its number is closed, or somebody else's.
 
-Decision.  Both filters go in one call; if the second is refused, the first is taken back.  Events of
-one descriptor become one result, as the documentation promises.  ``udata`` carries a serial, new with
-each registration, so that an event of a closed and reused number is recognised.
+Decision.  Both filters go in one call; if the second is refused, the first is taken back.  Events
+of one descriptor become one result, as the documentation promises.  ``udata`` carries a serial, new
+with each registration, so that an event of a closed and reused number is recognised.
 
 https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 """
@@ -188,7 +188,7 @@ class KqueueSelector(_BaseSelectorImpl):
             arguments = (ffi.NULL, 0, buffer, len(buffer), timespec)
             for n in self._binding.calls(self._kevent, self.fileno(), *arguments):
                 break
-            if n > 0 or n == 0 and remaining <= _LONGEST_NS:
+            if n > 0 or (n == 0 and remaining <= _LONGEST_NS):
                 return buffer, n
             errno = ffi.errno if n == -1 else -n
             if n < 0 and errno != EINTR:
