@@ -215,12 +215,16 @@ class _BaseSelectorImpl(BaseSelector):
             ValueError: invalid, and not registered either.
         """
         try:
-            return _fileobj_to_fd(fileobj)
-        except ValueError:
-            for key in list(self._fd_to_key.values()):
-                if key.fileobj is fileobj:
-                    return key.fd
-            raise
+            # _fileobj_to_fd(fileobj), without the cost of calling it.
+            fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+            if fd >= 0:
+                return fd
+        except (AttributeError, TypeError, ValueError):
+            pass
+        for key in list(self._fd_to_key.values()):
+            if key.fileobj is fileobj:
+                return key.fd
+        return _fileobj_to_fd(fileobj)  # raises
 
     def register(
         self, fileobj: FileDescriptorLike, events: int, data: Any = None

@@ -29,8 +29,7 @@ https://man7.org/linux/man-pages/man7/epoll.7.html
 from __future__ import annotations
 
 import sys
-from errno import EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPERM
-from functools import lru_cache
+from errno import EBADF, EEXIST, EINTR, ENOENT
 from itertools import count
 from operator import itemgetter
 from struct import Struct
@@ -38,12 +37,12 @@ from struct import error as StructError
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..binding import INT_MAX, milliseconds, nanoseconds
 from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
 from .directions import BOTH, Directions
+from .epoll_wait import Wait, event_format, look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from _typeshed import FileDescriptorLike
 
@@ -54,9 +53,7 @@ __all__ = ["EpollSelector"]
 
 _FD_MASK = 0xFFFF_FFFF
 _SERIAL_SHIFT = 32
-_CAPACITY = 256  # events; doubled by a call that fills the buffer
-_CHUNK = 128  # events per struct format; formats are cached, so there must be few
-_MS_MAX = INT_MAX * 1_000_000  # the longest epoll_wait, in nanoseconds: one limit on every kernel
+_PADDING = 3  # a list that is popped to the last item gives its memory back, and asks for it again
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
 
@@ -77,7 +74,7 @@ class EpollSelector(_BaseSelectorImpl):
         read, write = constant("EPOLLIN"), constant("EPOLLOUT")
         self._flags = (0, read, write, read | write)
         self._directions = Directions(read, write)
-        self._pack = Struct("=" + _record(self._ffi)).pack
+        self._pack = Struct("=" + event_format(self._ffi)).pack
 
         self._serials = count(1)
         self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
@@ -86,8 +83,8 @@ class EpollSelector(_BaseSelectorImpl):
         self._duplex: set[int] = set()  # the descriptors registered for both directions
         self._records: dict[bytes, Pair] = {}
         self._records_of: dict[int, list[bytes]] = {}  # by token
-        self._waits: list[_Wait] = []
-        self._idle: list[_Wait] = []  # those of which no call is in flight
+        self._waits: list[Wait | None] = [None] * _PADDING
+        self._idle: list[Wait | None] = [None] * _PADDING  # those of which no call is in flight
         create = binding.function("epoll_create1")
         self._epfd = binding.call(create, constant("EPOLL_CLOEXEC"))
 
@@ -104,13 +101,15 @@ class EpollSelector(_BaseSelectorImpl):
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
-        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+        fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
         fd_to_key = self._fd_to_key
         if fd in fd_to_key:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        token = self._tokens.get(fd, fd) if self._tokens else fd
         try:
-            event = self._pack(self._flags[events], self._tokens.get(fd, fd))
-        except StructError:
+            event = self._pack(self._flags[events], token)
+        except (StructError, ValueError, OverflowError):  # by implementation
+            self._fileobj_lookup(fileobj)  # raises for a negative number
             raise OverflowError("Python int too large to convert to C int") from None
         if self._epoll_ctl(self._epfd, self._ADD, fd, event):
             self._refused(self._ffi.errno, EEXIST, self._MOD, fd, event)
@@ -124,21 +123,21 @@ class EpollSelector(_BaseSelectorImpl):
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
         try:
-            fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+            fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
             key = self._fd_to_key[fd]
         except KeyError:
-            raise KeyError(f"{fileobj!r} is not registered") from None
+            raise self._unknown(fileobj) from None
         self._changer = None
         refused = self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL)
         if self._fd_to_key.pop(fd, None) is None:
-            raise KeyError(f"{fileobj!r} is not registered")
-        token = self._tokens.get(fd, fd)
-        if refused or len(self._idle) != len(self._waits):
+            raise self._unknown(fileobj)
+        token = self._tokens.get(fd, fd) if self._tokens else fd
+        if refused or self._idle != self._waits:
             # The descriptor is closed or its number reused, and a duplicate may still be watched;
             # or an event may be on its way to another thread.
             self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
         self._pairs.pop(token, None)
-        if key[2] == BOTH:
+        if self._duplex:
             self._duplex.discard(fd)
         if self._records_of:
             self._forget_records(token)
@@ -146,18 +145,21 @@ class EpollSelector(_BaseSelectorImpl):
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         try:
-            fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+            fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
             key = self._fd_to_key[fd]
         except KeyError:
-            raise KeyError(f"{fileobj!r} is not registered") from None
+            raise self._unknown(fileobj) from None
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
-        rearm = events != key[2] or (fileobj is not key[0] and self._replaced(key, fileobj))
-        if not (rearm or data != key[3]):
+        old_fileobj, _, old_events, old_data = key
+        rearm = events != old_events or (
+            fileobj is not old_fileobj and self._replaced(key, fileobj)
+        )
+        if not (rearm or data != old_data):
             return key
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         self._changer = new
-        token = self._tokens.get(fd, fd)
+        token = self._tokens.get(fd, fd) if self._tokens else fd
         if rearm:
             event = self._pack(self._flags[events], token)
             if self._epoll_ctl(self._epfd, self._MOD, fd, event):
@@ -165,7 +167,7 @@ class EpollSelector(_BaseSelectorImpl):
                 if errno == EBADF:
                     self._drop(key)
                 self._refused(errno, ENOENT, self._ADD, fd, event)
-            if len(self._idle) != len(self._waits):
+            if self._idle != self._waits:
                 # An event for the old interest may be on its way to another thread.
                 self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
                 event = self._pack(self._flags[events], self._tokens[fd])
@@ -174,7 +176,7 @@ class EpollSelector(_BaseSelectorImpl):
                 self._duplex.add(fd)
         self._fd_to_key[fd] = new
         self._pairs.pop(token, None)
-        if key[2] == BOTH != events:
+        if old_events == BOTH != events:
             self._duplex.discard(fd)
         if self._records_of:
             self._forget_records(token)
@@ -185,9 +187,9 @@ class EpollSelector(_BaseSelectorImpl):
     def select(self, timeout: float | None = None) -> list[Pair]:
         idle = self._idle
         try:
-            wait = idle.pop()
+            wait = idle.pop() or self._new_wait(idle)
         except IndexError:
-            wait = _Wait(self)
+            wait = self._another_wait()
         try:
             deadline = None
             if timeout is None:
@@ -199,14 +201,16 @@ class EpollSelector(_BaseSelectorImpl):
                 steps = wait.until(timeout)
             for n in steps:
                 break
-            if not 0 <= n < _CAPACITY:
-                n = self._wait_on(wait, n, self._ffi.errno, timeout, deadline)
             try:
-                if self._duplex:
-                    return self._decode_records(wait, n) if n else []
-                if n == 1:
+                if n == 1 and not self._duplex:
                     return [self._pairs[wait.token[0]]]
-                return self._decode(wait, n) if n else []
+                if n == 0:
+                    return []
+                if 1 < n <= wait.batch and not self._duplex:
+                    return [*itemgetter(*wait.tokens[n](wait.view))(self._pairs)]
+                if n < 0 or n == wait.capacity:
+                    n = wait.go_on(self, n, self._ffi.errno, timeout, deadline)
+                return self._decode_records(wait, n) if self._duplex else self._decode(wait, n)
             except KeyError:
                 return self._sift(wait, n)
         except BaseException:
@@ -234,18 +238,18 @@ class EpollSelector(_BaseSelectorImpl):
 
     # The fast decoders; KeyError for what is not in the tables (yet, or any more).
 
-    def _decode_struct(self, wait: _Wait, n: int) -> list[Pair]:
-        return _look_up(self._pairs, wait.tokens, wait.view, n)
+    def _decode_struct(self, wait: Wait, n: int) -> list[Pair]:
+        return look_up(self._pairs, wait.tokens, wait.view, n)
 
-    def _decode_records_struct(self, wait: _Wait, n: int) -> list[Pair]:
-        return _look_up(self._records, wait.records, wait.view, n)
+    def _decode_records_struct(self, wait: Wait, n: int) -> list[Pair]:
+        return look_up(self._records, wait.records, wait.view, n)
 
-    def _decode_loop(self, wait: _Wait, n: int) -> list[Pair]:
+    def _decode_loop(self, wait: Wait, n: int) -> list[Pair]:
         """PyPy: its compiler removes the objects of a plain loop, not those of ``struct``."""
         pairs, buffer = self._pairs, wait.buffer
         return [pairs[buffer[i].data] for i in range(n)]
 
-    def _decode_records_loop(self, wait: _Wait, n: int) -> list[Pair]:
+    def _decode_records_loop(self, wait: Wait, n: int) -> list[Pair]:
         fd_to_key, tokens, directions = self._fd_to_key, self._tokens, self._directions
         buffer = wait.buffer
         result = []
@@ -267,8 +271,24 @@ class EpollSelector(_BaseSelectorImpl):
 
     # Everything below is cold.
 
-    def _sift(self, wait: _Wait, n: int) -> list[Pair]:
-        """Decode event by event, leaving out what is of no current registration; fill the tables."""
+    def _unknown(self, fileobj: FileDescriptorLike) -> KeyError:
+        """Return the exception for what is not registered; raise ValueError for a bad number."""
+        if isinstance(fileobj, int):
+            self._fileobj_lookup(fileobj)
+        return KeyError(f"{fileobj!r} is not registered")
+
+    def _new_wait(self, idle: list[Wait | None]) -> Wait:
+        """Return a new buffer; the padding that was popped for want of one goes back."""
+        idle.insert(0, None)
+        return self._another_wait()
+
+    def _another_wait(self) -> Wait:
+        wait = Wait(self._binding, self.fileno())
+        self._waits.append(wait)
+        return wait
+
+    def _sift(self, wait: Wait, n: int) -> list[Pair]:
+        """Decode event by event, leaving out what is not registered (any more); fill the tables."""
         result = []
         for i, (key, fd, flags) in enumerate(self._events(wait, n)):
             events = self._directions[flags] & key.events if key else 0
@@ -296,15 +316,15 @@ class EpollSelector(_BaseSelectorImpl):
             self._records.pop(record, None)
 
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
-        wait = _Wait(self)
+        wait = self._another_wait()
         try:
             deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
-            n = self._wait_on(wait, -1, EINTR, timeout, deadline)
+            n = wait.go_on(self, -1, EINTR, timeout, deadline)
             return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(wait, n)]
         finally:
             self._idle.append(wait)
 
-    def _events(self, wait: _Wait, n: int) -> Iterator[tuple[SelectorKey | None, int, int]]:
+    def _events(self, wait: Wait, n: int) -> Iterator[tuple[SelectorKey | None, int, int]]:
         """Yield (key or None, fd, flags) per event; mend what an unknown token betrays."""
         for i in range(n):
             event = wait.buffer[i]
@@ -315,39 +335,6 @@ class EpollSelector(_BaseSelectorImpl):
                 key = None
                 self._settle(fd)
             yield key, fd, flags
-
-    def _wait_on(
-        self, wait: _Wait, n: int, errno: int, timeout: float | None, deadline: float | None
-    ) -> int:
-        """Deal with a failed wait, or a full buffer; return how many events there are."""
-        if n < -1:
-            errno = -n
-        while n < 0:
-            self.fileno()
-            if errno in (ENOSYS, EPERM) and deadline is not None and wait.timed:
-                wait.precise = False  # before Linux 5.11, or refused by a seccomp filter
-            elif errno != EINTR:
-                raise self._binding.error(errno)
-            wait.bind()
-            remaining = 0.0 if deadline is None else deadline - monotonic()
-            if remaining > 0:
-                steps = wait.until(remaining)
-            else:
-                steps = wait.forever if timeout is None else wait.now
-            for n in steps:
-                break
-            if n < 0:
-                errno = self._ffi.errno if n == -1 else -n
-        while n == wait.capacity:
-            # More may be ready.  What is ready stays ready: ask for all of it.
-            larger = _Wait(self, 2 * n)
-            for n in larger.now:
-                break
-            if n < 0:
-                wait.bind()
-                return wait.capacity
-            wait.adopt(larger)
-        return n
 
     def _refused(self, errno: int, cure: int, op: int, fd: int, event: bytes) -> None:
         """Raise for a refused epoll_ctl, unless errno is ``cure`` and ``op`` does what was wanted.
@@ -386,100 +373,3 @@ class EpollSelector(_BaseSelectorImpl):
             self._pairs.pop(token, None)
             self._forget_records(token)
             self._duplex.discard(fd)
-
-
-class _Wait:
-    """An output buffer that belongs to one call at a time, and the calls bound to it."""
-
-    __slots__ = (
-        "_arguments", "_binding", "_timespec", "buffer", "capacity", "forever", "now", "precise",
-        "records", "timed", "token", "tokens", "view",
-    )  # fmt: skip
-
-    def __init__(self, selector: EpollSelector, capacity: int = _CAPACITY) -> None:
-        binding = self._binding = selector._binding
-        ffi = binding.ffi
-        self.capacity = capacity
-        self.buffer = ffi.new("struct epoll_event[]", capacity)
-        self.view = memoryview(ffi.buffer(self.buffer))
-        self._arguments = (selector.fileno(), self.buffer, capacity)
-        self._timespec = ffi.new("struct timespec *")
-        self.precise = binding.has("epoll_pwait2")
-        # The token of the first event, as an array of one.
-        offset, size = ffi.offsetof("struct epoll_event", "data"), ffi.sizeof("uint64_t")
-        self.token: Any = self.view[offset : offset + size].cast("Q")
-        if sys.implementation.name == "pypy":
-            self.token = ffi.addressof(self.buffer[0], "data")
-        record = _record(ffi)
-        self.tokens = _unpackers("=" + record.replace("I", "4x"))
-        self.records = _unpackers(f"={Struct('=' + record).size}s")
-        self.bind()
-        selector._waits.append(self)
-
-    def bind(self) -> None:
-        """Bind the calls, for the first time or after a failure."""
-        calls, function = self._binding.calls, self._binding.function
-        epoll_wait = function("epoll_wait")
-        self.now = calls(epoll_wait, *self._arguments, 0)
-        self.forever = calls(epoll_wait, *self._arguments, -1)
-        self.timed = None
-        if self.precise:
-            timeout = (self._timespec, self._binding.ffi.NULL)
-            self.timed = calls(function("epoll_pwait2"), *self._arguments, *timeout)
-
-    def until(self, timeout: float) -> Iterator[int]:
-        """Return the call that waits ``timeout`` seconds > 0."""
-        if self.timed is None:
-            epoll_wait = self._binding.function("epoll_wait")
-            return self._binding.calls(epoll_wait, *self._arguments, milliseconds(timeout))
-        timespec = self._timespec
-        timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout, _MS_MAX), 1_000_000_000)
-        return self.timed
-
-    def adopt(self, other: _Wait) -> None:
-        """Become ``other``, which has a larger buffer."""
-        for name in _Wait.__slots__:
-            setattr(self, name, getattr(other, name))
-
-    def record(self, i: int) -> bytes:
-        """Return the bytes of event ``i``."""
-        size = len(self.view) // self.capacity
-        return bytes(self.view[i * size : (i + 1) * size])
-
-
-def _record(ffi: Any) -> str:
-    """Return the struct format of one event, its byte order left out."""
-    packed = ffi.offsetof("struct epoll_event", "data") == ffi.sizeof("uint32_t")
-    return "IQ" if packed else "I4xQ"
-
-
-class _Unpackers(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
-    """n -> a function from (buffer, offset) to n fields of n successive events."""
-
-    def __init__(self, event: str) -> None:
-        self.event = Struct(event)
-
-    def __missing__(self, n: int) -> Callable[..., tuple[Any, ...]]:
-        order, event = self.event.format[:1], self.event.format[1:]
-        unpack = self[n] = Struct(order + event * n).unpack_from
-        return unpack
-
-
-@lru_cache(maxsize=None)
-def _unpackers(event: str) -> _Unpackers:
-    """Return the unpackers that all selectors share."""
-    return _Unpackers(event)
-
-
-def _look_up(
-    table: Mapping[Any, Pair], unpackers: _Unpackers, view: memoryview, n: int
-) -> list[Pair]:
-    """Return ``[table[field] for each of n events]``, all but a few per 128 events in C."""
-    if 1 < n <= _CHUNK:
-        return [*itemgetter(*unpackers[n](view))(table)]
-    result: list[Pair] = []
-    for start in range(0, n, _CHUNK):
-        size = min(n - start, _CHUNK)
-        fields = unpackers[size](view, start * unpackers.event.size)
-        result += map(table.__getitem__, fields) if size == 1 else itemgetter(*fields)(table)
-    return result

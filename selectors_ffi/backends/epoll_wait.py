@@ -1,0 +1,179 @@
+"""One epoll_wait(2) at a time: its output buffer, its bound calls, its decoding."""
+
+from __future__ import annotations
+
+import sys
+from errno import EINTR, ENOSYS, EPERM
+from functools import cache
+from operator import itemgetter
+from struct import Struct
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..binding import INT_MAX, milliseconds, nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from ..binding import Binding
+    from .directions import Pair
+    from .epoll import EpollSelector
+
+_CAPACITY = 256  # events; doubled by a call that fills the buffer
+_CHUNK = 128  # events per struct format; formats are cached, so there must be few
+_MS_MAX = INT_MAX * 1_000_000  # the longest epoll_wait, in nanoseconds: one limit on every kernel
+
+
+class Wait:
+    """An output buffer that belongs to one call at a time, and the calls bound to it."""
+
+    __slots__ = (
+        "_arguments",
+        "_binding",
+        "_precise",
+        "_timespec",
+        "batch",
+        "buffer",
+        "capacity",
+        "forever",
+        "now",
+        "records",
+        "timed",
+        "token",
+        "tokens",
+        "view",
+    )
+
+    def __init__(self, binding: Binding, epfd: int, capacity: int = _CAPACITY) -> None:
+        self._binding = binding
+        ffi = binding.ffi
+        self.capacity = capacity
+        self.buffer = ffi.new("struct epoll_event[]", capacity)
+        self.view = memoryview(ffi.buffer(self.buffer))
+        self._arguments = (epfd, self.buffer, capacity)
+        self._timespec = ffi.new("struct timespec *")
+        self._precise = binding.has("epoll_pwait2")
+        # The token of the first event, as an array of one.
+        offset, size = ffi.offsetof("struct epoll_event", "data"), ffi.sizeof("uint64_t")
+        self.batch = _CHUNK  # up to how many events ``tokens`` is for
+        self.token: Any = self.view[offset : offset + size].cast("Q")
+        if sys.implementation.name == "pypy":
+            self.token = ffi.addressof(self.buffer[0], "data")
+            self.batch = 0
+        record = event_format(ffi)
+        self.tokens = _unpackers("=" + record.replace("I", "4x"))
+        self.records = _unpackers(f"={Struct('=' + record).size}s")
+        self.bind()
+
+    def bind(self) -> None:
+        """Bind the calls, for the first time or after a failure."""
+        calls, function = self._binding.calls, self._binding.function
+        epoll_wait = function("epoll_wait")
+        self.now = calls(epoll_wait, *self._arguments, 0)
+        self.forever = calls(epoll_wait, *self._arguments, -1)
+        self.timed = None
+        if self._precise:
+            timeout = (self._timespec, self._binding.ffi.NULL)
+            self.timed = calls(function("epoll_pwait2"), *self._arguments, *timeout)
+
+    def until(self, timeout: float) -> Iterator[int]:
+        """Return the call that waits ``timeout`` seconds > 0."""
+        if self.timed is None:
+            epoll_wait = self._binding.function("epoll_wait")
+            return self._binding.calls(epoll_wait, *self._arguments, milliseconds(timeout))
+        timespec = self._timespec
+        timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout, _MS_MAX), 1_000_000_000)
+        return self.timed
+
+    def go_on(
+        self,
+        selector: EpollSelector,
+        n: int,
+        errno: int,
+        timeout: float | None,
+        deadline: float | None,
+    ) -> int:
+        """Deal with a failed call, or a full buffer; return how many events there are.
+
+        Args:
+            selector: tells whether it has been closed meanwhile.
+            n: what the call returned; ``errno`` and the iterator are as in ``Binding.calls``.
+            timeout: as given to ``select``.
+            deadline: by ``monotonic()``, if ``timeout`` is neither None nor <= 0.
+        """
+        if n < -1:
+            errno = -n
+        while n < 0:
+            self.bind()
+            selector.fileno()
+            if errno in (ENOSYS, EPERM) and deadline is not None and self.timed:
+                self._precise = False  # before Linux 5.11, or refused by a seccomp filter
+                self.timed = None
+            elif errno != EINTR:
+                raise self._binding.error(errno)
+            remaining = 0.0 if deadline is None else deadline - monotonic()
+            if remaining > 0:
+                steps = self.until(remaining)
+            else:
+                steps = self.forever if timeout is None else self.now
+            for n in steps:
+                break
+            if n < 0:
+                errno = self._binding.ffi.errno if n == -1 else -n
+        while n == self.capacity:
+            # More may be ready.  What is ready stays ready: ask for all of it.
+            larger = Wait(self._binding, self._arguments[0], 2 * n)
+            for n in larger.now:
+                break
+            if n < 0:
+                return self.capacity
+            self._adopt(larger)
+        return n
+
+    def _adopt(self, other: Wait) -> None:
+        """Become ``other``, which has a larger buffer."""
+        for name in Wait.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    def record(self, i: int) -> bytes:
+        """Return the bytes of event ``i``."""
+        size = len(self.view) // self.capacity
+        return bytes(self.view[i * size : (i + 1) * size])
+
+
+def event_format(ffi: Any) -> str:
+    """Return the struct format of one event, its byte order left out."""
+    packed = ffi.offsetof("struct epoll_event", "data") == ffi.sizeof("uint32_t")
+    return "IQ" if packed else "I4xQ"
+
+
+class _Unpackers(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
+    """n -> a function from (buffer, offset) to n fields of n successive events."""
+
+    def __init__(self, event: str) -> None:
+        self.event = Struct(event)
+
+    def __missing__(self, n: int) -> Callable[..., tuple[Any, ...]]:
+        order, event = self.event.format[:1], self.event.format[1:]
+        unpack = self[n] = Struct(order + event * n).unpack_from
+        return unpack
+
+
+@cache
+def _unpackers(event: str) -> _Unpackers:
+    """Return the unpackers that all selectors share."""
+    return _Unpackers(event)
+
+
+def look_up(
+    table: Mapping[Any, Pair], unpackers: _Unpackers, view: memoryview, n: int
+) -> list[Pair]:
+    """Return ``[table[field] for each of n events]``, all but a few per 128 events in C."""
+    if 1 < n <= _CHUNK:
+        return [*itemgetter(*unpackers[n](view))(table)]
+    result: list[Pair] = []
+    for start in range(0, n, _CHUNK):
+        size = min(n - start, _CHUNK)
+        fields = unpackers[size](view, start * unpackers.event.size)
+        result += map(table.__getitem__, fields) if size == 1 else itemgetter(*fields)(table)
+    return result
