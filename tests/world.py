@@ -129,6 +129,7 @@ class World:
         if file and file.kind == "socket" and self.is_open(file.peer):
             with socket.socket(fileno=os.dup(fd)) as borrowed:
                 borrowed.shutdown(socket.SHUT_WR)
+            os.set_blocking(fd, False)  # PyPy's constructor makes the file blocking
             file.shut = True
 
     def close(self, fd: int) -> bool:
