@@ -78,6 +78,7 @@ class PollSelector(TableSelector["_Array"]):
         else:
             ms = milliseconds(timeout)
             deadline = monotonic() + timeout
+        arguments: tuple[Any, ...]
         while True:
             if ms > 0 and self._ppoll:
                 timespec = self._ffi.new("struct timespec *")
@@ -109,7 +110,7 @@ class PollSelector(TableSelector["_Array"]):
             return list(compress(table.pairs, ready))  # type: ignore[arg-type] # no holes are ready
         array, keys, directions = table.array, table.keys, self._directions
         return [
-            (key, events)
+            (key, events)  # type: ignore[misc] # no holes are ready
             for i in compress(range(table.used), ready)
             if (events := directions[array[i].revents] & (key := keys[i]).events)  # type: ignore[union-attr]
         ]
