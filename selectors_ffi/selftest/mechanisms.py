@@ -252,8 +252,7 @@ def _time(
             return
         outcome = str(error)
     yield (
-        f"{name} with negative {fraction}: {outcome}, expected EINVAL"
-        f" (struct {struct} of {size} bytes)"
+        f"{name} with negative {fraction}: {outcome}, expected EINVAL (struct {struct} of {size} bytes)"
     )
 
 

@@ -16,9 +16,7 @@ _SELECT = "int select(int, void *, void *, void *, struct timeval *)"
 _CLOSE = "int close(int)"
 _KQUEUE = "int kqueue(void)"
 _KQUEUE1 = "int kqueue1(int)"
-_KEVENT = (
-    "int kevent(int, const struct kevent *, int, struct kevent *, int, const struct timespec *)"
-)
+_KEVENT = "int kevent(int, const struct kevent *, int, struct kevent *, int, const struct timespec *)"
 _KEVENT_SIZE_T = _KEVENT.replace(", int,", ", size_t,")
 _LINUX = (
     _POLL,
@@ -93,9 +91,7 @@ def _type(argument: str) -> str:
     if argument in ("void", "...") or argument.endswith("*"):
         return argument
     return (
-        re.sub(r"\s*\w+$", "", argument)
-        if "*" not in argument
-        else argument[: argument.rindex("*") + 1]
+        re.sub(r"\s*\w+$", "", argument) if "*" not in argument else argument[: argument.rindex("*") + 1]
     )
 
 

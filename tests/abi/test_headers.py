@@ -21,9 +21,7 @@ from .layout import HOST, Place, lay_out, structs_of
 from .prototypes import prototypes_of
 
 TARGET = abi.host(abi.presence(lambda ffi: ffi.dlopen(None))).target if os.name == "posix" else None
-COMPILER = (
-    os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-)
+COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 pytestmark = [
     pytest.mark.skipif(TARGET is None, reason="no target for this host"),
@@ -63,9 +61,7 @@ def probe(structs, constants, prototypes):
             kind = f"((__typeof__(s.{member}))-1 < (__typeof__(s.{member}))1)"
             if field.length is not None or field.ctype.endswith("*"):
                 kind = "2"
-            lines.append(
-                f'    printf("field {name} {field.name} %zu %zu %d\\n", {place}, (int){kind});'
-            )
+            lines.append(f'    printf("field {name} {field.name} %zu %zu %d\\n", {place}, (int){kind});')
         lines.append("    }")
     for name in constants:
         lines += [

@@ -11,9 +11,7 @@ from selectors_ffi._abi import TARGETS, load_ffi
 from . import facts
 from .layout import HOST, Field, Model, Struct, cdef, lay_out, structs_of
 
-PAIRS = [
-    pytest.param(facts.HOSTS[host], target, id=host) for host, target in facts.TARGET_OF.items()
-]
+PAIRS = [pytest.param(facts.HOSTS[host], target, id=host) for host, target in facts.TARGET_OF.items()]
 WITH_PROCESS = [pair for pair in PAIRS if pair.values[0].platform]
 
 

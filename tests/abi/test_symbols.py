@@ -14,9 +14,7 @@ from . import facts
 from .layout import HOST
 from .prototypes import NFDS_T, parse, prototypes_of, system_of
 
-PAIRS = [
-    pytest.param(facts.HOSTS[host], target, id=host) for host, target in facts.TARGET_OF.items()
-]
+PAIRS = [pytest.param(facts.HOSTS[host], target, id=host) for host, target in facts.TARGET_OF.items()]
 WITH_PROCESS = [pair for pair in PAIRS if pair.values[0].platform]
 CDEF = Path(abi.__file__).parent / "cdef"
 
@@ -65,9 +63,7 @@ def test_prototypes_are_those_of_the_manuals(target):
     assert declared == wanted
 
 
-@pytest.mark.parametrize(
-    "target", [name for name in TARGETS if name not in ("windows", "libkqueue")]
-)
+@pytest.mark.parametrize("target", [name for name in TARGETS if name not in ("windows", "libkqueue")])
 def test_nfds_t(target):
     """poll's count is an unsigned long on Linux and SunOS, an unsigned int elsewhere."""
     wanted = NFDS_T.get(system_of(target), "unsigned int")

@@ -46,12 +46,15 @@ EV_DISPATCH = 0x0080
 EV_ERROR = 0x4000
 EV_EOF = 0x8000
 
-_TIMESPEC = struct.Struct("=qq")
+# N and n are uintptr_t and intptr_t; @ and 0q align as the C compiler of this host does.
+_TIMESPEC = struct.Struct("@ql0q")
+_TIMESPEC_LONG = struct.Struct("@ll")
 # ident, filter, flags, fflags, data, udata [, ext[4]]
-_PLAIN = struct.Struct("=QhHIqQ")
-_EXTENDED = struct.Struct("=QhHIqQ32x")
-_NETBSD = struct.Struct("=QIII4xqQ")
-_NETBSD_EXTENDED = struct.Struct("=QIII4xqQ32x")
+_PLAIN = struct.Struct("@NhHInN")
+_PLAIN_INT64 = struct.Struct("@NhHIqN0q")
+_EXTENDED = struct.Struct("@NhHIqN0q32x")
+_NETBSD = struct.Struct("@NIIIqN0q")
+_NETBSD_EXTENDED = struct.Struct("@NIIIqN0q32x")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Variant:
     target: str
     kevent: str = "kevent"
     layout: struct.Struct = _PLAIN
+    timespec: struct.Struct = _TIMESPEC
     read: int = -1
     write: int = -2
     makers: tuple[str, ...] = ("kqueue",)
@@ -83,9 +87,9 @@ VARIANTS: dict[str, Variant] = {
         Variant("netbsd11", kevent="__kevent100", layout=_NETBSD_EXTENDED, read=0, write=1,
                 makers=("kqueue1", "kqueue"), o_cloexec=0x400000, dead_pipe=errno.EBADF,
                 newest_first=True, tick=10_000_000),
-        Variant("openbsd", makers=("kqueue1", "kqueue"), o_cloexec=0x10000),
-        Variant("dragonfly", dead_pipe=errno.EPIPE),
-        Variant("darwin", terminal=errno.EINVAL),
+        Variant("openbsd", layout=_PLAIN_INT64, makers=("kqueue1", "kqueue"), o_cloexec=0x10000),
+        Variant("dragonfly", timespec=_TIMESPEC_LONG, dead_pipe=errno.EPIPE),
+        Variant("darwin", timespec=_TIMESPEC_LONG, terminal=errno.EINVAL),
     )
 }
 
@@ -190,7 +194,8 @@ class SimulatedBSD(SimulatedKernel):
     def _wait(self, queue: Kqueue, room: Any, nevents: int, timeout: Any) -> int:
         nanoseconds = None
         if timeout != self.ffi.NULL:
-            seconds, fraction = _TIMESPEC.unpack(self.bytes_at(timeout, _TIMESPEC.size))
+            timespec = self.variant.timespec
+            seconds, fraction = timespec.unpack(self.bytes_at(timeout, timespec.size))
             if seconds < 0 or not 0 <= fraction < 10**9:
                 return self.fail(errno.EINVAL)  # K11
             nanoseconds = seconds * 10**9 + fraction

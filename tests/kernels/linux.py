@@ -29,8 +29,9 @@ EPOLLONESHOT = 1 << 30
 EPOLLET = 1 << 31
 EPOLL_CLOEXEC = 0o2000000
 
-_TIMESPEC = struct.Struct("=qq")
-_LAYOUTS = {"linux": struct.Struct("=I4xQ"), "linux_x86": struct.Struct("=IQ")}
+# @ aligns as the C compiler of this host does; linux_x86 is packed.
+_TIMESPEC = struct.Struct("@ll")
+_LAYOUTS = {"linux": struct.Struct("@IQ"), "linux_x86": struct.Struct("=IQ")}
 _FROM_HOST = host.IN | host.PRI | host.OUT | host.ERR | host.HUP | host.RDHUP
 
 

@@ -41,7 +41,7 @@ DP_POLL = 0xD001
 DP_ISPOLLED = 0xD002
 
 _POLLFD = struct.Struct("=ihh")  # A1
-_DVPOLL = struct.Struct("=QQi")  # A3, A4: DP_POLL copies no more than this
+_DVPOLL = struct.Struct("@NLi")  # A3, A4: DP_POLL copies no more than this
 _O_CLOEXEC = 0x800000  # A7
 _TO_HOST = {POLLIN: host.IN, POLLRDNORM: host.IN, POLLPRI: host.PRI, POLLOUT: host.OUT}
 _MILLISECOND = 1_000_000

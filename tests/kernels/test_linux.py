@@ -9,10 +9,11 @@ import socket
 import sys
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from .linux import EPOLL_CLOEXEC, EPOLLET, EPOLLONESHOT, SimulatedLinux
+
+hypothesis = pytest.importorskip("hypothesis")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="there is no real epoll to compare with")

@@ -272,6 +272,8 @@ def test_the_limit_of_a_poll(system, over):
 
 def test_illumos_has_no_limit(illumos):
     """P1: a huge dp_nfds is clamped, one that overflows is EINVAL."""
+    if illumos.ffi.sizeof("nfds_t") < 8:
+        pytest.skip("a 32-bit process has no number that is huge enough")
     assert illumos.poll(nfds=1 << 40)[0] == 0
     assert illumos.poll(nfds=1 << 61)[:2] == (-1, errno.EINVAL)
 
