@@ -1,12 +1,15 @@
 """select(2): every Unix; the sockets of Windows.
 
-Facts.  The kernel is handed three sets, and overwrites them with its answer.  On Unix a set is a bitmap
-of words, 64 or 32 bits wide by system; the kernel reads as many as the highest descriptor needs,
-FD_SETSIZE is only the size of a C type.  On Windows it is a counted array of sockets, three empty
-ones are an error, and a failed connect is reported as an exception.
+Facts.  The kernel is handed three sets, and overwrites them with its answer.  On Unix a set is a
+bitmap of words, 64 or 32 bits wide by system; the kernel reads as many as the highest descriptor
+needs, FD_SETSIZE is only the size of a C type.  On Windows it is a counted array of sockets, three
+empty ones are an error, and a failed connect is reported as an exception.  As with poll(2) the
+time goes to the kernel, which asks every file.
 
-Decision.  The table (see ``table``) holds a bitmap per direction, as long as it must be; a call works
-on copies.  Words are read as whole words, which is right on big endian too.
+Decision.  The table (see ``table``) holds one ``bytearray`` with a bitmap for each direction, as
+long as they must be; a call works on a copy.  A regular expression runs over the zero bytes of the
+answer, and a dict tells the bits of the others.  Which descriptor a byte begins with is looked up
+too, so that big endian needs no code of its own.
 
 https://man7.org/linux/man-pages/man2/select.2.html
 https://learn.microsoft.com/en-us/windows/win32/api/winsock2/nf-winsock2-select
@@ -15,12 +18,17 @@ https://learn.microsoft.com/en-us/windows/win32/api/winsock2/nf-winsock2-select
 from __future__ import annotations
 
 import os
+import re
+import sys
+from collections import deque
 from errno import EINTR
+from itertools import repeat
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Union
 
-from ..binding import INT_MAX, nanoseconds
+from ..binding import nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey
+from .directions import BOTH
 from .table import TableSelector
 
 if TYPE_CHECKING:
@@ -31,177 +39,277 @@ if TYPE_CHECKING:
 
 __all__ = ["SelectSelector"]
 
+_zeros: Any = re.compile(rb"\0*").match  # it always matches
+
 
 class SelectSelector(TableSelector["_Sets"]):
     """Select-based selector."""
 
-    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        self._binding = binding = self._bind(binding)
-        self._ffi = binding.ffi
-        self._select = binding.function("select")
-        super().__init__()
-
     def _new_table(self) -> _Sets:
-        return (_SocketArrays if self._binding.target == "windows" else _Bitmaps)(self._ffi)
+        return (_Sockets if self._binding.target == "windows" else _Bitmaps)(self._binding)
 
     def select(self, timeout: float | None = None) -> list[Pair]:
-        table = self._take()
+        idle = self._idle
         try:
-            sets = self._wait(table, timeout)
-            fd_to_key = self._fd_to_key
-            result = []
-            for fd, ready in table.ready(sets):
-                key = fd_to_key.get(fd)
-                events = ready & key.events if key else 0
-                if events:
-                    result.append((key, events))
-            return result  # type: ignore[return-value] # without a key there are no events
-        finally:
-            self._put_back(table)
-
-    def _wait(self, table: _Sets, timeout: float | None) -> tuple[Any, ...]:
-        """Call, until it is not a signal that ends the wait; return the sets of what is ready."""
-        timeval, deadline = self._ffi.NULL, None
-        if timeout is not None:
-            timeval = self._ffi.new("struct timeval *")
-            if not timeout <= 0:
-                microseconds = -(-nanoseconds(timeout) // 1000)
-                timeval.tv_sec, timeval.tv_usec = divmod(microseconds, 1_000_000)
+            table = idle.pop()
+        except IndexError:
+            table, idle = self._own_table(), deque()
+        try:
+            if self._changed and table is self._table:
+                self._update(table)
+            table.arm()
+            deadline = None
+            if timeout is None:
+                steps = table.forever
+            elif timeout <= 0:
+                steps = table.now
+            else:
                 deadline = monotonic() + timeout
-        while True:
-            nfds, sets = table.arguments()
-            if sets is None:
-                _sleep(timeout)
-                return ()
-            for n in self._binding.calls(self._select, nfds, *sets, timeval):
+                steps = table.until(timeout)
+            for n in steps:
                 break
-            if n > 0:
-                return sets
-            if n == 0:
-                return ()
-            errno = self._ffi.errno if n == -1 else -n
+            if n < 0:
+                n = self._wait_on(table, n, self._ffi.errno, timeout, deadline)
+            if not n:
+                return []
+            if self._changed or table.duplex:
+                return self._sift(table)
+            return table.ready(n)
+        finally:
+            idle.append(table)
+
+    # Everything below is cold.
+
+    def _wait_on(
+        self, table: _Sets, n: int, errno: int, timeout: float | None, deadline: float | None
+    ) -> int:
+        """Deal with a failed wait; return how many bits are set after all."""
+        while True:
+            if n < -1:
+                errno = -n
             if errno != EINTR:
                 raise self._binding.error(errno)
-            if deadline is not None:
-                microseconds = -(-nanoseconds(max(deadline - monotonic(), 0)) // 1000)
-                timeval.tv_sec, timeval.tv_usec = divmod(microseconds, 1_000_000)
+            table.bind()
+            table.arm()
+            remaining = 0.0 if deadline is None else deadline - monotonic()
+            if remaining > 0:
+                steps = table.until(remaining)
+            else:
+                steps = table.forever if timeout is None else table.now
+            for n in steps:
+                break
+            if n >= 0:
+                return n
+            errno = self._ffi.errno
+
+    def _sift(self, table: _Sets) -> list[Pair]:
+        """Decode where a key has both directions, or where some have changed during the call."""
+        result = []
+        fd_to_key, keys = self._fd_to_key, table.keys
+        for fd, ready in table.events().items():
+            key = fd_to_key.get(fd)
+            if key is not None and key is keys[fd]:
+                result.append((key, ready & key.events))
+        return result
 
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
-        table = self._take()
-        try:
-            sets = self._wait(table, timeout)
-            return [(self._fd_to_key.get(fd), fd, ready, 0, 0) for fd, ready in table.ready(sets)]
-        finally:
-            self._put_back(table)
+        table = self._own_table()
+        deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
+        self._wait_on(table, -1, EINTR, timeout, deadline)
+        events = table.events().items()
+        return [(self._fd_to_key.get(fd), fd, ready, 0, 0) for fd, ready in events]
+
+
+class _Offsets(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
+    """Byte -> the numbers of its bits that are set."""
+
+    def __missing__(self, byte: int) -> tuple[int, ...]:
+        offsets = self[byte] = tuple(bit for bit in range(8) if byte >> bit & 1)
+        return offsets
+
+
+_offsets = _Offsets()
 
 
 class _Bitmaps:
-    """Two bitmaps of words; see ``Table``."""
+    """A bitmap of words for each direction; see ``Table``."""
 
-    def __init__(self, ffi: Any) -> None:
-        self._ffi = ffi
-        self._bits = 8 * ffi.sizeof("fd_mask")
-        self._interest: dict[int, int] = {}
+    now: Iterator[int]
+    forever: Iterator[int]
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self._ffi = ffi = binding.ffi
+        self._select = binding.function("select")
+        self._width = ffi.sizeof("fd_mask")  # bytes in a word
+        self._zero = ffi.new("struct timeval *")
+        self._timeval = ffi.new("struct timeval *")
+        self.keys: dict[int, SelectorKey] = {}
+        self.pairs: dict[int, Pair] = {}
+        self.duplex = 0  # how many keys have both directions
         self._nfds = 0
         self._allocate(16)
+        self.bind()
 
     def _allocate(self, words: int) -> None:
-        old = getattr(self, "_sets", ())
         self._words = words
-        self._size = words * self._ffi.sizeof("fd_mask")
-        self._sets = tuple(self._ffi.new("fd_mask[]", words) for _ in range(2))
-        self._results = tuple(self._ffi.new("fd_mask[]", words) for _ in range(2))
-        self._null = self._ffi.NULL
-        for new, bitmap in zip(self._sets, old):
-            self._ffi.memmove(new, bitmap, self._ffi.sizeof(bitmap))
+        self._interest = bytearray(2 * words * self._width)
+        self._bitmaps = self._ffi.from_buffer("fd_mask[]", self._interest)
+        self._answer = bytearray(2 * words * self._width)
+        bytes_ = range(self._width) if sys.byteorder == "little" else range(self._width)[::-1]
+        #: The descriptor that the lowest bit of each byte stands for.
+        self._first = [8 * (self._width * i + j) for i in range(words) for j in bytes_] * 2
+        for key in self.keys.values():
+            self._mark(key.fd, key.events)
+
+    def _mark(self, fd: int, events: int) -> None:
+        word, bit = divmod(fd, 8 * self._width)
+        for i, event in ((word, EVENT_READ), (self._words + word, EVENT_WRITE)):
+            if events & event:
+                self._bitmaps[i] |= 1 << bit
+            else:
+                self._bitmaps[i] &= ~(1 << bit)
+
+    def bind(self) -> None:
+        answer = self._ffi.from_buffer("fd_mask[]", self._answer)
+        self._arguments = (
+            self._select, self._nfds, answer, answer + self._words, self._ffi.NULL,
+        )  # fmt: skip
+        calls = self._binding.calls
+        self.now = calls(*self._arguments, self._zero)
+        self.forever = calls(*self._arguments, self._ffi.NULL)
+        self._timed = calls(*self._arguments, self._timeval)
+
+    def arm(self) -> None:
+        """Write the interest over the answer."""
+        self._answer[:] = self._interest
+
+    def until(self, timeout: float) -> Iterator[int]:
+        # Linux writes the time that remained; so it must be written for each call.
+        microseconds = -(-nanoseconds(timeout) // 1000)
+        self._timeval.tv_sec, self._timeval.tv_usec = divmod(microseconds, 1_000_000)
+        return self._timed
 
     def put(self, key: SelectorKey) -> None:
         fd = key.fd
-        if fd > INT_MAX:
-            raise OverflowError("Python int too large to convert to C int")
-        word, bit = divmod(fd, self._bits)
-        if word >= self._words:
+        words = fd // (8 * self._width) + 1
+        if words > self._words:
             os.fstat(fd)  # a number that is not open is no reason to allocate a giant bitmap
-            self._allocate(max(word + 1, 2 * self._words))
-        for bitmap, event in zip(self._sets, (EVENT_READ, EVENT_WRITE)):
-            if key.events & event:
-                bitmap[word] |= 1 << bit
-            else:
-                bitmap[word] &= ~(1 << bit)
-        self._interest[fd] = key.events
+            self._allocate(max(words, 2 * self._words))
+        self.drop(fd)
+        self.keys[fd] = key
+        if key.events == BOTH:
+            self.duplex += 1
+        else:
+            self.pairs[fd] = key, key.events
+        self._mark(fd, key.events)
         self._nfds = max(self._nfds, fd + 1)
 
     def drop(self, fd: int) -> None:
-        if self._interest.pop(fd, None) is None:
+        key = self.keys.pop(fd, None)
+        if key is None:
             return
-        word, bit = divmod(fd, self._bits)
-        for bitmap in self._sets:
-            bitmap[word] &= ~(1 << bit)
+        self.duplex -= key.events == BOTH
+        self.pairs.pop(fd, None)
+        self._mark(fd, 0)
         if fd + 1 == self._nfds:
-            self._nfds = max(self._interest, default=-1) + 1
+            self._nfds = max(self.keys, default=-1) + 1
 
-    def arguments(self) -> tuple[int, tuple[Any, ...]]:
-        """Return nfds and the three sets, which the call may overwrite."""
-        for result, bitmap in zip(self._results, self._sets):
-            self._ffi.memmove(result, bitmap, self._size)
-        return self._nfds, (*self._results, self._null)
+    def ready(self, n: int) -> list[Pair]:
+        """Decode ``n`` bits, none of which is of a key with both directions."""
+        answer, first, pairs = self._answer, self._first, self.pairs
+        result: list[Pair] = []
+        i = -1
+        while len(result) < n:
+            i = _zeros(answer, i + 1).end()
+            fd = first[i]
+            for offset in _offsets[answer[i]]:
+                result.append(pairs[fd + offset])
+        return result
 
-    def ready(self, sets: tuple[Any, ...]) -> Iterator[tuple[int, int]]:
-        """Yield (fd, events) per descriptor of the overwritten sets, by number."""
-        if not sets:
-            return
-        words = -(-self._nfds // self._bits)
-        unpack = self._ffi.unpack
-        readers, writers = unpack(sets[0], words), unpack(sets[1], words)
-        for i, (read, write) in enumerate(zip(readers, writers)):
-            either = read | write
-            while either:
-                bit = either & -either
-                either ^= bit
-                fd = i * self._bits + bit.bit_length() - 1
-                yield fd, EVENT_READ * bool(read & bit) | EVENT_WRITE * bool(write & bit)
+    def events(self) -> dict[int, int]:
+        """Return fd -> what is ready."""
+        events: dict[int, int] = {}
+        answer, first = self._answer, self._first
+        size = len(answer)
+        i = _zeros(answer).end()
+        while i < size:
+            event = EVENT_READ if 2 * i < size else EVENT_WRITE
+            fd = first[i]
+            for offset in _offsets[answer[i]]:
+                events[fd + offset] = events.get(fd + offset, 0) | event
+            i = _zeros(answer, i + 1).end()
+        return events
 
 
-class _SocketArrays:
+class _Sockets:
     """Three counted arrays of sockets; see ``Table``."""
 
-    def __init__(self, ffi: Any) -> None:
-        self._ffi = ffi
-        self._interest: dict[int, int] = {}
+    now: Iterator[int]
+    forever: Iterator[int]
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self._ffi = binding.ffi
+        self._select = binding.function("select")
+        self.keys: dict[int, SelectorKey] = {}
+        self.duplex = True  # decode by ``events`` always
+        self._timeval = self._ffi.new("struct timeval *")
 
     def put(self, key: SelectorKey) -> None:
-        self._interest[key.fd] = key.events
+        self.keys[key.fd] = key
 
     def drop(self, fd: int) -> None:
-        self._interest.pop(fd, None)
+        self.keys.pop(fd, None)
 
-    def arguments(self) -> tuple[int, tuple[Any, ...] | None]:
-        """Return nfds, which is ignored, and the sets; None for the sets if all are empty."""
-        if not self._interest:
-            return 0, None
-        readers = [fd for fd, events in self._interest.items() if events & EVENT_READ]
-        writers = [fd for fd, events in self._interest.items() if events & EVENT_WRITE]
-        return 0, tuple(
+    def bind(self) -> None:
+        """Nothing: ``arm`` makes the calls."""
+
+    def arm(self) -> None:
+        """Make new sets, and the calls with them; that sleep where nothing is watched."""
+        keys = self.keys.values()
+        readers = [key.fd for key in keys if key.events & EVENT_READ]
+        writers = [key.fd for key in keys if key.events & EVENT_WRITE]
+        self._answer = [
             self._ffi.new("fd_set *", {"fd_count": len(fds), "fd_array": fds})
             for fds in (readers, writers, writers)
-        )
+        ]
+        if keys:
+            zero, calls = self._ffi.new("struct timeval *"), self._binding.calls
+            self.now = calls(self._select, 0, *self._answer, zero)
+            self.forever = calls(self._select, 0, *self._answer, self._ffi.NULL)
+        else:
+            self.now = repeat(0)
+            self.forever = map(_sleep, repeat(None))
 
-    def ready(self, sets: tuple[Any, ...]) -> Iterator[tuple[int, int]]:
-        """Yield (fd, events) per socket of the overwritten sets; an exception is for the writer."""
-        ready: dict[int, int] = {}
-        for fd_set, event in zip(sets, (EVENT_READ, EVENT_WRITE, EVENT_WRITE)):
+    def until(self, timeout: float) -> Iterator[int]:
+        microseconds = -(-nanoseconds(timeout) // 1000)
+        if not self.keys:
+            return map(_sleep, (timeout,))
+        self._timeval.tv_sec, self._timeval.tv_usec = divmod(microseconds, 1_000_000)
+        return self._binding.calls(self._select, 0, *self._answer, self._timeval)
+
+    def ready(self, n: int) -> list[Pair]:
+        """Nothing: see ``duplex``."""
+        raise NotImplementedError
+
+    def events(self) -> dict[int, int]:
+        """Return fd -> what is ready; an exception is for the writer."""
+        events: dict[int, int] = {}
+        for fd_set, event in zip(self._answer, (EVENT_READ, EVENT_WRITE, EVENT_WRITE)):
             for i in range(fd_set.fd_count):
                 fd = fd_set.fd_array[i]
-                ready[fd] = ready.get(fd, 0) | event
-        yield from ready.items()
+                events[fd] = events.get(fd, 0) | event
+        return events
 
 
-_Sets = Union[_Bitmaps, _SocketArrays]
+_Sets = Union[_Bitmaps, _Sockets]
 _DAY = 86400.0
 
 
-def _sleep(timeout: float | None) -> None:
+def _sleep(timeout: float | None) -> int:
     """Wait with nothing to wait for, as select(2) does on Unix; None is for ever."""
     while timeout is None:
         sleep(_DAY)
-    sleep(max(timeout, 0))
+    sleep(timeout)
+    return 0

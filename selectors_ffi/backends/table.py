@@ -3,11 +3,12 @@
 Facts.  The kernel keeps nothing between two calls; each is handed the whole interest, and writes
 its answer.  The arguments must neither change nor move while a call is using them.
 
-Decision.  One table holds the arguments, made ready to pass.  A change touches the registry alone and
-notes the descriptor in ``_changed``; a call takes the table out of ``_tables``, brings it up to date
-with what was noted, and puts it back when it is through.  A second call at the same time finds no
-table and makes its own, for once.  Each step is one atomic operation of a list or a dict, so there
-is no lock.
+Decision.  One table holds the arguments, and the calls bound to them.  A change touches the
+registry alone and notes the descriptor in ``_changed``; a call takes the table out of ``_idle``,
+brings it up to date with what was noted, and puts it back when it is through.  A second call at
+the same time finds no table and makes its own, for once.  Each step is one atomic operation of a
+deque or a dict, so there is no lock.  What was noted during a call makes it look its answer up
+in the registry again, entry by entry; otherwise the table's ready-made pairs are the answer.
 
 Cost.  A change while another thread is waiting takes effect with the next call.
 """
@@ -15,18 +16,33 @@ Cost.  A change while another thread is waiting takes effect with the next call.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from .base import SelectorKey, _BaseSelectorImpl
+from ..binding import INT_MAX
+from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
 
+_make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
+
 
 class Table(Protocol):
-    """The arguments of a call, kept from one to the next."""
+    """The arguments of a call, kept from one to the next, and the calls bound to them."""
+
+    now: Iterator[int]
+    forever: Iterator[int]
+
+    def until(self, timeout: float) -> Iterator[int]:
+        """Return the call that waits ``timeout`` seconds > 0."""
+
+    def bind(self) -> None:
+        """Make the calls for the arguments as they are now."""
 
     def put(self, key: SelectorKey) -> None:
         """Have ``key``'s descriptor watched for ``key.events``, whatever was there before."""
@@ -43,24 +59,38 @@ class TableSelector(_BaseSelectorImpl, Generic[TableT]):
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
+        self._binding = self._bind(binding)
+        self._ffi = self._binding.ffi
+        self._closed = False
         self._changed: dict[int, None] = {}
         self._table = self._new_table()
-        self._tables = [self._table]  # empty while a call is using the table
-        self._closed = False
+        self._idle = deque([self._table])  # empty while a call is using the table
 
     @abstractmethod
     def _new_table(self) -> TableT:
         """Return an empty table."""
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
-        self._check_open()
-        key = super().register(fileobj, events, data)
-        self._changed[key.fd] = None
+        if self._closed:
+            raise ValueError("I/O operation on closed selector")
+        if not events or events & INVALID_EVENTS:
+            raise ValueError(f"Invalid events: {events!r}")
+        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+        if fd > INT_MAX:
+            raise OverflowError("Python int too large to convert to C int")
+        key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
+        if self._fd_to_key.setdefault(fd, key) is not key:
+            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        self._changed[fd] = None
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
-        key = super().unregister(fileobj)
-        self._changed[key.fd] = None
+        try:
+            fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+            key = self._fd_to_key.pop(fd)
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+        self._changed[fd] = None
         return key
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
@@ -70,54 +100,39 @@ class TableSelector(_BaseSelectorImpl, Generic[TableT]):
 
     def close(self) -> None:
         self._closed = True
-        self._tables = []
+        self._idle = deque()  # a call in flight puts its table back into the old one
         super().close()
 
-    def _check_open(self) -> None:
+    def _own_table(self) -> TableT:
+        """Return a table for one call, at a time when another call is using the table.
+
+        Raises:
+            ValueError: there is no table because the selector is closed.
+        """
         if self._closed:
             raise ValueError("I/O operation on closed selector")
+        table = self._new_table()
+        for key in list(self._fd_to_key.values()):
+            table.put(key)
+        table.bind()
+        return table
 
-    def _take(self) -> TableT:
-        """Return an up-to-date table that nobody else is using; ``_put_back`` it."""
-        self._check_open()
-        tables = self._tables
-        if not tables:
-            return self._private_table()
-        try:
-            table = tables.pop()
-        except IndexError:
-            return self._private_table()
-        changed = self._changed
+    def _update(self, table: TableT) -> None:
+        """Bring the table up to date with what has been noted."""
+        changed, fd = self._changed, -1
         try:
             while changed:
                 try:
                     fd = next(iter(changed))
                 except (StopIteration, RuntimeError):
                     continue  # another thread has changed the dict meanwhile
-                self._bring_up_to_date(table, fd)
+                changed.pop(fd, None)  # first, lest a change that comes meanwhile be lost
+                key = self._fd_to_key.get(fd)
+                if key is None:
+                    table.drop(fd)
+                else:
+                    table.put(key)
+            table.bind()
         except BaseException:
-            tables.append(table)
-            raise
-        return table
-
-    def _put_back(self, table: TableT) -> None:
-        if table is self._table:
-            self._tables.append(table)
-
-    def _private_table(self) -> TableT:
-        table = self._new_table()
-        for key in list(self._fd_to_key.values()):
-            table.put(key)
-        return table
-
-    def _bring_up_to_date(self, table: TableT, fd: int) -> None:
-        try:
-            self._changed.pop(fd, None)  # first, lest a change that comes meanwhile be lost
-            key = self._fd_to_key.get(fd)
-            if key is None:
-                table.drop(fd)
-            else:
-                table.put(key)
-        except BaseException:
-            self._changed[fd] = None
+            changed[fd] = None
             raise
