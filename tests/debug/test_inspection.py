@@ -1,0 +1,171 @@
+"""select_raw() and describe(), which work with debugging off, and the records of events."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import pytest
+
+import selectors_ffi
+from selectors_ffi import EVENT_READ, EVENT_WRITE, RawEvent, backends
+from selectors_ffi.debug import Event, Registration, Wait
+from selectors_ffi.debug.naming import shown
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="procfs and epoll")
+
+
+def test_raw_shows_what_select_folds_away(backend, pairs):
+    """A peer's hang-up and three ready descriptors, by name; select says EVENT_READ to all."""
+    with backend() as selector:
+        keys = [selector.register(pair[0], EVENT_READ) for pair in pairs]
+        pairs[0][1].send(b"x")
+        pairs[1][1].close()
+        pairs[2][1].shutdown(socket.SHUT_WR)
+        raw = {event.key: event for event in selector.select_raw(0)}
+        folded = {key: events for key, events in selector.select(0)}
+
+    assert set(raw) == set(folded) == set(keys)
+    assert set(folded.values()) == {EVENT_READ}
+    assert all(isinstance(event, RawEvent) and event.fd == event.key.fd for event in raw.values())
+    decoded = [raw[key].decoded for key in keys]
+    if backend is backends.EpollSelector:
+        assert decoded == ["EPOLLIN", "EPOLLIN|EPOLLHUP", "EPOLLIN"]
+    elif backend is backends.PollSelector:
+        assert decoded[:2] == ["POLLIN", "POLLIN|POLLHUP"]
+    elif backend is backends.SelectSelector:
+        assert decoded == ["EVENT_READ"] * 3
+
+
+def test_raw_waits_as_select_does(backend):
+    """With nothing ready it waits for the timeout and returns an empty list."""
+    with backend() as selector:
+        assert selector.select_raw(0.001) == []
+        assert selector.select_raw(-1) == []
+
+
+def test_description_with_debugging_off(backend, pairs):
+    """One row per registration: kind, peer, interest, owner."""
+    with socket.create_server(("127.0.0.1", 0)) as server, backend() as selector:
+        selector.register(server, EVENT_READ)
+        selector.register(pairs[0][0], EVENT_READ | EVENT_WRITE)
+        description = selector.describe()
+        host, port = server.getsockname()
+        fd = server.fileno()
+
+    assert [row.interest for row in description.rows] == ["EVENT_READ", "EVENT_READ|EVENT_WRITE"]
+    assert description.rows[0][:3] == (fd, "socket", f"(own) {host}:{port}")
+    assert description.rows[0].last == description.rows[0].place == "-"
+    assert str(description).startswith(f"{backend.__name__}, ")
+    assert "2 registered" in str(description)
+    assert selector.describe().title.endswith("closed")
+
+
+def test_description_with_debugging_on(backend, pairs):
+    """With a flag on, the last native flags and the place of registration are known."""
+    with backend(debug="stats") as selector:
+        selector.register(pairs[0][0], EVENT_WRITE)
+        selector.select(0)
+        row = selector.describe().rows[0]
+
+    assert row.last in ("EPOLLOUT", "POLLOUT", "WRITE")
+    assert row.place.startswith(f"{__file__}:")
+
+
+@linux
+def test_description_agrees_with_the_kernel(pairs):
+    """On Linux the kernel's own list is compared; it is normally the same."""
+    with backends.EpollSelector() as selector:
+        for first, second in pairs:
+            selector.register(first, EVENT_READ)
+            selector.register(second, EVENT_READ | EVENT_WRITE)
+        selector.modify(pairs[0][0], EVENT_WRITE)
+        assert selector.describe().differences == []
+        assert str(selector.describe()).endswith("kernel: the same list")
+
+
+@linux
+def test_description_spells_out_differences(pairs):
+    """A forgotten descriptor, a ghost and a changed interest are each named."""
+    with backends.EpollSelector() as selector:
+        forgotten, other = socket.socketpair()
+        ghost, peer = socket.socketpair()
+        duplicate = ghost.dup()
+        selector.register(forgotten, EVENT_READ)
+        number = selector.register(ghost, EVENT_WRITE).fd
+        forgotten.close()
+        ghost.close()
+        selector.unregister(ghost)
+        changed = selector.register(pairs[0][0], EVENT_READ)
+        binding, ffi = selector._binding, selector._binding.ffi
+        event = ffi.new("struct epoll_event *", {"events": ffi.integer_const("EPOLLOUT")})
+        modify = ffi.integer_const("EPOLL_CTL_MOD")
+        control = binding.function("epoll_ctl")
+        binding.call(control, selector.fileno(), modify, changed.fd, event)
+        differences = selector.describe().differences
+        for sock in (other, peer, duplicate):
+            sock.close()
+
+    starts = (
+        f"still watches what was fd {number} for EPOLLOUT (now closed), which is not registered",
+        f"watches fd {changed.fd} for EPOLLOUT, registered is EVENT_READ",
+        "does not watch fd ",
+    )
+    assert len(differences) == 3
+    for start in starts:
+        assert any(difference.startswith(start) for difference in differences)
+
+
+def test_events_and_registrations(backend, records, pairs):
+    """EVENTS records what was registered, what the kernel reported, and what became of it."""
+    with backend() as selector:
+        for first, _ in pairs:
+            selector.register(first, EVENT_WRITE)
+        assert len(selector.select(0)) == 3
+        selector.modify(pairs[0][0], EVENT_READ)
+        selector.unregister(pairs[1][0])
+        with pytest.raises(KeyError):
+            selector.unregister(pairs[1][0])
+    events = [record for record in records if isinstance(record, Event)]
+    actions = [record.action for record in records if isinstance(record, Registration)]
+    waits = [record for record in records if isinstance(record, Wait)]
+
+    assert {event.fd for event in events} == {pair[0].fileno() for pair in pairs}
+    assert all(event.events == EVENT_WRITE and event.kind == "socket" for event in events)
+    assert actions == ["register"] * 3 + ["modify", "unregister", "close"]
+    assert [wait.ready for wait in waits] == [3]
+    assert str(events[0]).endswith(f"= EVENT_WRITE ({shown(pairs[0][0])})")
+
+
+@linux
+def test_dropped_events_say_why(records):
+    """An event of which nothing is made says so."""
+    with backends.EpollSelector() as selector:
+        read, write = os.pipe()
+        duplicate = os.dup(write)
+        selector.register(write, EVENT_WRITE)
+        os.close(write)
+        selector.unregister(write)
+        with pytest.warns(UserWarning, match="SEL003"):
+            assert selector.select(0) == []
+        for fd in (read, duplicate):
+            os.close(fd)
+    (event,) = [record for record in records if isinstance(record, Event)]
+
+    assert event.dropped == "not registered"
+    assert str(event) == (
+        f"event({{fd={write}, kind=closed, events=EPOLLOUT}}) = dropped (not registered)"
+    )
+
+
+@pytest.mark.skipif(not hasattr(selectors_ffi, "EpollSelector"), reason="needs epoll")
+def test_a_refused_registration_is_recorded(records):
+    """A registration that the kernel refuses is recorded with its exception."""
+    with backends.EpollSelector() as selector, open(__file__) as file:
+        with pytest.raises(PermissionError):
+            selector.register(file, EVENT_READ)
+    refused = [record for record in records if isinstance(record, Registration)][0]
+
+    assert refused.kind == "regular file"
+    assert refused.error.startswith("PermissionError(1")
