@@ -13,6 +13,8 @@ import stat
 from array import array
 from typing import NamedTuple
 
+from .borrowing import borrowed
+
 try:
     import fcntl
     import termios
@@ -56,8 +58,8 @@ def evidence_of(fd: int) -> Evidence:
 
 
 def _of_socket(fd: int) -> Evidence:
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        if sock.type != socket.SOCK_STREAM:
+    with borrowed(fd) as sock:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
             return NOTHING
         listening = getattr(socket, "SO_ACCEPTCONN", None)
         if listening is not None and sock.getsockopt(socket.SOL_SOCKET, listening):

@@ -6,10 +6,11 @@ Nothing here may raise, print payload, or grow without bound: all of it runs ins
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import sys
 from typing import TYPE_CHECKING
+
+from .borrowing import borrowed
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -75,7 +76,7 @@ def _link(fd: int) -> str:
 def peer_of(fd: int) -> str:
     """Return the peer's address of a connected socket, its own of a listening one, else ""."""
     try:
-        with socket.socket(fileno=os.dup(fd)) as duplicate:
+        with borrowed(fd) as duplicate:
             try:
                 return _address(duplicate.getpeername())
             except OSError:

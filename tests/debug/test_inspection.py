@@ -24,7 +24,7 @@ def test_raw_shows_what_select_folds_away(backend, pairs):
         pairs[1][1].close()
         pairs[2][1].shutdown(socket.SHUT_WR)
         raw = {event.key: event for event in selector.select_raw(0)}
-        folded = {key: events for key, events in selector.select(0)}
+        folded = dict(selector.select(0))
 
     assert set(raw) == set(folded) == set(keys)
     assert set(folded.values()) == {EVENT_READ}
@@ -165,7 +165,29 @@ def test_a_refused_registration_is_recorded(records):
     with backends.EpollSelector() as selector, open(__file__) as file:
         with pytest.raises(PermissionError):
             selector.register(file, EVENT_READ)
-    refused = [record for record in records if isinstance(record, Registration)][0]
+    refused = next(record for record in records if isinstance(record, Registration))
 
     assert refused.kind == "regular file"
     assert refused.error.startswith("PermissionError(1")
+
+
+@pytest.mark.skipif(not hasattr(os, "get_blocking"), reason="needs fcntl")
+@pytest.mark.parametrize("default", [None, 5.0])
+def test_looking_changes_no_mode(records, pairs, default):
+    """Neither checks nor describe() make a socket blocking or non-blocking, on any Python."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(default)
+    try:
+        with backends.PollSelector() as selector:
+            first, second = pairs[0]
+            for sock, blocking in ((first, False), (second, True)):
+                os.set_blocking(sock.fileno(), blocking)
+                selector.register(sock.fileno(), EVENT_READ | EVENT_WRITE)
+            with pytest.warns(UserWarning, match="SEL006"):
+                selector.select(0)
+            selector.select(0)
+            str(selector.describe())
+            assert not os.get_blocking(first.fileno())
+            assert os.get_blocking(second.fileno())
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,356 @@
+"""``python -m selectors_ffi trace``: any program, untouched but for its selectors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+unix = pytest.mark.skipif(os.name != "posix", reason="Unix signals and pipes")
+
+
+def run(*arguments, **options):
+    """Run the interpreter on arguments, with the package importable."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=environment,
+        **options,
+    )
+
+
+def trace(*arguments, **options):
+    """Run ``trace`` on arguments."""
+    return run("-m", "selectors_ffi", "trace", *arguments, **options)
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Return a function that writes a program into a file of its own."""
+
+    def write(text, name="program.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    return write
+
+
+def test_lines_go_to_standard_error(script):
+    """By default system calls go to standard error, the program's output is its own."""
+    path = script(
+        """
+        import selectors
+        with selectors.PollSelector() as selector:
+            selector.select(0)
+        print("done")
+        """
+    )
+    done = trace(path)
+
+    assert done.stdout == "done\n"
+    assert done.stderr.startswith("poll(")
+    assert done.stderr.endswith(">\n")
+    assert done.stderr.count("\n") == 1
+
+
+@unix
+def test_programs_of_the_standard_library(script, tmp_path):
+    """asyncio, subprocess, socketserver and multiprocessing.connection are traced, however
+    they took their selector out of the stdlib's module."""
+    path = script(
+        """
+        import asyncio, multiprocessing.connection, socket, socketserver, subprocess, sys, threading
+        from selectors import DefaultSelector
+
+        async def echo(reader, writer):
+            writer.write(await reader.readline())
+            await writer.drain()
+            writer.close()
+
+        async def main():
+            server = await asyncio.start_server(echo, "127.0.0.1", 0)
+            address = server.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"hello\\n")
+            assert await reader.readline() == b"hello\\n"
+            writer.close()
+            server.close()
+
+        asyncio.run(main())
+        command = [sys.executable, "-c", "print(input())"]
+        done = subprocess.run(command, input=b"x", capture_output=True)
+        assert done.stdout.strip() == b"x"
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                self.wfile.write(self.rfile.readline())
+
+        with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            with socket.create_connection(server.server_address) as client:
+                client.sendall(b"hello\\n")
+                assert client.makefile().readline() == "hello\\n"
+            server.shutdown()
+            thread.join()
+
+        first, second = multiprocessing.Pipe()
+        first.send("x")
+        assert multiprocessing.connection.wait([second], 5) == [second]
+        with DefaultSelector() as selector:
+            print(type(selector).__module__)
+        """
+    )
+    output = tmp_path / "lines"
+    done = trace("-e", "all", "-o", output, "--format", "json", path)
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    by_selector = {record["selector"] for record in records}
+
+    assert (done.stderr, done.stdout) == ("", "selectors_ffi.backends.epoll\n") or not hasattr(
+        __import__("select"), "epoll"
+    )
+    assert len(by_selector) >= 5, "one each: asyncio, subprocess, socketserver, connection, own"
+    assert not [record for record in records if record["type"] == "lint"], "no false alarm"
+
+
+def test_names_imported_before(script):
+    """A name that a module took before the trace began is replaced in it as well."""
+    path = script(
+        """
+        import socketserver, subprocess, selectors, sys
+        taken = [socketserver._ServerSelector, selectors.DefaultSelector, selectors.SelectSelector]
+        taken += [subprocess._PopenSelector] if hasattr(subprocess, "_PopenSelector") else []
+        assert all(one.__module__.startswith("selectors_ffi.") for one in taken), taken
+        """
+    )
+    site = script("import socketserver, subprocess, asyncio", "sitecustomize.py").parent
+    done = trace(path, env={"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"})
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_arguments_and_name(script):
+    """The program sees its own arguments, options included, its file, and its folder first."""
+    path = script(
+        """
+        import json, sys
+        print(json.dumps([sys.argv, __name__, __file__, sys.path[0], __spec__ is None]))
+        """
+    )
+    arguments = ["-e", "x", "--summary", "-m", "--", "-h"]
+
+    assert json.loads(trace(path, *arguments).stdout) == json.loads(run(path, *arguments).stdout)
+
+
+def test_module(script):
+    """-m runs a module of a package, with the rest of the line as its arguments."""
+    path = script("import sys\nprint(sys.argv[1:], __package__, __spec__.name)\n", "thing.py")
+    environment = {"PYTHONPATH": f"{path.parent}{os.pathsep}{ROOT}"}
+
+    done = trace("-m", "thing", "-o", "x", env=environment)
+
+    assert done.stdout == "['-o', 'x']  thing\n"
+    assert done.stdout == run("-m", "thing", "-o", "x", env=environment).stdout
+
+
+@pytest.mark.parametrize(
+    "end", ["sys.exit(3)", "sys.exit()", "sys.exit('text')", "raise SystemExit(True)", "os._exit(7)"]
+)
+def test_exit_status(script, end):
+    """The exit status and message are the program's."""
+    path = script(f"import os, sys\n{end}\n")
+    plain, traced = run(path), trace(path)
+
+    assert (traced.returncode, traced.stderr) == (plain.returncode, plain.stderr)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "1/0",
+        "import no_such_module",
+        "raise BrokenPipeError(32, 'Broken pipe')",
+        "def f():\n    raise KeyError('x') from ValueError('y')\nf()",
+        "import asyncio\nasync def main():\n    raise OSError(5, 'z')\nasyncio.run(main())",
+        "open('/no/such/file')",
+        "x = = 1",
+    ],
+)
+@pytest.mark.parametrize("how", ["script", "module"])
+def test_traceback(script, error, how):
+    """A traceback is the program's, line for line, without a frame of ours."""
+    path = script(error + "\n", "failing.py")
+    environment = {"PYTHONPATH": f"{path.parent}{os.pathsep}{ROOT}"}
+    what = [path] if how == "script" else ["-m", "failing"]
+    plain, traced = run(*what, env=environment), trace("-o", os.devnull, *what, env=environment)
+    # Of a module, the interpreter's own frames of runpy are left out too.
+    expected = re.sub(r'  File ".*runpy.*\n(    .*\n)*', "", plain.stderr)
+
+    assert traced.returncode == plain.returncode == 1
+    assert traced.stderr == expected
+
+
+def test_excepthook_of_the_program(script):
+    """A hook that the program installs is called, as without us."""
+    path = script(
+        """
+        import sys
+        sys.excepthook = lambda kind, value, trace: print(kind.__name__, trace.tb_lineno)
+        1/0
+        """
+    )
+    done = trace(path)
+
+    assert (done.stdout, done.stderr, done.returncode) == ("ZeroDivisionError 4\n", "", 1)
+
+
+@unix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals(script, number):
+    """A program killed by a signal, or by its KeyboardInterrupt, ends as it does without us."""
+    path = script(
+        f"""
+        import os, selectors
+        with selectors.DefaultSelector() as selector:
+            selector.select(0)
+            os.kill(os.getpid(), {int(number)})
+            selector.select(10)
+        """
+    )
+    plain, traced = run(path), trace("-o", os.devnull, path)
+
+    assert traced.returncode == plain.returncode
+    assert traced.returncode == -number or sys.implementation.name == "pypy"
+
+
+@unix
+def test_interrupted_call_is_shown(script, tmp_path):
+    """A wait that a signal interrupts is shown with EINTR, and goes on."""
+    path = script(
+        """
+        import selectors, signal
+        signal.signal(signal.SIGALRM, lambda *arguments: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with selectors.PollSelector() as selector:
+            selector.select(0.2)
+        """
+    )
+    output = tmp_path / "lines"
+    trace("-o", output, path)
+    lines = output.read_text().splitlines()
+
+    assert "= -1 EINTR (Interrupted system call) <0.0" in lines[0]
+    assert "= 0 (Timeout) <0." in lines[-1]
+
+
+@unix
+def test_a_failed_wait_is_shown(script):
+    """An exception of the program's own comes after the line of the call that caused it."""
+    path = script(
+        """
+        import os, selectors
+        read, write = os.pipe()
+        with selectors.SelectSelector() as selector:
+            selector.register(read, selectors.EVENT_READ)
+            os.close(read)
+            selector.select(0)
+        """
+    )
+    done = trace(path)
+
+    assert "= -1 EBADF (Bad file descriptor) <" in done.stderr.splitlines()[0]
+    assert done.stderr.splitlines()[-1] == "OSError: [Errno 9] Bad file descriptor"
+    assert done.returncode == 1
+
+
+def test_summary(script):
+    """--summary alone prints the table at the end, and no lines."""
+    path = script(
+        """
+        import selectors
+        with selectors.PollSelector() as selector:
+            for _ in range(5):
+                selector.select(0)
+        """
+    )
+    done = trace("--summary", path)
+    lines = done.stderr.splitlines()
+
+    assert lines[0].startswith("% time     seconds   median us      max us     calls")
+    assert lines[2].split()[4:] == ["5", "poll"]
+    assert lines[4].split()[-1] == "total"
+    assert "select(): 5 waits, 5 empty, 0 keys ready, 0.00 per wait" in lines
+
+
+def test_summary_and_lines(script, tmp_path):
+    """With -e the lines come too, and the table follows them in the same place."""
+    path = script("import selectors\nselectors.PollSelector().select(0)\n")
+    output = tmp_path / "lines"
+    trace("--summary", "-e", "syscalls", "-o", output, path)
+    lines = output.read_text().splitlines()
+
+    assert lines[0].startswith("poll(")
+    assert lines[1].startswith("% time")
+
+
+@unix
+def test_children_of_fork_do_not_print_the_summary(script):
+    """A forked child that ends by itself leaves the summary to its parent."""
+    path = script(
+        """
+        import os, selectors, sys
+        if os.fork() == 0:
+            selectors.PollSelector().select(0)
+            sys.exit()
+        os.wait()
+        """
+    )
+    done = trace("-e", "syscalls", "--summary", path)
+
+    assert done.stderr.count("% time") == 1
+    assert done.stderr.startswith("[pid ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-e", "nothing", "x.py"], "unknown debug flag 'nothing'; known are syscalls, events"),
+        ([], "no program to run"),
+        (["--format", "perfetto", "x.py"], "--format perfetto needs -o FILE"),
+        (["no-such-file.py"], "can't open file 'no-such-file.py': No such file"),
+        (["-o", "/no/such/folder/x", "x.py"], "No such file or directory"),
+    ],
+)
+def test_mistakes_in_the_command_line(arguments, message):
+    """A wrong command line is refused with status 2 and a reason."""
+    done = trace(*arguments)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_leaks_are_shown(script):
+    """-e leaks shows a selector left open although Python ignores ResourceWarning by default."""
+    path = script(
+        """
+        import gc, selectors
+        selectors.PollSelector()
+        gc.collect()
+        """
+    )
+    done = trace("-e", "leaks", path)
+
+    assert f"created at {path}:3 in <module>" in done.stderr
+    assert "SEL009: unclosed <" in done.stderr
