@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Callable
 
-COMMANDS = ("info", "demo", "trace")
+COMMANDS = ("info", "demo", "trace", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
