@@ -177,7 +177,8 @@ def functions(machine):
 
 def function_of(symbol):
     """The C function behind a link symbol."""
-    return symbol.lstrip("_").split("$")[0].rstrip("0123456789") if symbol[0] == "_" else symbol
+    bare = symbol.lstrip("_")
+    return max((name for name in MANUAL if bare.startswith(name)), key=len)
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
