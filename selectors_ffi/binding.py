@@ -49,6 +49,8 @@ INT64_MAX = 2**63 - 1
 class Binding:
     """One kernel interface: ``target`` names the declarations ``ffi``, ``lib`` does the work."""
 
+    opened = False  #: whether ``lib`` is a shared object that ``load`` has opened
+
     def __init__(self, target: str, ffi: Any, lib: Any) -> None:
         self.target = target
         self.ffi = ffi
@@ -168,7 +170,9 @@ def _load(target: str | None, library: str | None) -> Binding:
     ffi = load_ffi(target)
     if library is None and target == "windows":
         library = "ws2_32"
-    return Binding(target, ffi, open_library(ffi, library))
+    binding = Binding(target, ffi, open_library(ffi, library))
+    binding.opened = True
+    return binding
 
 
 def open_library(ffi: Any, library: str | None = None) -> Any:

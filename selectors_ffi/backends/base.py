@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from errno import EBADF
 from importlib import import_module
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..binding import load
+from ..selftest import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,6 +195,8 @@ def _debug(module: str) -> Any:
 class _BaseSelectorImpl(BaseSelector):
     """The registry.  The name, and ``_fd_to_key``, are what code built on the stdlib subclasses."""
 
+    _mechanism: ClassVar[str]
+
     def __new__(cls, *_args: object, debug: object = None, **_kwargs: object) -> Any:
         """Make an instance of ``cls``, or of the subclass that the debug flags ask for."""
         if instrument is not None:
@@ -205,8 +208,14 @@ class _BaseSelectorImpl(BaseSelector):
         self._map: _SelectorMapping | None = _SelectorMapping(self)
 
     def _bind(self, binding: Binding | None) -> Binding:
-        """Return the kernel interface to use; the debug package overrides this to watch it."""
-        return load() if binding is None else binding
+        """Return the kernel interface to use; the debug package overrides this to watch it.
+
+        Raises:
+            SelfTestError: a real kernel's answer does not fit the declarations.
+        """
+        if binding is None:
+            binding = load()
+        return require(binding, self._mechanism) if binding.opened else binding
 
     def _fileobj_lookup(self, fileobj: FileDescriptorLike) -> int:
         """Return the descriptor; for a closed file object, the one it was registered with.

@@ -36,6 +36,8 @@ __all__ = ["DevpollSelector"]
 class DevpollSelector(_BaseSelectorImpl):
     """Solaris /dev/poll selector."""
 
+    _mechanism = "devpoll"
+
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
         self._devpollfd = -1

@@ -60,6 +60,8 @@ _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 class EpollSelector(_BaseSelectorImpl):
     """Epoll-based selector."""
 
+    _mechanism = "epoll"
+
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
         self._epfd = -1

@@ -39,6 +39,8 @@ _selectors: WeakSet[KqueueSelector] = WeakSet()
 class KqueueSelector(_BaseSelectorImpl):
     """Kqueue-based selector."""
 
+    _mechanism = "kqueue"
+
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__()
         self._kqfd = -1

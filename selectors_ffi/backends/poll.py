@@ -46,6 +46,8 @@ _SPARSE = 8  # with fewer than one ready entry in so many, searching beats filte
 class PollSelector(TableSelector["_Array"]):
     """Poll-based selector."""
 
+    _mechanism = "poll"
+
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(binding=binding, debug=debug)
         constant = self._binding.constant

@@ -45,6 +45,8 @@ _zeros: Any = re.compile(rb"\0*").match  # it always matches
 class SelectSelector(TableSelector["_Sets"]):
     """Select-based selector."""
 
+    _mechanism = "select"
+
     def _new_table(self) -> _Sets:
         return (_Sockets if self._binding.target == "windows" else _Bitmaps)(self._binding)
 
