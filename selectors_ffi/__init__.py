@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from . import backends
 from .backends import EVENT_READ as EVENT_READ
@@ -20,7 +19,10 @@ from .backends import SelectorKey as SelectorKey
 from .backends.base import _BaseSelectorImpl
 from .backends.base import _fileobj_to_fd as _fileobj_to_fd
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time those that this host can run, see below
+    from typing import Any
+
     from .backends import DevpollSelector as DevpollSelector
     from .backends import EpollSelector as EpollSelector
     from .backends import KqueueSelector as KqueueSelector

@@ -31,13 +31,14 @@ from functools import cache
 from itertools import chain, repeat, starmap, takewhile
 from math import ceil
 from operator import neg
-from typing import TYPE_CHECKING, Any
 
 from ._abi import load_ffi
 from ._abi.target import host, presence, symbols_for
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 __all__ = ["Binding", "load", "milliseconds", "nanoseconds"]
 

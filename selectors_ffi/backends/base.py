@@ -20,13 +20,14 @@ from collections.abc import Mapping
 from errno import EBADF
 from importlib import import_module
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..binding import load
 from ..selftest import require
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any, ClassVar
 
     from _typeshed import FileDescriptorLike
 
@@ -62,7 +63,7 @@ def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
     return fd
 
 
-class _SelectorMapping(Mapping[Any, SelectorKey]):
+class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to be imported
     """Read-only live view of the registry: iterates descriptors, looks up any file object."""
 
     def __init__(self, selector: _BaseSelectorImpl) -> None:

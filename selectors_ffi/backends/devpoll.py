@@ -17,16 +17,19 @@ https://illumos.org/man/4D/poll
 from __future__ import annotations
 
 import os
+from _thread import RLock
+from _thread import _count as other_threads
 from errno import EACCES, EINTR, EIO
-from threading import RLock, active_count
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 
 from ..binding import INT_MAX, milliseconds
 from .base import EVENT_READ, SelectorKey, _BaseSelectorImpl
 from .directions import Directions
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..binding import Binding
     from .directions import Pair
 
@@ -178,7 +181,7 @@ class DevpollSelector(_BaseSelectorImpl):
         """Call once; return (array of struct pollfd, n), n = -1 if a signal ended the wait."""
         import resource  # not on Windows, where this module can be imported all the same
 
-        if ms != 0 and self._wake_write < 0 and active_count() > 1:
+        if ms != 0 and self._wake_write < 0 and other_threads() > 0:
             self._make_waker()
         # Above the limit of the moment it is EINVAL, on some releases at the limit already; with
         # no entry at all it would sleep and look at nothing.

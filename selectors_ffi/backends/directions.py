@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     Pair = tuple[SelectorKey, int]
 

@@ -35,14 +35,15 @@ from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 
 from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
 from .directions import BOTH, Directions
 from .epoll_wait import Wait, event_format, look_up
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from _typeshed import FileDescriptorLike
 

@@ -8,12 +8,13 @@ from functools import cache
 from operator import itemgetter
 from struct import Struct
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 
 from ..binding import INT_MAX, milliseconds, nanoseconds
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
 
     from ..binding import Binding
     from .directions import Pair

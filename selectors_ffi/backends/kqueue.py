@@ -19,13 +19,15 @@ import os
 from errno import EINTR
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..binding import INT_MAX, nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey, _BaseSelectorImpl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..binding import Binding
     from .directions import Pair
 

@@ -17,21 +17,21 @@ https://man7.org/linux/man-pages/man2/poll.2.html
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import deque
 from errno import EINTR, ENOSYS, EPERM
 from itertools import compress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 
 from ..binding import INT_MAX, milliseconds, nanoseconds
 from .base import SelectorKey
 from .directions import BOTH, Directions
-from .table import TableSelector
+from .table import TableSelector, zeros
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from ..binding import Binding
     from .directions import Pair
@@ -39,11 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["PollSelector"]
 
 _MS_MAX = INT_MAX * 1_000_000  # the longest poll in nanoseconds: one limit on every kernel
-_zeros: Any = re.compile(rb"\0*").match  # it always matches
 _SPARSE = 8  # with fewer than one ready entry in so many, searching beats filtering
 
 
-class PollSelector(TableSelector["_Array"]):
+class PollSelector(TableSelector):
     """Poll-based selector."""
 
     _mechanism = "poll"
@@ -85,8 +84,8 @@ class PollSelector(TableSelector["_Array"]):
                 ready = table.memory[table.lower_bytes]
                 i = ready.find(table.usual)
                 if i < 0:
-                    i = _zeros(ready).end()
-                return [table.pairs[i]]  # type: ignore[list-item] # no hole is ready
+                    i = zeros()(ready).end()
+                return [table.pairs[i]]
             return self._decode(table, n)
         finally:
             idle.append(table)
@@ -105,10 +104,9 @@ class PollSelector(TableSelector["_Array"]):
         pairs: Any = table.pairs
         if n * _SPARSE >= len(ready):
             return list(compress(pairs, ready))
-        result = []
-        i = -1
+        result, match, i = [], zeros(), -1
         for _ in range(n):
-            i = _zeros(ready, i + 1).end()
+            i = match(ready, i + 1).end()
             result.append(pairs[i])
         return result
 

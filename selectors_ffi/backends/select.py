@@ -18,31 +18,30 @@ https://learn.microsoft.com/en-us/windows/win32/api/winsock2/nf-winsock2-select
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections import deque
 from errno import EINTR
 from itertools import repeat
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Union
 
 from ..binding import nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey
 from .directions import BOTH
-from .table import TableSelector
+from .table import TableSelector, zeros
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, Union
 
     from ..binding import Binding
     from .directions import Pair
 
 __all__ = ["SelectSelector"]
 
-_zeros: Any = re.compile(rb"\0*").match  # it always matches
 
 
-class SelectSelector(TableSelector["_Sets"]):
+class SelectSelector(TableSelector):
     """Select-based selector."""
 
     _mechanism = "select"
@@ -76,7 +75,8 @@ class SelectSelector(TableSelector["_Sets"]):
                 return []
             if self._changed or table.duplex:
                 return self._sift(table)
-            return table.ready(n)
+            result: list[Pair] = table.ready(n)
+            return result
         finally:
             idle.append(table)
 
@@ -221,9 +221,9 @@ class _Bitmaps:
         """Decode ``n`` bits, none of which is of a key with both directions."""
         answer, first, pairs = self._answer, self._first, self.pairs
         result: list[Pair] = []
-        i = -1
+        match, i = zeros(), -1
         while len(result) < n:
-            i = _zeros(answer, i + 1).end()
+            i = match(answer, i + 1).end()
             fd = first[i]
             for offset in _offsets[answer[i]]:
                 result.append(pairs[fd + offset])
@@ -234,13 +234,14 @@ class _Bitmaps:
         events: dict[int, int] = {}
         answer, first = self._answer, self._first
         size = len(answer)
-        i = _zeros(answer).end()
+        match = zeros()
+        i = match(answer).end()
         while i < size:
             event = EVENT_READ if 2 * i < size else EVENT_WRITE
             fd = first[i]
             for offset in _offsets[answer[i]]:
                 events[fd + offset] = events.get(fd + offset, 0) | event
-            i = _zeros(answer, i + 1).end()
+            i = match(answer, i + 1).end()
         return events
 
 
@@ -305,7 +306,8 @@ class _Sockets:
         return events
 
 
-_Sets = Union[_Bitmaps, _Sockets]
+if TYPE_CHECKING:
+    _Sets = Union[_Bitmaps, _Sockets]
 _DAY = 86400.0
 
 

@@ -17,44 +17,51 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from functools import cache
 
 from ..binding import INT_MAX
 from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any, Protocol
 
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
 
+    class Table(Protocol):
+        """The arguments of a call, kept from one to the next, and the calls bound to them."""
+
+        now: Iterator[int]
+        forever: Iterator[int]
+
+        def until(self, timeout: float) -> Iterator[int]:
+            """Return the call that waits ``timeout`` seconds > 0."""
+
+        def bind(self) -> None:
+            """Make the calls for the arguments as they are now."""
+
+        def put(self, key: SelectorKey) -> None:
+            """Have ``key``'s descriptor watched for ``key.events``, whatever was there before."""
+
+        def drop(self, fd: int) -> None:
+            """Have ``fd`` watched no more, if it was."""
+
+
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
 
-class Table(Protocol):
-    """The arguments of a call, kept from one to the next, and the calls bound to them."""
+@cache
+def zeros() -> Callable[..., Any]:
+    """Return what matches zero bytes from a position on; made late, as ``re`` is slow to import."""
+    from re import compile
 
-    now: Iterator[int]
-    forever: Iterator[int]
-
-    def until(self, timeout: float) -> Iterator[int]:
-        """Return the call that waits ``timeout`` seconds > 0."""
-
-    def bind(self) -> None:
-        """Make the calls for the arguments as they are now."""
-
-    def put(self, key: SelectorKey) -> None:
-        """Have ``key``'s descriptor watched for ``key.events``, whatever was there before."""
-
-    def drop(self, fd: int) -> None:
-        """Have ``fd`` watched no more, if it was."""
+    return compile(rb"\0*").match  # it always matches
 
 
-TableT = TypeVar("TableT", bound=Table)
-
-
-class TableSelector(_BaseSelectorImpl, Generic[TableT]):
+class TableSelector(_BaseSelectorImpl):
     """A selector whose interest is in a table of its own, not in the kernel."""
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
@@ -67,7 +74,7 @@ class TableSelector(_BaseSelectorImpl, Generic[TableT]):
         self._idle = deque([self._table])  # empty while a call is using the table
 
     @abstractmethod
-    def _new_table(self) -> TableT:
+    def _new_table(self) -> Any:
         """Return an empty table."""
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
@@ -103,7 +110,7 @@ class TableSelector(_BaseSelectorImpl, Generic[TableT]):
         self._idle = deque()  # a call in flight puts its table back into the old one
         super().close()
 
-    def _own_table(self) -> TableT:
+    def _own_table(self) -> Any:
         """Return a table for one call, at a time when another call is using the table.
 
         Raises:
@@ -117,7 +124,7 @@ class TableSelector(_BaseSelectorImpl, Generic[TableT]):
         table.bind()
         return table
 
-    def _update(self, table: TableT) -> None:
+    def _update(self, table: Any) -> None:
         """Bring the table up to date with what has been noted."""
         changed, fd = self._changed, -1
         try:
