@@ -17,6 +17,9 @@ import time
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from hypothesis import HealthCheck, Verbosity, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
