@@ -72,6 +72,7 @@ def facts() -> dict[str, Any]:
 
 def interface() -> dict[str, Any]:
     """Return target, library, symbols and structs of this process's binding."""
+    from selectors_ffi._abi.sizes import expected_size
     from selectors_ffi._abi.target import host, presence, symbols_for
     from selectors_ffi.binding import load, open_library
 
@@ -97,7 +98,10 @@ def interface() -> dict[str, Any]:
     for name in sorted(binding.ffi.list_types()[1]):
         size = struct_size(binding.ffi, f"struct {name}")
         if size:
-            found["structs"][f"struct {name}"] = {"declared": size}
+            found["structs"][f"struct {name}"] = {
+                "declared": size,
+                "expected": expected_size(binding.target, name),
+            }
     found["self-test"] = self_test(binding)
     return found
 

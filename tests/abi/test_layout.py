@@ -7,12 +7,15 @@ from random import Random
 import pytest
 
 from selectors_ffi._abi import TARGETS, load_ffi
+from selectors_ffi._abi.sizes import expected_size
 
 from . import facts
 from .layout import HOST, Field, Model, Struct, cdef, lay_out, structs_of
 
 PAIRS = [pytest.param(facts.HOSTS[host], target, id=host) for host, target in facts.TARGET_OF.items()]
 WITH_PROCESS = [pair for pair in PAIRS if pair.values[0].platform]
+
+SUNOS = [facts.HOSTS[name] for name in ("illumos-x86_64", "solaris-x86_64")]
 
 
 def test_every_host_has_a_target_and_every_target_a_host():
@@ -158,3 +161,23 @@ def test_signs_that_matter():
     assert change.filter == -1
     change.flags = 0xFFFF
     assert change.flags == 0xFFFF
+
+
+@pytest.mark.parametrize(("host", "target"), PAIRS)
+def test_expected_sizes_shown_to_users(host, target):
+    """The size that ``info`` expects of each struct is that of the host's headers."""
+    for name in structs_of(load_ffi(target)):
+        expected = expected_size(target, name, host.model.pointer, host.model.align_int64)
+        if name == "fd_set":
+            assert expected is None  # FD_SETSIZE elements there, as many as needed here
+        elif (target, name) in facts.LONGER:
+            assert expected == max(each.structs[name].sizeof for each in SUNOS)
+        else:
+            assert expected == host.structs[name].sizeof, name
+
+
+def test_no_expected_size_of_what_is_not_there():
+    """Asked about a struct that a system does not have, there is no number."""
+    assert expected_size("linux", "kevent") is None
+    assert expected_size("windows", "pollfd") is None
+    assert expected_size("linux", "pollfd") == 8

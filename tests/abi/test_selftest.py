@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import runpy
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -379,3 +380,54 @@ def test_windows_is_not_tested():
     """On Windows there is nothing to test with, and the binding is taken as it is."""
     binding = seam.Binding("windows", load_ffi("windows"), object())
     assert selftest.require(binding, "select") is binding
+
+
+# The same system with epoll_event packed the other way.
+OTHER_PACKING = {
+    "linux": "linux_x86",
+    "linux_x86": "linux",
+    "linux_time64": "linux_x86_time64",
+    "linux_mips": "linux_x86",
+    "linux_riscv32": "linux_x86_time64",
+}
+
+
+@packing
+@pytest.mark.skipif(REAL not in OTHER_PACKING, reason="needs epoll")
+@pytest.mark.parametrize("skipped", [False, True])
+def test_the_default_moves_on(skipped):
+    """With the wrong epoll_event there is no EpollSelector here, and the default is another."""
+    generated = Path(abi.__file__).parent / "generated"
+    program = f"""if True:
+        import importlib.util, sys
+        name = "selectors_ffi._abi.generated.{REAL}"
+        path = {str(generated / (OTHER_PACKING[REAL] + ".py"))!r}
+        spec = importlib.util.spec_from_file_location(name, path)
+        wrong = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(wrong)
+        sys.modules[name] = wrong
+        sys.path.insert(0, {str(generated.parents[2])!r})
+        import selectors_ffi
+        from selectors_ffi import backends
+        print(selectors_ffi.DefaultSelector.__name__, hasattr(selectors_ffi, "EpollSelector"))
+        try:
+            backends.EpollSelector().close()
+        except ImportError as error:
+            print(error)
+    """
+    environ = {**os.environ, "SELECTORS_FFI_SELFTEST": "0" if skipped else "1"}
+    environ.pop("SELECTORS_FFI_BACKEND", None)
+    output = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=50,
+        check=True,
+    ).stdout
+    if skipped:
+        assert output == "EpollSelector True\n"
+    else:
+        lines = output.splitlines()
+        assert lines[0] == "PollSelector False"
+        assert "epoll does not fit this kernel" in lines[1]
