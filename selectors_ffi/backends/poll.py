@@ -78,7 +78,7 @@ class PollSelector(TableSelector):
                 n = self._wait_on(table, n, self._ffi.errno, timeout, deadline)
             if not n:
                 return []
-            if self._changed:
+            if self._changed or table is not self._table:
                 return self._sift(table)
             if n == 1 and not table.duplex:
                 ready = table.memory[table.lower_bytes]
@@ -87,6 +87,9 @@ class PollSelector(TableSelector):
                     i = zeros()(ready).end()
                 return [table.pairs[i]]
             return self._decode(table, n)
+        except BaseException:
+            table.bind()  # a call that has failed is spent, see ``Binding.calls``
+            raise
         finally:
             idle.append(table)
 

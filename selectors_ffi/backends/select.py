@@ -73,10 +73,13 @@ class SelectSelector(TableSelector):
                 n = self._wait_on(table, n, self._ffi.errno, timeout, deadline)
             if not n:
                 return []
-            if self._changed or table.duplex:
+            if self._changed or table.duplex or table is not self._table:
                 return self._sift(table)
             result: list[Pair] = table.ready(n)
             return result
+        except BaseException:
+            table.bind()  # a call that has failed is spent, see ``Binding.calls``
+            raise
         finally:
             idle.append(table)
 

@@ -8,7 +8,8 @@ registry alone and notes the descriptor in ``_changed``; a call takes the table 
 brings it up to date with what was noted, and puts it back when it is through.  A second call at
 the same time finds no table and makes its own, for once.  Each step is one atomic operation of a
 deque or a dict, so there is no lock.  What was noted during a call makes it look its answer up
-in the registry again, entry by entry; otherwise the table's ready-made pairs are the answer.
+in the registry again, entry by entry, as does a call with a table of its own, since what it missed
+may have been dealt with already; otherwise the table's ready-made pairs are the answer.
 
 Cost.  A change while another thread is waiting takes effect with the next call.
 """
