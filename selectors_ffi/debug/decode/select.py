@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, Native, items
-from .grammar import ELLIPSIS_AFTER, array, is_null, timeval
+from .grammar import array, is_null, timeval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,11 +65,8 @@ class Select(Form):
     def _set(self, fds: Any, nfds: int) -> str:
         if is_null(self.ffi, fds):
             return "NULL"
-        found = members(self.ffi, fds, nfds)
-        texts = [str(fd) for fd in found[:ELLIPSIS_AFTER]]
-        if len(found) > ELLIPSIS_AFTER:
-            texts.append("...")
-        return array(texts, " ")
+        # Sets are the only arrays that strace writes out however long they are.
+        return array(map(str, members(self.ffi, fds, nfds)), " ")
 
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
         if result <= 0:
