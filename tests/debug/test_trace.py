@@ -67,8 +67,7 @@ def test_lines_go_to_standard_error(script):
 
 @unix
 def test_programs_of_the_standard_library(script, tmp_path):
-    """asyncio, subprocess, socketserver and multiprocessing.connection are traced, however
-    they took their selector out of the stdlib's module."""
+    """The stdlib's own users of selectors are traced, however they took them in."""
     path = script(
         """
         import asyncio, multiprocessing.connection, socket, socketserver, subprocess, sys, threading
