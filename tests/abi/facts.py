@@ -27,6 +27,7 @@ class Host(NamedTuple):
     uname_machine: str | None
     model: Model
     nfds_t: tuple[int, str] | None
+    fd_mask: int | None
     structs: Mapping[str, Layout]
     constants: Mapping[str, int]
     link: Mapping[str, str]
@@ -56,6 +57,7 @@ def _host(name: str, fact: Mapping[str, Any]) -> Host:
         uname_machine=process[1],
         model=Model(**fact["model"]),
         nfds_t=tuple(fact["nfds_t"]) if "nfds_t" in fact else None,
+        fd_mask=fact.get("fd_mask"),
         structs={struct: _layout(layout) for struct, layout in fact["structs"].items()},
         constants={**_DATA["constants"][fact["system"]], **fact["constants"]},
         link=fact["link"],

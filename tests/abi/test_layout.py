@@ -50,6 +50,16 @@ def test_nfds_t_is_that_of_the_headers(host, target):
     assert (width.sizeof, width.fields["n"].kind) == host.nfds_t
 
 
+@pytest.mark.parametrize(("host", "target"), PAIRS)
+def test_fd_mask_is_that_of_the_headers(host, target):
+    """A set is made of words of the host's width; on big endian another one finds nothing."""
+    if host.fd_mask is None:
+        pytest.skip("no bitmap of descriptors on this host")
+    ctype = load_ffi(target).typeof("fd_mask").cname
+    word = lay_out(Struct("s", (Field("word", ctype),)), host.model).fields["word"]
+    assert (word.size, word.kind) == (host.fd_mask, "unsigned")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_calculator_agrees_with_cffi(target):
     """For this host's data model the layout calculator and cffi find the same places."""
