@@ -197,7 +197,8 @@ class _Bitmaps:
 
     def put(self, key: SelectorKey) -> None:
         fd = key.fd
-        words = fd // (8 * self._width) + 1
+        # In pairs, since the kernel copies words of 8 bytes for an x32 process with words of 4.
+        words = 2 * (fd // (16 * self._width) + 1)
         if words > self._words:
             os.fstat(fd)  # a number that is not open is no reason to allocate a giant bitmap
             self._allocate(max(words, 2 * self._words))
