@@ -5,6 +5,7 @@ from __future__ import annotations
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..backends import EpollSelector
 from .decode.epoll import event_bits
 from .naming import interest, kind_of, peer_of, shown
 from .procfs import Watched, watched
@@ -95,11 +96,8 @@ def _row(key: SelectorKey, observer: Any) -> Row:
 
 
 def _epoll_descriptor(selector: Any) -> int:
-    """Return the epoll descriptor on the real kernel, else -1."""
-    binding = getattr(selector, "_binding", None)
-    if binding is None or not hasattr(selector, "_epfd") or not hasattr(selector, "fileno"):
-        return -1
-    return int(selector.fileno())
+    """Return the epoll descriptor, else -1; a simulated kernel's has no list in procfs."""
+    return selector.fileno() if isinstance(selector, EpollSelector) else -1
 
 
 def _differences(
@@ -110,11 +108,8 @@ def _differences(
     bits = event_bits(ffi)
     in_, out = ffi.integer_const("EPOLLIN"), ffi.integer_const("EPOLLOUT")
     registry = {int(key.fd): key for key in keys}
-    own = _own(selector)
     listed = set()
     for entry in kernel:
-        if entry.fd in own:
-            continue
         listed.add(entry.fd)
         # ERR and HUP are always watched, and the kernel adds them to the mask by itself.
         asked = bits(entry.events & ~bits.of_names("EPOLLERR", "EPOLLHUP"))
@@ -134,9 +129,3 @@ def _differences(
                 f"does not watch fd {fd} ({kind_of(fd)}), registered for {interest(key.events)}:"
                 " it was closed, and its number perhaps given out again"
             )
-
-
-def _own(selector: Any) -> set[int]:
-    """Return descriptors that the selector registers for itself (its wake-up)."""
-    fd = getattr(selector, "_wakeup_fd", None)
-    return {fd} if isinstance(fd, int) else set()

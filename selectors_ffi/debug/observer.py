@@ -143,6 +143,7 @@ class Observer:
             self._both(Wait(begin, self.source(), timeout, duration, len(result)))
         if self.checks is not None:
             registry = self._registry._fd_to_key
+            natives = [native for native in natives if native.fd != self._wake_up()]
             unchanged = self.checks.changes == changes
             self.tell(
                 self.checks.after(natives, given, self._tokens, registry, unchanged=unchanged)
@@ -179,11 +180,17 @@ class Observer:
 
     def _reason(self, native: Native, key: SelectorKey | None) -> str:
         """Return why an event was not handed on."""
+        if native.fd == self._wake_up():
+            return "the selector's own, to be woken up by"
         if key is None:
             return "not registered"
         if native.token is not None and self._tokens.get(native.fd) != native.token:
             return "of an earlier registration of this number"
         return f"only {interest(key.events)} was asked for"
+
+    def _wake_up(self) -> int:
+        """Return the descriptor that the selector watches for itself, -1 if there is none."""
+        return getattr(self._registry, "_wake_read", -1)
 
     # Lints
 

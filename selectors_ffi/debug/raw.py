@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..backends import EpollSelector, KqueueSelector, SelectSelector
 from .decode.epoll import event_bits as epoll_bits
 from .decode.grammar import struct
 from .decode.kqueue import Records
@@ -47,11 +48,10 @@ def select_raw(selector: Any, timeout: float | None = None) -> list[RawEvent]:
 def _decoder(selector: Any) -> Callable[[Sequence[Any]], str]:
     """Return what writes the flags of this mechanism down."""
     ffi = selector._binding.ffi
-    calls = vars(selector)
-    if "_kevent" in calls:
+    if isinstance(selector, KqueueSelector):
         render = Records(ffi)
         return lambda event: struct(**render.outcome(event[5], *event[2:5]))
-    if "_select" in calls:
+    if isinstance(selector, SelectSelector):
         return lambda event: interest(event[2])
-    bits = epoll_bits(ffi) if "_epfd" in calls else poll_bits(ffi)
+    bits = epoll_bits(ffi) if isinstance(selector, EpollSelector) else poll_bits(ffi)
     return lambda event: bits(event[2])

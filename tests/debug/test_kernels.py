@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
-from selectors_ffi import EVENT_READ, EVENT_WRITE, backends
-from selectors_ffi.debug import Event, Syscall
+from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, debugging
+from selectors_ffi.debug import Event, Lint, Syscall
 
 if os.name != "posix":
     pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
@@ -81,3 +82,27 @@ def test_names_of_calls_are_those_of_c(records, pairs):
     names = {record.name for record in records if isinstance(record, Syscall)}
 
     assert names == {"kqueue1", "kevent", "close"}
+
+
+@pytest.mark.parametrize("kernel", ["illumos", "solaris11"])
+def test_wake_up_of_devpoll_is_no_ghost(kernel, pairs):
+    """The pipe through which a sleeping /dev/poll is woken is not taken for a ghost."""
+    (make,) = [binding for name, _, binding in KERNELS if name == kernel]
+    kept = []
+    with debugging("all", kept.append):
+        selector = backends.DevpollSelector(binding=make())
+    with selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        asleep = threading.Event()
+        selector._observer.emit.sink = lambda record: asleep.set()
+        waiter = threading.Thread(target=selector.select, args=(20,))
+        waiter.start()
+        while not selector._asleep:
+            asleep.wait(0.001)
+        selector._observer.emit.sink = kept.append
+        selector.register(pairs[1][0], EVENT_WRITE)
+        waiter.join()
+    woken = [record for record in kept if isinstance(record, Event) and record.dropped]
+
+    assert not [record for record in kept if isinstance(record, Lint)]
+    assert {record.dropped for record in woken} == {"the selector's own, to be woken up by"}
