@@ -64,6 +64,28 @@ def test_info_on_linux(capsys):
     assert facts["limits"]["descriptors"] > 0
 
 
+def test_info_on_an_unknown_system(capsys, monkeypatch):
+    """Where nothing is known there is still an answer, and it says why."""
+    reason = "the ABI of plan9 is not known"
+
+    def refuse(*_, **__):
+        raise OSError(38, reason)
+
+    monkeypatch.setattr("selectors_ffi.binding.load", refuse)
+    monkeypatch.delattr(selectors_ffi, "DefaultSelector")
+    for name in USABLE:
+        monkeypatch.delattr(selectors_ffi, f"{name.capitalize()}Selector")
+
+    assert main(["--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["default"] is None
+    assert reason in facts["reason"]
+    assert main(["info"]) == 0
+    assert reason in capsys.readouterr().out
+    assert main(["demo"]) == 2
+    assert "there is: none" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("backend", USABLE)
 def test_demo(capsys, backend):
     """Every byte of every client comes back, and each event shows its descriptor and names."""

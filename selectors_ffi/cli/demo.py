@@ -50,15 +50,16 @@ def run(options: argparse.Namespace) -> int:
 
 def backend(module: Any, name: str | None) -> Any:
     """Return the class that ``--backend`` names; LookupError lists those of this host."""
-    if name is None:
+    if name is None and hasattr(module, "DefaultSelector"):
         return module.DefaultSelector
     here = {
         title[: -len("Selector")].lower(): getattr(module, title)
         for title in dir(module)
         if title.endswith("Selector") and title not in ("BaseSelector", "DefaultSelector")
     }
-    if name.lower() not in here:
-        raise LookupError(f"no backend {name!r} on this host; there is: {', '.join(sorted(here))}")
+    if name is None or name.lower() not in here:
+        known = ", ".join(sorted(here)) or "none"
+        raise LookupError(f"no backend {name!r} on this host; there is: {known}")
     return here[name.lower()]
 
 

@@ -61,7 +61,7 @@ def facts() -> dict[str, Any]:
         },
         **interface(),
         "backends": backends(),
-        "default": selectors_ffi.DefaultSelector.__name__,
+        "default": getattr(getattr(selectors_ffi, "DefaultSelector", None), "__name__", None),
         "limits": limits(),
     }
     chosen = os.environ.get("SELECTORS_FFI_BACKEND")
