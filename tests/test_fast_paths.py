@@ -1,0 +1,424 @@
+"""What a fast decoder might forget: answers that are out of date, in a row, too many, or odd.
+
+``Between`` does something after the kernel has answered and before the answer is decoded: what a
+second thread would do in that instant, without the thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+
+import pytest
+
+from selectors_ffi import EVENT_READ as READ
+from selectors_ffi import EVENT_WRITE as WRITE
+from selectors_ffi import backends
+from selectors_ffi._abi.target import SYMBOLS
+from selectors_ffi.binding import Binding
+
+BOTH = READ | WRITE
+WAITS = {
+    "epoll": ("epoll_wait", "epoll_pwait2"),
+    "poll": ("poll", "ppoll"),
+    "select": ("select",),
+    "devpoll": ("ioctl",),
+    "kqueue": ("kevent",),
+}
+HOST = [
+    cls
+    for name, cls in (
+        ("epoll", backends.EpollSelector),
+        ("poll", backends.PollSelector),
+        ("select", backends.SelectSelector),
+    )
+    if sys.platform == "linux" or name != "epoll"
+]
+
+
+class Between:
+    """A subject's binding that calls ``then`` once, when a wait has returned."""
+
+    def __init__(self, subject):
+        whole = subject.new_binding()
+        self.then = None
+        self._lib = whole.lib
+        names = WAITS[subject.mechanism]
+        self._symbols = {s for n in names for s in (n, *SYMBOLS[whole.target].get(n, ()))}
+        self.binding = Binding(whole.target, whole.ffi, self)
+
+    def __getattr__(self, symbol):
+        whole = getattr(self._lib, symbol)
+        if symbol not in self._symbols:
+            return whole
+
+        def call(*arguments):
+            result = whole(*arguments)
+            then, self.then = self.then, None
+            if then is not None:
+                then()
+            return result
+
+        return call
+
+
+@pytest.fixture
+def between(subject):
+    """A selector's ``Between``."""
+    return Between(subject)
+
+
+@pytest.fixture
+def selector(subject, between):
+    """An open selector over ``between``."""
+    with subject.cls(binding=between.binding) as selector:
+        yield selector
+
+
+def ready(selector, timeout=0):
+    """Return fd -> events of what is ready, having seen that each comes once with its key."""
+    found = {}
+    for key, events in selector.select(timeout):
+        assert key is selector.get_key(key.fd)
+        assert events
+        assert not events & ~key.events
+        assert key.fd not in found
+        found[key.fd] = events
+    return found
+
+
+def make_ready(pairs):
+    """Make the near ends readable."""
+    for _, far in pairs:
+        far.send(b"x")
+
+
+def test_unregistered_between_wait_and_decode(selector, between, pairs):
+    """What is unregistered after the kernel has answered is not returned, and the rest is."""
+    for near, _ in pairs:
+        selector.register(near, READ)
+    make_ready(pairs)
+    gone, *rest = [near for near, _ in pairs]
+    ready(selector)  # whatever the decoder keeps, it has now
+
+    between.then = lambda: selector.unregister(gone)
+
+    assert ready(selector) == {near.fileno(): READ for near in rest}
+
+
+@pytest.mark.parametrize("before", [READ, BOTH])
+def test_modified_between_wait_and_decode(selector, between, pairs, before):
+    """What comes back has the interest of its current key, or it is left for the next call."""
+    for near, _ in pairs:
+        selector.register(near, before)
+    make_ready(pairs)
+    changed, *rest = [near for near, _ in pairs]
+    ready(selector)
+
+    between.then = lambda: selector.modify(changed, WRITE, "new")
+    found = {key.fileobj: (key, events) for key, events in selector.select(0)}
+
+    others = {end: events for end, (_, events) in found.items() if end in rest}
+    assert others == dict.fromkeys(rest, before)
+    if changed in found:
+        key, events = found[changed]
+        assert (key.events, key.data, events) == (WRITE, "new", WRITE)
+    assert ready(selector)[changed.fileno()] == WRITE
+
+
+def test_number_reused_between_wait_and_decode(subject, selector, between, pairs, new_pair):
+    """The event of a closed file is not reported of the new file that has its number."""
+    if subject.mechanism == "devpoll":
+        pytest.skip("struct pollfd has no room for a token, and the interest is the kernel's")
+    for near, _ in pairs:
+        selector.register(near, READ, "old")
+    make_ready(pairs)
+    old = pairs[0][0]
+    number = old.fileno()
+    idle = new_pair()[0]
+    ready(selector)
+
+    def reuse():
+        selector.unregister(old)
+        old.close()
+        os.dup2(idle.fileno(), number)
+        selector.register(number, READ, "new")
+
+    between.then = reuse
+    try:
+        assert set(ready(selector)) == {near.fileno() for near, _ in pairs[1:]}
+        assert number not in ready(selector)
+        selector.unregister(number)
+    finally:
+        os.close(number)
+
+
+def test_callback_closes_others_of_its_batch(selector, pairs, new_pair):
+    """What the first callback closes is not reported again, nor of the new file with its number."""
+    for near, _ in pairs:
+        selector.register(near, READ)
+    make_ready(pairs)
+    assert len(ready(selector)) == len(pairs)
+
+    idle, numbers = new_pair()[0], []
+    for near, _ in pairs[1:]:
+        numbers.append(near.fileno())
+        selector.unregister(near)
+        near.close()
+        os.dup2(idle.fileno(), numbers[-1])
+        selector.register(numbers[-1], READ)
+
+    try:
+        assert ready(selector) == {pairs[0][0].fileno(): READ}
+    finally:
+        for number in numbers:
+            selector.unregister(number)
+            os.close(number)
+
+
+def test_event_of_a_surviving_duplicate(subject, selector, pairs, new_pair):
+    """A file that lives on in a duplicate is not reported of the file that has its old number."""
+    if subject.mechanism != "epoll":
+        pytest.skip("only epoll keeps the registration of a closed descriptor")
+    for near, _ in pairs:
+        selector.register(near, READ)
+    make_ready(pairs)
+    assert len(ready(selector)) == len(pairs)
+    old, idle = pairs[0][0], new_pair()[0]
+    number, duplicate = old.fileno(), old.dup()
+    old.close()
+    selector.unregister(number)
+    os.dup2(idle.fileno(), number)
+    selector.register(number, READ)
+    rest = {near.fileno(): READ for near, _ in pairs[1:]}
+
+    try:
+        assert ready(selector) == rest
+        assert ready(selector) == rest
+    finally:
+        selector.unregister(number)
+        os.close(number)
+        duplicate.close()
+
+
+def test_two_threads_in_select(selector, between, pairs):
+    """A call's answer is its own: another call in between does not write over it."""
+    for near, _ in pairs:
+        selector.register(near, READ)
+    (first, first_far), *others = pairs
+    answered, looked = threading.Event(), threading.Event()
+    results = []
+
+    def pause():
+        answered.set()
+        assert looked.wait(20)
+
+    between.then = pause
+    thread = threading.Thread(target=lambda: results.append(selector.select(20)))
+    thread.start()
+    first_far.send(b"x")
+    assert answered.wait(20)
+    first.recv(1)
+    make_ready(others)
+
+    assert ready(selector) == {near.fileno(): READ for near, _ in others}
+    looked.set()
+    thread.join(20)
+    assert [[(key.fileobj, events) for key, events in found] for found in results] == [
+        [(first, READ)]
+    ]
+    assert ready(selector) == {near.fileno(): READ for near, _ in others}
+
+
+def test_directions_in_one_batch(selector, pairs):
+    """Keys with one and with both directions in one answer each get their own events."""
+    (readable, far), (idle, _), (both, both_far), (writer, _) = pairs
+    far.send(b"x")
+    both_far.send(b"x")
+    selector.register(readable, READ)
+    selector.register(idle, READ)
+    selector.register(both, BOTH)
+    selector.register(writer, WRITE)
+    expected = {readable.fileno(): READ, both.fileno(): BOTH, writer.fileno(): WRITE}
+
+    assert ready(selector) == expected
+    both.recv(1)
+    assert ready(selector) == {**expected, both.fileno(): WRITE}
+    selector.modify(both, READ)
+    assert ready(selector) == {readable.fileno(): READ, writer.fileno(): WRITE}
+    selector.modify(idle, BOTH)
+    assert ready(selector) == {
+        readable.fileno(): READ, writer.fileno(): WRITE, idle.fileno(): WRITE,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("events", [READ, BOTH])
+def test_hang_up_alone(selector, events):
+    """The end of a pipe's writers, of which POSIX only says HUP, is readiness for reading."""
+    reads = []
+    for _ in range(3):
+        read, write = os.pipe()
+        os.close(write)
+        reads.append(read)
+        selector.register(read, events)
+    try:
+        found = ready(selector)
+        assert all(found[read] & READ for read in reads)
+    finally:
+        for read in reads:
+            selector.unregister(read)
+            os.close(read)
+
+
+def test_error_alone(subject, selector):
+    """The end of a full pipe's readers, of which Linux only says ERR, is readiness for writing."""
+    if not (subject.on_host and sys.platform.startswith("linux")):
+        pytest.skip("other kernels say more, or refuse such a pipe")
+    writes = []
+    for _ in range(3):
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        try:
+            while True:
+                os.write(write, bytes(4096))
+        except BlockingIOError:
+            pass
+        os.close(read)
+        writes.append(write)
+        selector.register(write, WRITE)
+    try:
+        assert ready(selector) == dict.fromkeys(writes, WRITE)
+    finally:
+        for write in writes:
+            selector.unregister(write)
+            os.close(write)
+
+
+@pytest.fixture
+def pipes():
+    """The read and write ends of 300 pipes."""
+    made = [os.pipe() for _ in range(300)]
+    yield made
+    for ends in made:
+        for end in ends:
+            os.close(end)
+
+
+@pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("duplex", [False, True])
+def test_any_number_at_once(cls, pipes, duplex):
+    """As many as are ready come back, below, at and above every size of a buffer or batch."""
+    left, right = socket.socketpair()
+    with cls() as selector, left, right:
+        for read, _ in pipes:
+            selector.register(read, READ)
+        if duplex:
+            selector.register(left, BOTH)
+        extra = {left.fileno(): WRITE} if duplex else {}
+        done = 0
+        for n in (0, 1, 2, 3, 10, 37, 38, 127, 128, 129, 255, 256, 257, 300):
+            for _, write in pipes[done:n]:
+                os.write(write, b"x")
+            done = n
+            expected = {read: READ for read, _ in pipes[:n]}
+            assert ready(selector) == {**expected, **extra}, n
+            assert ready(selector, 20 if expected or extra else 0) == {**expected, **extra}, n
+
+
+@pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
+def test_any_place(cls, pipes):
+    """One or two ready among many idle are found wherever they are, whichever direction."""
+    with cls() as selector:
+        for read, _ in pipes:
+            selector.register(read, READ)
+        for i in (0, 1, 7, 8, 63, 64, 150, 298, 299):
+            os.write(pipes[i][1], b"x")
+            assert ready(selector) == {pipes[i][0]: READ}
+            os.write(pipes[17][1], b"x")
+            assert ready(selector) == {pipes[i][0]: READ, pipes[17][0]: READ}
+            selector.register(pipes[i][1], WRITE)
+            os.read(pipes[i][0], 1)
+            os.read(pipes[17][0], 1)
+            assert ready(selector) == {pipes[i][1]: WRITE}
+            selector.unregister(pipes[i][1])
+
+
+@pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_writer_among_idle_readers(cls, pipes, place):
+    """One that is ready for writing, the unusual answer, is found among idle readers."""
+    with cls() as selector:
+        for i, (read, write) in enumerate(pipes[:3]):
+            selector.register(*((write, WRITE) if i == place else (read, READ)))
+
+        assert ready(selector) == {pipes[place][1]: WRITE}
+
+
+@pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
+def test_another_set_each_time(cls, pipes):
+    """Nothing of one answer is left in the next."""
+    with cls() as selector:
+        for read, _ in pipes:
+            selector.register(read, READ)
+        for step in (2, 3, 7, 50, 299):
+            chosen = pipes[step::step]
+            for _, write in chosen:
+                os.write(write, b"x")
+            assert ready(selector) == {read: READ for read, _ in chosen}
+            for read, _ in chosen:
+                os.read(read, 1)
+            assert ready(selector) == {}
+
+
+@pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
+def test_coming_and_going(cls, pipes):
+    """A table with holes, filled again, grown and shrunk, still has everybody at his place."""
+    for _, write in pipes:
+        os.write(write, b"x")
+    with cls() as selector:
+        watched = set()
+        for read, _ in pipes:
+            selector.register(read, READ, read)
+            watched.add(read)
+            if len(watched) % 3 == 0:
+                selector.unregister(read - 2 if read - 2 in watched else read)
+                watched = set(selector.get_map())
+            if len(watched) % 50 == 0:
+                assert set(ready(selector)) == watched
+        for read in sorted(watched)[5:]:
+            selector.unregister(read)
+        assert set(ready(selector)) == set(sorted(watched)[:5])
+        for read, _ in pipes[::2]:
+            if read not in selector.get_map():
+                selector.register(read, READ, read)
+        found = selector.select(0)
+        assert {key.fd for key, _ in found} == set(selector.get_map())
+        assert all(key.data == key.fd for key, _ in found)
+
+
+@pytest.mark.parametrize("cls", [backends.PollSelector, backends.SelectSelector])
+@pytest.mark.parametrize("method", ["put", "drop", "bind"])
+def test_interrupted_while_noting_changes(cls, pipes, monkeypatch, method):
+    """What Control-C keeps a call from taking note of, the next call takes note of."""
+    for _, write in pipes[:40]:
+        os.write(write, b"x")
+    with cls() as selector:
+        for read, _ in pipes[:4]:
+            selector.register(read, READ)
+        assert len(ready(selector)) == 4
+        selector.unregister(pipes[0][0])
+        for read, _ in pipes[4:40]:
+            selector.register(read, READ)
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(selector._table, method, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                selector.select(0)
+
+        assert ready(selector) == {read: READ for read, _ in pipes[1:40]}
+        assert ready(selector) == {read: READ for read, _ in pipes[1:40]}
