@@ -40,7 +40,7 @@ __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
 
 INVALID_EVENTS = ~(EVENT_READ | EVENT_WRITE)
 
-#: Set by ``selectors_ffi.debug`` when it is imported; None costs a constructor one comparison.
+#: Set by ``selectors_ffi.debug`` when it is imported; None costs a constructor two comparisons.
 #: (class, flags or None) -> the class to make an instance of.
 instrument: Callable[[type[Any], Any], type[Any]] | None = None
 
@@ -200,6 +200,8 @@ class _BaseSelectorImpl(BaseSelector):
 
     def __new__(cls, *_args: object, debug: object = None, **_kwargs: object) -> Any:
         """Make an instance of ``cls``, or of the subclass that the debug flags ask for."""
+        if debug is not None and instrument is None:
+            import_module("..debug", __package__)  # sets it
         if instrument is not None:
             cls = instrument(cls, debug)
         return super().__new__(cls)

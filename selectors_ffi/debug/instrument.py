@@ -45,11 +45,12 @@ class LeakGuarded(_BaseSelectorImpl):
         # A constructor that raised has left nothing; a child process must not close for its parent.
         if getattr(self, "_map", None) is None or self._pid != os.getpid():
             return
-        message = f"unclosed {shown(self)}, created at {self._created}"
+        message = f"unclosed {shown(self)}"
         try:
             self._leak_sink(
                 Lint(now(), here(type(self).__name__), LEAK, -1, message, self._created)
             )
+            message = f"{message}, created at {self._created}"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
             self.close()

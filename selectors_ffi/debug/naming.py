@@ -21,6 +21,7 @@ __all__ = ["LONGEST", "interest", "kind_of", "peer_of", "place", "shown"]
 LONGEST = 80
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "program.py")
 _FORMATS = (
     (stat.S_ISSOCK, "socket"),
     (stat.S_ISREG, "regular file"),
@@ -105,6 +106,8 @@ def place(limit: int = 1) -> str:
     places: list[str] = []
     while frame is not None and len(places) < limit:
         code = frame.f_code
+        if code.co_filename == _RUNNER:
+            break
         places.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
         frame = frame.f_back
     return " < ".join(places) or "?"

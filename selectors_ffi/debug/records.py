@@ -79,7 +79,9 @@ class Event(NamedTuple):
     """Why it was not handed on; otherwise empty."""
 
     def __str__(self) -> str:
-        event = struct(fd=self.fd, kind=self.kind, events=self.flags)
+        # kqueue's are several fields with names of their own.
+        flags = self.flags if "=" in self.flags else f"events={self.flags}"
+        event = f"{{fd={self.fd}, kind={self.kind}, {flags}}}"
         if self.dropped:
             return f"{_prefix(self.source)}event({event}) = dropped ({self.dropped})"
         return f"{_prefix(self.source)}event({event}) = {interest(self.events)} ({self.fileobj})"

@@ -81,6 +81,21 @@ def test_a_subclass_of_the_user_is_traced(backend, records, pairs):
     assert any(type(record).__name__ == "Syscall" for record in records)
 
 
+def test_argument_alone():
+    """debug= works in a program that never imported the debug package."""
+    code = (
+        "import selectors_ffi as s\n"
+        "with s.PollSelector(debug='stats') as x: x.select(0); print(x.stats().waits.count)\n"
+        "try: s.PollSelector(debug='stat')\n"
+        "except ValueError as error: print(error)\n"
+    )
+
+    assert python(code).stdout.splitlines() == [
+        "1",
+        "debug: unknown debug flag 'stat'; known are syscalls, events, stats, checks, leaks, all",
+    ]
+
+
 def test_block_is_for_selectors_made_in_it(backend):
     """debugging() is for what is made in the block, in any thread, and blocks nest."""
     inner, outer = [], []

@@ -118,7 +118,7 @@ class Kevent(Form):
             int(event.data),
             str(fields["filter"]),
             self.render.token(event),
-            "{filter}, flags={flags}, fflags={fflags}, data={data}".format_map(fields),
+            "filter={filter}, flags={flags}, fflags={fflags}, data={data}".format_map(fields),
             bool(int(event.flags) & self.render.eof),
         )
 
