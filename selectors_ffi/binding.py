@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Binding", "load", "milliseconds", "nanoseconds"]
 
-_ATOMIC_STEP = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
+ATOMIC_STEP = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
 INT_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 
@@ -106,7 +106,7 @@ class Binding:
         function that made the step (see above), after which the iterator is spent.
         """
         steps: Iterator[int] = starmap(function, repeat(arguments))
-        if _ATOMIC_STEP:
+        if ATOMIC_STEP:
             return steps
         errnos = map(getattr, repeat(self.ffi), repeat("errno"))
         return chain(takewhile((-1).__ne__, steps), map(neg, errnos))
@@ -120,7 +120,8 @@ class Binding:
         for result in self.calls(function, *arguments):
             break
         if result < 0:
-            raise self.error(self.ffi.errno if result == -1 else -result)
+            # Where a step is not atomic -1 is never the bare result, it is -EPERM.
+            raise self.error(self.ffi.errno if result == -1 and ATOMIC_STEP else -result)
         return result
 
     @staticmethod

@@ -150,7 +150,12 @@ class EpollOracle(Oracle):
     change = add  # ENOENT is healed by adding, EEXIST by modifying
 
     def remove(self, fd):
-        self.list.pop((fd, self.world.files.get(fd)), None)
+        file = self.world.files.get(fd)
+        self.list.pop((fd, file), None)
+        entry = self.registry[fd]
+        if file is not entry.file:
+            # The number went back to a former file, or away: what is left may have our token.
+            self.murky.add(fd)
 
     def closed(self):
         for key in list(self.list):
@@ -166,7 +171,8 @@ class EpollOracle(Oracle):
     def vague(self):
         # An event of a stranger makes the selector look again at what the number names now.
         for fd, entry in self.registry.items():
-            if self.strangers(fd) and self.world.files.get(fd) is not entry.file:
+            if self.strangers(fd) and (
+                    fd in self.murky or self.world.files.get(fd) is not entry.file):
                 entry.vague = True
                 self.murky.add(fd)
         return super().vague()

@@ -20,8 +20,8 @@ changes a registration leaves a mark in ``_changer``, and who finds another's ma
 through writes registry and kernel once more.
 
 Cost.  Results are looked up by what the kernel said, so whoever changes a key must forget what was
-made of it.  A handler that clobbers ``ffi.errno`` in the instant between a *failing* epoll_ctl and
-the read of its errno can change which OSError is raised; waits are safe from that.
+made of it.  A refused epoll_ctl is made twice, the second time in a way that keeps its errno from
+a signal handler's failing call.
 
 https://man7.org/linux/man-pages/man7/epoll.7.html
 """
@@ -36,6 +36,7 @@ from struct import Struct
 from struct import error as StructError
 from time import monotonic
 
+from ..binding import ATOMIC_STEP
 from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
 from .directions import BOTH, Directions
 from .epoll_wait import Wait, event_format, look_up
@@ -115,7 +116,11 @@ class EpollSelector(_BaseSelectorImpl):
             self._fileobj_lookup(fileobj)  # raises for a negative number
             raise OverflowError("Python int too large to convert to C int") from None
         if self._epoll_ctl(self._epfd, self._ADD, fd, event):
-            self._refused(self._ffi.errno, EEXIST, self._MOD, fd, event)
+            errno = self._errno(self._ADD, fd, event)
+            # EEXIST: what a call that an exception interrupted has left, or a closed duplicate.
+            if errno and (errno != EEXIST or self._errno(self._MOD, fd, event)):
+                self.fileno()
+                raise self._binding.error(errno)
         if events == BOTH:
             self._duplex.add(fd)
         key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
@@ -166,10 +171,13 @@ class EpollSelector(_BaseSelectorImpl):
         if rearm:
             event = self._pack(self._flags[events], token)
             if self._epoll_ctl(self._epfd, self._MOD, fd, event):
-                errno = self._ffi.errno
-                if errno == EBADF:
-                    self._drop(key)
-                self._refused(errno, ENOENT, self._ADD, fd, event)
+                errno = self._errno(self._MOD, fd, event)
+                # ENOENT: the number was reused, the new file has never been added.
+                if errno and (errno != ENOENT or not self._add_anew(fd, events)):
+                    if errno == EBADF:
+                        self._drop(key)
+                    self.fileno()
+                    raise self._binding.error(errno)
             if self._idle != self._waits:
                 # An event for the old interest may be on its way to another thread.
                 self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
@@ -339,15 +347,30 @@ class EpollSelector(_BaseSelectorImpl):
                 self._settle(fd)
             yield key, fd, flags
 
-    def _refused(self, errno: int, cure: int, op: int, fd: int, event: bytes) -> None:
-        """Raise for a refused epoll_ctl, unless errno is ``cure`` and ``op`` does what was wanted.
+    def _errno(self, op: int, fd: int, event: bytes) -> int:
+        """Make a refused epoll_ctl once more; return why it is refused, 0 if it is not any more.
 
-        EEXIST: what a call that an exception interrupted has left, or a closed duplicate.
-        ENOENT: the number was reused; the new file was never added.
+        The errno that the first call has left may be a signal handler's by now; see ``binding``.
         """
-        self.fileno()
-        if errno != cure or self._epoll_ctl(self._epfd, op, fd, event):
-            raise self._binding.error(errno)
+        for n in self._binding.calls(self._epoll_ctl, self._epfd, op, fd, event):
+            break
+        if n >= 0:
+            return 0
+        return self._ffi.errno if n == -1 and ATOMIC_STEP else -n
+
+    def _add_anew(self, fd: int, events: int) -> bool:
+        """Watch the file that a reused number names now; return whether the kernel does.
+
+        Its token is a new one, for the former file may be open elsewhere and still be reported.
+        """
+        token = fd | next(self._serials) << _SERIAL_SHIFT
+        if self._epoll_ctl(self._epfd, self._ADD, fd, self._pack(self._flags[events], token)):
+            return False
+        old = self._tokens.get(fd, fd)
+        self._tokens[fd] = token
+        self._pairs.pop(old, None)
+        self._forget_records(old)
+        return True
 
     def _settle(self, fd: int) -> None:
         """Make the kernel agree with the registry about ``fd``.
@@ -363,7 +386,7 @@ class EpollSelector(_BaseSelectorImpl):
                 return
             event = self._pack(self._flags[key.events], self._tokens.get(fd, fd))
             if self._epoll_ctl(self._epfd, self._MOD, fd, event):
-                self._epoll_ctl(self._epfd, self._ADD, fd, event)
+                self._add_anew(fd, key.events)
             if key.events == BOTH:
                 self._duplex.add(fd)
 
