@@ -144,6 +144,8 @@ class PollSelector(TableSelector):
                 table.precise = False  # an old kernel, or a seccomp filter
             elif errno != EINTR:
                 raise self._binding.error(errno)
+            if self._changed and table is self._table:
+                self._update(table)  # by the signal handler, that what it registered is heard
             table.bind()
             remaining = 0.0 if deadline is None else deadline - monotonic()
             if remaining > 0:

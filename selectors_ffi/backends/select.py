@@ -94,6 +94,8 @@ class SelectSelector(TableSelector):
                 errno = -n
             if errno != EINTR:
                 raise self._binding.error(errno)
+            if self._changed and table is self._table:
+                self._update(table)  # by the signal handler, that what it registered is heard
             table.bind()
             table.arm()
             remaining = 0.0 if deadline is None else deadline - monotonic()

@@ -60,6 +60,13 @@ class Session:
             return None
         return epoll_list(selector.fileno())
 
+    def busy(self) -> bool:
+        """Whether the caller, a signal handler, runs inside the simulated kernel's own code.
+
+        A real kernel has no such moments; a handler that uses it should come later.
+        """
+        return self.kernel is not None and self.kernel.lock._is_owned()
+
     def closed(self, fd: int) -> None:
         """Say that ``fd`` is closed; needed where the host cannot tell (kqueue's K4)."""
         if self.machine.mechanism == "kqueue":
