@@ -10,8 +10,8 @@ what is behind them has to be the pattern still.
 
 Time structs are proven without waiting. Zero time with the pattern behind it has to
 be accepted, and be zero: a kernel that reads further finds a negative fraction
-there, which is EINVAL everywhere. A negative fraction at the declared place has to
-be EINVAL: a kernel that reads somewhere else does not find it.
+there, which is EINVAL everywhere. A fraction out of range at the declared place has
+to be EINVAL: a kernel that reads somewhere else does not find it.
 
 Nothing here can block, and no buffer is shorter than any kernel's idea of it.
 """
@@ -75,6 +75,9 @@ def check(binding: Binding, mechanism: str) -> Any:
         while len(fds) < READY + 1:
             fds.append(os.dup(fds[1]))
         problems = tuple(test(binding, fds[1:]))
+    except (AttributeError, OverflowError, TypeError) as error:
+        # A field is not there, or does not hold what it has to.
+        problems = (f"{type(error).__name__}: {error}",)
     finally:
         for fd in fds:
             os.close(fd)

@@ -222,7 +222,7 @@ def _time(
     after: tuple[Any, ...],
     wanted: int,
 ) -> Iterator[str]:
-    """Test a call's time struct: zero is accepted, a negative fraction is not.
+    """Test a call's time struct: zero is accepted, a fraction out of range is not.
 
     Args:
         before: the arguments before the time struct.
@@ -243,8 +243,9 @@ def _time(
         yield f"{name} with no time: {count}, expected {wanted}"
     yield from _touched(ffi, memory, size)
     memory, clock = _zero(ffi, struct)
-    fraction = "tv_usec" if struct == "timeval" else "tv_nsec"
-    setattr(clock, fraction, -1000)
+    # A timeval's fraction may be more than a second on Linux, so it is negative.
+    fraction, value = ("tv_usec", -1000) if struct == "timeval" else ("tv_nsec", 10**9)
+    setattr(clock, fraction, value)
     try:
         outcome = str(binding.call(function, *before, clock, *after))
     except OSError as error:
@@ -252,7 +253,7 @@ def _time(
             return
         outcome = str(error)
     yield (
-        f"{name} with negative {fraction}: {outcome}, expected EINVAL (struct {struct} of {size} bytes)"
+        f"{name} with {fraction} {value}: {outcome}, expected EINVAL (struct {struct} of {size} bytes)"
     )
 
 

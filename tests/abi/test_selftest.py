@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from selectors_ffi._abi import target as abi
 from tests.kernels import bsd, linux, solaris
 
 from . import facts
-from .layout import HOST
+from .layout import HOST, cdef, structs_of
+from .test_mutation import mutated_structs
 
 MECHANISMS = ("select", "poll", "epoll", "devpoll", "kqueue")
 CDEF = Path(abi.__file__).parent / "cdef"
@@ -431,3 +433,39 @@ def test_the_default_moves_on(skipped):
         lines = output.splitlines()
         assert lines[0] == "PollSelector False"
         assert "epoll does not fit this kernel" in lines[1]
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("mechanism", "struct", "slips"),
+    [
+        ("epoll", "epoll_event", ("moved", "width", "array", "renamed", "longer")),
+        ("poll", "pollfd", ("moved", "width", "array", "renamed", "longer")),
+        ("poll", "timespec", ("moved",)),
+    ],
+)
+def test_every_slip_that_matters_is_caught(variant, mechanism, struct, slips):
+    """A field of a record moved by one place, of another width, or a record too long.
+
+    A wrong sign is harmless here, and caught by the comparison with the headers.
+    """
+    declared = structs_of(load_ffi(REAL))[struct]
+    (text,) = re.findall(
+        rf"struct {struct} {{.*?}};",
+        "".join(path.read_text(encoding="utf-8") for path in recipe(REAL)),
+        re.DOTALL,
+    )
+    caught = []
+    for what, mutated in mutated_structs(declared):
+        if what.split()[-1] in slips:
+            ffi = variant(REAL, (text, cdef([mutated])))
+            with pytest.raises(selftest.SelfTestError):
+                selftest.check(real(ffi), mechanism)
+            caught.append(what)
+    assert len(caught) >= len(declared.fields)
+
+
+def recipe(target):
+    """Return the cdef files of a target."""
+    build_ffi = pytest.importorskip("build_ffi")
+    return [CDEF / name for name in build_ffi.TARGETS[target]]
