@@ -85,7 +85,7 @@ class PollSelector(TableSelector):
                 i = ready.find(table.usual)
                 if i < 0:
                     i = zeros()(ready).end()
-                return [table.pairs[i]]
+                return [table.pairs[i] or table.pair(i)]
             return self._decode(table, n)
         except BaseException:
             table.bind()  # a call that has failed is spent, see ``Binding.calls``
@@ -106,11 +106,14 @@ class PollSelector(TableSelector):
             ]
         pairs: Any = table.pairs
         if n * _SPARSE >= len(ready):
-            return list(compress(pairs, ready))
+            found = list(compress(pairs, ready))
+            if not table.unmade or all(found):
+                return found
+            return [pairs[i] or table.pair(i) for i in compress(range(len(ready)), ready)]
         result, match, i = [], zeros(), -1
         for _ in range(n):
             i = match(ready, i + 1).end()
-            result.append(pairs[i])
+            result.append(pairs[i] or table.pair(i))
         return result
 
     def _decode_loop(self, table: _Array, n: int) -> list[Pair]:
@@ -209,7 +212,8 @@ class _Array:
         self.memory = bytearray(self._size * self._capacity)
         self.array = self._ffi.from_buffer("struct pollfd[]", self.memory)
         self.keys: list[SelectorKey | None] = []
-        self.pairs: list[Pair | None] = []  # where the key has one direction
+        self.pairs: list[Pair | None] = []  # what a key with one direction yields, once it has
+        self.unmade = 0  # how many such keys have not yet
         self._index: dict[int, int] = {}
         self._holes: list[int] = []
         self.duplex = 0
@@ -239,8 +243,7 @@ class _Array:
     def put(self, key: SelectorKey) -> None:
         i = self._index.get(key.fd)
         if i is not None:
-            old = self.keys[i]
-            self.duplex -= old is not None and old.events == BOTH
+            self._clear(i)
         elif self._holes:
             i = self._holes.pop()
         else:
@@ -250,21 +253,36 @@ class _Array:
             self.keys.append(None)
             self.pairs.append(None)
         self._index[key.fd] = i
-        both = key.events == BOTH
-        self.duplex += both
         self.keys[i] = key
-        self.pairs[i] = None if both else (key, key.events)
+        if key.events == BOTH:
+            self.duplex += 1
+        else:
+            self.unmade += 1
         entry = self.array[i]
         entry.fd = key.fd
         entry.events = self._flags[key.events]
+
+    def pair(self, i: int) -> Pair:
+        """Return the new pair of an entry; descriptors that stay idle need no memory for one."""
+        key: Any = self.keys[i]
+        pair = self.pairs[i] = key, key.events
+        self.unmade -= 1
+        return pair
+
+    def _clear(self, i: int) -> None:
+        key = self.keys[i]
+        if key is not None:
+            if key.events == BOTH:
+                self.duplex -= 1
+            elif self.pairs[i] is None:
+                self.unmade -= 1
+        self.keys[i] = self.pairs[i] = None
 
     def drop(self, fd: int) -> None:
         i = self._index.pop(fd, None)
         if i is None:
             return
-        key = self.keys[i]
-        self.duplex -= key is not None and key.events == BOTH
-        self.keys[i] = self.pairs[i] = None
+        self._clear(i)
         entry = self.array[i]
         entry.fd = -1
         entry.events = entry.revents = 0

@@ -138,6 +138,18 @@ class _Offsets(dict):  # type: ignore[type-arg] # dict[...] as a base is slower 
 _offsets = _Offsets()
 
 
+class _Pairs(dict):  # type: ignore[type-arg] # as above
+    """Descriptor -> what its key with one direction yields, from the first time that it does."""
+
+    def __init__(self, keys: dict[int, SelectorKey]) -> None:
+        self._keys = keys
+
+    def __missing__(self, fd: int) -> Pair:
+        key = self._keys[fd]
+        pair = self[fd] = key, key.events
+        return pair
+
+
 class _Bitmaps:
     """A bitmap of words for each direction; see ``Table``."""
 
@@ -152,7 +164,7 @@ class _Bitmaps:
         self._zero = ffi.new("struct timeval *")
         self._timeval = ffi.new("struct timeval *")
         self.keys: dict[int, SelectorKey] = {}
-        self.pairs: dict[int, Pair] = {}
+        self._pairs = _Pairs(self.keys)
         self.duplex = 0  # how many keys have both directions
         self._nfds = 0
         self._allocate(16)
@@ -208,8 +220,6 @@ class _Bitmaps:
         self.keys[fd] = key
         if key.events == BOTH:
             self.duplex += 1
-        else:
-            self.pairs[fd] = key, key.events
         self._mark(fd, key.events)
         self._nfds = max(self._nfds, fd + 1)
 
@@ -218,14 +228,14 @@ class _Bitmaps:
         if key is None:
             return
         self.duplex -= key.events == BOTH
-        self.pairs.pop(fd, None)
+        self._pairs.pop(fd, None)
         self._mark(fd, 0)
         if fd + 1 == self._nfds:
             self._nfds = max(self.keys, default=-1) + 1
 
     def ready(self, n: int) -> list[Pair]:
         """Decode ``n`` bits, none of which is of a key with both directions."""
-        answer, first, pairs = self._answer, self._first, self.pairs
+        answer, first, pairs = self._answer, self._first, self._pairs
         result: list[Pair] = []
         match, i = zeros(), -1
         while len(result) < n:

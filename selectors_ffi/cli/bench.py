@@ -18,7 +18,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from .bare import BareCalls
-from .rows import ROWS, Row, Timed, descriptors, work, work_bare
+from .rows import ROWS, Row, Timed, Watch, descriptors, work, work_bare
 
 WARM = 0.4 if platform.python_implementation() == "PyPy" else 0.02  # seconds before measuring
 
@@ -77,21 +77,23 @@ def available(row: Row) -> bool:
     return hasattr(selectors, row.cls) and hasattr(selectors_ffi, row.cls)
 
 
-def measure_rows(rows: list[Row], turns: int, others: Others | None = None) -> list[Result]:
+def measure_rows(
+    rows: list[Row], turns: int, others: Others | None = None, watch: Watch = descriptors
+) -> list[Result]:
     """Measure each row, telling on standard error how far it is."""
     results = []
     for i, row in enumerate(rows, 1):
         print(f"\r[{i}/{len(rows)}] {row.name:<45}", end="", file=sys.stderr, flush=True)
         try:
-            results.append(measure_row(row, turns, others or {}))
+            results.append(measure_row(row, turns, others or {}, watch))
         except OSError as error:  # too many open files, usually
             print(f"\rleft out: {row.name}: {error}", file=sys.stderr)
     print(f"\r{'':60}\r", end="", file=sys.stderr)
     return results
 
 
-def measure_row(row: Row, turns: int, others: Others) -> Result:
-    """Measure one row.
+def measure_row(row: Row, turns: int, others: Others, watch: Watch = descriptors) -> Result:
+    """Measure one row, watching what ``watch`` opens.
 
     Raises:
         OSError: the process may not open so many descriptors.
@@ -99,7 +101,7 @@ def measure_row(row: Row, turns: int, others: Others) -> Result:
     import selectors_ffi
 
     modules = {"stdlib": selectors, "ours": selectors_ffi, **others}
-    with descriptors(row) as (watched, peers):
+    with watch(row) as (watched, peers):
         contestants = {}
         made: list[Any] = []
         try:

@@ -6,7 +6,7 @@ import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from types import FunctionType
@@ -34,6 +34,9 @@ class Row:
         """Name of the selector class."""
         return f"{self.backend.capitalize()}Selector"
 
+
+# Opens what a row watches; yields that, and the ends to write to.
+Watch = Callable[[Row], AbstractContextManager[tuple[list[Any], list[Any]]]]
 
 ROWS = (
     Row("epoll, 0 ready of 1", "epoll", "select", 1, 0),
