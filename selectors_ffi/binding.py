@@ -56,12 +56,15 @@ class Binding:
         self.target = target
         self.ffi = ffi
         self.lib = lib
+        self.refused: set[str] = set()  #: functions that failed a self-test, as if not there
 
     def __repr__(self) -> str:
         return f"Binding({self.target!r}, lib={self.lib!r})"
 
     def find(self, name: str) -> tuple[str, Callable[..., int]] | None:
         """Return (link symbol, function) of the C function ``name``, None if it is not there."""
+        if name in self.refused:
+            return None
         for symbol in symbols_for(self.target, name):
             try:
                 return symbol, getattr(self.lib, symbol)

@@ -119,7 +119,8 @@ def self_test(binding: Any) -> dict[str, str]:
         except OSError:
             continue  # the host does not have it; the backends below say so
         else:
-            found[mechanism] = f"passed with {report.struct} of {report.sizeof} bytes"
+            without = "".join(f", without {function}" for function in report.unfit)
+            found[mechanism] = f"passed with {report.struct} of {report.sizeof} bytes{without}"
     return found
 
 

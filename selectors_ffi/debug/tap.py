@@ -139,4 +139,6 @@ def tapped(
 ) -> Binding:
     """Return a copy of ``binding`` whose calls are reported."""
     lib = Tap(binding, report, source, decode=decode, names=names)
-    return Binding(binding.target, binding.ffi, lib)
+    watched = Binding(binding.target, binding.ffi, lib)
+    watched.refused = binding.refused
+    return watched

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
-from .mechanisms import READY, ROOM, SHORTAGE, TESTS
+from .mechanisms import READY, ROOM, SHORTAGE, TESTS, Unfit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["READY", "ROOM", "Report", "SelfTestError", "check", "require"]
 
-Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems"])
+Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems", "unfit"])
 Report.__doc__ = """What a self-test found: ``problems`` is a tuple of sentences, empty if passed.
 
+``unfit`` maps functions that the mechanism can do without, and has to, to a sentence.
 ``sizeof`` is the declared size of ``struct``, in bytes.
 """
 
@@ -60,7 +61,7 @@ def check(binding: Binding, mechanism: str) -> Any:
         mechanism: "select", "poll", "epoll", "devpoll" or "kqueue".
 
     Returns:
-        The ``Report``, without problems.
+        The ``Report``; ``unfit`` says what to do without.
 
     Raises:
         SelfTestError: the declarations do not fit.
@@ -70,29 +71,34 @@ def check(binding: Binding, mechanism: str) -> Any:
     binding.function(entry)
     sizeof = binding.ffi.sizeof(struct)
     fds: list[int] = []
+    found: list[Any] = []
     try:
         fds.extend(os.pipe())
         while len(fds) < READY + 1:
             fds.append(os.dup(fds[1]))
-        problems = tuple(test(binding, fds[1:]))
+        found.extend(test(binding, fds[1:]))
     except (AttributeError, OverflowError, TypeError) as error:
         # A field is not there, or does not hold what it has to.
-        problems = (f"{type(error).__name__}: {error}",)
+        found.append(f"{type(error).__name__}: {error}")
     finally:
         for fd in fds:
             os.close(fd)
-    report = Report(mechanism, binding.target, struct, sizeof, problems)
+    problems = tuple(problem for problem in found if not isinstance(problem, Unfit))
+    unfit = {unfit.function: unfit.problem for unfit in found if isinstance(unfit, Unfit)}
+    report = Report(mechanism, binding.target, struct, sizeof, problems, unfit)
     if problems:
         raise SelfTestError(report)
     return report
 
 
 # The library is kept beside its outcome, so that its id stays its own.
-_outcomes: dict[tuple[int, str], tuple[Any, SelfTestError | None]] = {}
+_outcomes: dict[tuple[int, str], tuple[Any, Any]] = {}
 
 
 def require(binding: Binding, mechanism: str) -> Binding:
     """Refuse a mechanism that fails its test; tested once per library and process.
+
+    A function that fails but can be done without goes into ``binding.refused``.
 
     For bindings of real libraries, at first use. ``SELECTORS_FFI_SELFTEST=0`` in the
     environment skips it.
@@ -110,17 +116,17 @@ def require(binding: Binding, mechanism: str) -> Binding:
         return binding  # its select wants sockets, and to open some is more than a self-test may do
     key = (id(binding.lib), mechanism)
     if key not in _outcomes:
-        failure = None
         try:
-            check(binding, mechanism)
+            report = check(binding, mechanism)
         except SelfTestError as error:
-            failure = error
+            report = error.report
         except OSError as error:
             if error.errno in SHORTAGE:
                 return binding  # nothing left to test with: another time
             raise
-        _outcomes[key] = binding.lib, failure
-    failure = _outcomes[key][1]
-    if failure is not None:
-        raise SelfTestError(failure.report)
+        _outcomes[key] = binding.lib, report
+    report = _outcomes[key][1]
+    if report.problems:
+        raise SelfTestError(report)
+    binding.refused.update(report.unfit)
     return binding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import namedtuple
 from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC, ENOSYS, EPERM
 
 TYPE_CHECKING = False
@@ -18,6 +19,10 @@ SHORTAGE = frozenset((EMFILE, ENFILE, ENOMEM, ENOSPC))
 ROOM = 128  # bytes for one record; the longest of any system is 72
 PATTERN = 0xFF
 MARKER = 0xF0E1D2C3B4A59687
+
+
+Unfit = namedtuple("Unfit", ["function", "problem"])
+Unfit.__doc__ = "A function that a mechanism can do without, and what is wrong with it."
 
 
 def _told(error: OSError) -> str:
@@ -48,7 +53,7 @@ def _touched(ffi: Any, buffer: Any, used: int) -> Iterator[str]:
         yield f"bytes {changed[0]} to {changed[-1]} were written, behind the {used} declared"
 
 
-def _epoll(binding: Binding, fds: list[int]) -> Iterator[str]:
+def _epoll(binding: Binding, fds: list[int]) -> Iterator[Any]:
     ffi, call, function = binding.ffi, binding.call, binding.function
     size = ffi.sizeof("struct epoll_event")
     writable = binding.constant("EPOLLOUT")
@@ -71,7 +76,8 @@ def _epoll(binding: Binding, fds: list[int]) -> Iterator[str]:
             room = _patterned(ffi, (READY + 1) * ROOM)
             events = ffi.cast("struct epoll_event *", room)
             arguments = (epfd, events, READY)
-            yield from _time(binding, "epoll_pwait2", arguments, "timespec", (ffi.NULL,), READY)
+            for problem in _time(binding, "epoll_pwait2", arguments, "timespec", (ffi.NULL,), READY):
+                yield Unfit("epoll_pwait2", problem)
     except OSError as error:
         yield _told(error)
     finally:
@@ -112,7 +118,7 @@ def _kqueue(binding: Binding, fds: list[int]) -> Iterator[str]:
         binding.close(kq)
 
 
-def _poll(binding: Binding, fds: list[int]) -> Iterator[str]:
+def _poll(binding: Binding, fds: list[int]) -> Iterator[Any]:
     ffi = binding.ffi
     room, entries = _pollfds(binding, fds)
     try:
@@ -121,7 +127,8 @@ def _poll(binding: Binding, fds: list[int]) -> Iterator[str]:
         yield from _touched(ffi, room, READY * ffi.sizeof("struct pollfd"))
         if binding.has("ppoll"):
             arguments = (entries, READY)
-            yield from _time(binding, "ppoll", arguments, "timespec", (ffi.NULL,), READY)
+            for problem in _time(binding, "ppoll", arguments, "timespec", (ffi.NULL,), READY):
+                yield Unfit("ppoll", problem)
     except OSError as error:
         yield _told(error)
 
@@ -258,7 +265,7 @@ def _time(
 
 
 # Mechanism -> the call without which there is none, the struct at stake, the test.
-TESTS: Mapping[str, tuple[str, str, Callable[[Binding, list[int]], Iterator[str]]]] = {
+TESTS: Mapping[str, tuple[str, str, Callable[[Binding, list[int]], Iterator[Any]]]] = {
     "select": ("select", "struct timeval", _select),
     "poll": ("poll", "struct pollfd", _poll),
     "epoll": ("epoll_create1", "struct epoll_event", _epoll),
