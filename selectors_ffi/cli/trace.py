@@ -67,8 +67,10 @@ def run(options: argparse.Namespace) -> int:
         flags |= debug.Debug.SYSCALLS | debug.Debug.EVENTS
     else:
         atexit.register(_close, output, os.getpid())
-    if debug.Debug.LEAKS in flags:
-        warnings.filterwarnings("default", r"unclosed .*Selector", ResourceWarning)
+    if not sys.warnoptions:
+        # They come as records, among the calls: once is enough.
+        warnings.filterwarnings("ignore", category=debug.SelectorWarning)
+        warnings.filterwarnings("ignore", r"unclosed .*Selector", ResourceWarning)
     debug.debugging(flags, sink).__enter__()  # never left: threads may outlive the main one
     replace_selectors()
     program, *arguments = options.program

@@ -203,6 +203,6 @@ class Observer:
         """Warn of each finding, where the user's code is."""
         for finding in findings:
             warning = finding.lint(finding.message)
-            where = place()
-            self.emit(Lint(now(), self.source(), warning.id, finding.fd, finding.message, where))
+            message = f"{finding.message}. {warning.sentence}"
+            self.emit(Lint(now(), self.source(), warning.id, finding.fd, message, place()))
             warnings.warn(warning, stacklevel=depth())

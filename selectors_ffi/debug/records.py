@@ -146,7 +146,7 @@ class Lint(NamedTuple):
     place: str
 
     def __str__(self) -> str:
-        return f"{_prefix(self.source)}{self.id}: {self.message}, at {self.place}"
+        return f"{_prefix(self.source)}{self.id} at {self.place}: {self.message}"
 
     def as_dict(self) -> dict[str, Any]:
         return _fields("lint", self)

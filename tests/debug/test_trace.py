@@ -351,5 +351,23 @@ def test_leaks_are_shown(script):
     )
     done = trace("-e", "leaks", path)
 
-    assert f"created at {path}:3 in <module>" in done.stderr
-    assert "SEL009: unclosed <" in done.stderr
+    assert done.stderr.startswith(f"SEL009 at {path}:3 in <module>: unclosed <")
+    assert done.stderr.count("\n") == 1, "once: as a record, not as a warning too"
+
+
+def test_lints_are_shown_once(script):
+    """-e checks shows a lint as a record; a warning filter of the user's own still rules."""
+    path = script(
+        """
+        import selectors
+        with selectors.PollSelector() as selector, open(__file__) as file:
+            selector.register(file, selectors.EVENT_READ)
+        """
+    )
+    done = trace("-e", "checks", path)
+    strict = run("-W", "error", "-m", "selectors_ffi", "trace", "-e", "checks", path)
+
+    assert done.stderr.startswith(f"SEL008 at {path}:4 in <module>: fd ")
+    assert done.stderr.count("\n") == 1
+    assert strict.returncode == 1
+    assert "RegularFile: SEL008: fd" in strict.stderr
