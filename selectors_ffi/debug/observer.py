@@ -172,9 +172,13 @@ class Observer:
         dropped = ""
         if not events:
             dropped = self._reason(native, key)
+        if self.stats is not None:
+            self.stats.event(native.decoded, dropped)
+        if Debug.EVENTS not in self.flags:
+            return
         fileobj = shown(key.fileobj) if key is not None else ""
         kind = kind_of(native.fd)
-        self._both(
+        self.emit(
             Event(now(), self.source(), native.fd, kind, native.decoded, events, fileobj, dropped)
         )
 

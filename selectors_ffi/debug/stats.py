@@ -90,11 +90,19 @@ class Stats:
             if isinstance(record, Syscall):
                 self._syscall(record)
             elif isinstance(record, Event):
-                self.kinds[record.flags] = self.kinds.get(record.flags, 0) + 1
-                if record.dropped:
-                    self.dropped[record.dropped] = self.dropped.get(record.dropped, 0) + 1
+                self._event(record.flags, record.dropped)
             elif isinstance(record, Wait):
                 self._wait(record)
+
+    def event(self, flags: str, dropped: str) -> None:
+        """Count an event without its record."""
+        with self._lock:
+            self._event(flags, dropped)
+
+    def _event(self, flags: str, dropped: str) -> None:
+        self.kinds[flags] = self.kinds.get(flags, 0) + 1
+        if dropped:
+            self.dropped[dropped] = self.dropped.get(dropped, 0) + 1
 
     def _syscall(self, record: Syscall) -> None:
         call = self.calls.get(record.name)
