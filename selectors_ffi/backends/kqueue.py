@@ -16,6 +16,7 @@ https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from errno import EINTR
 from itertools import count
 from time import monotonic
@@ -70,7 +71,8 @@ class KqueueSelector(_BaseSelectorImpl):
         if binding.has("kqueue1"):
             return binding.call(binding.function("kqueue1"), os.O_CLOEXEC)
         fd = binding.call(binding.function("kqueue"))
-        os.set_inheritable(fd, False)
+        with suppress(OSError):  # EBADF: the number is a simulated kernel's, not this process's
+            os.set_inheritable(fd, False)
         return fd
 
     def fileno(self) -> int:
