@@ -343,6 +343,8 @@ def test_random_programs(machine, alarm):
     share = STEPS // len(MACHINES) + 1
     profile = settings(
         max_examples=max(8, share // 60), stateful_step_count=50, deadline=None, database=None,
+        # What every commit is judged by must not depend on chance; the long profile explores.
+        derandomize=not tally.long_profile(),
         suppress_health_check=list(HealthCheck), verbosity=Verbosity.normal)
     while program.steps < share:
         run_state_machine_as_test(program, settings=profile)
