@@ -140,10 +140,11 @@ class DevpollSelector(_BaseSelectorImpl):
     def close(self) -> None:
         devpollfd, self._devpollfd = self._devpollfd, -1
         super().close()
-        for fd in (self._wake_read, self._wake_write):
-            if fd >= 0:
-                os.close(fd)
-        self._wake_read = self._wake_write = -1
+        with self._lock:  # not under a thread that is about to make or use the pipe
+            for fd in (self._wake_read, self._wake_write):
+                if fd >= 0:
+                    os.close(fd)
+            self._wake_read = self._wake_write = -1
         if devpollfd >= 0:
             self._binding.close(devpollfd)
 
@@ -167,7 +168,7 @@ class DevpollSelector(_BaseSelectorImpl):
             for i in range(n):
                 fd, flags = buffer[i].fd, buffer[i].revents
                 if fd == self._wake_read:
-                    os.read(fd, 4096)
+                    self._hush()
                 elif flags & self._NVAL:
                     self._discard(fd)
                 else:
@@ -207,9 +208,24 @@ class DevpollSelector(_BaseSelectorImpl):
     def _make_waker(self) -> None:
         """Have a pipe watched by which ``_update`` ends a sleep in another thread."""
         with self._lock:
+            self.fileno()  # raises if another thread has closed the selector
             if self._wake_write < 0:
                 reader, writer = os.pipe()
-                os.set_blocking(reader, False)
-                os.set_blocking(writer, False)
+                try:
+                    os.set_blocking(reader, False)
+                    os.set_blocking(writer, False)
+                    self._update([(reader, self._flags[EVENT_READ])])
+                except BaseException:
+                    os.close(reader)
+                    os.close(writer)
+                    raise
                 self._wake_read, self._wake_write = reader, writer
-                self._update([(reader, self._flags[EVENT_READ])])
+
+    def _hush(self) -> None:
+        """Take the wake-ups out of the pipe."""
+        with self._lock:
+            try:
+                if self._wake_read >= 0:
+                    os.read(self._wake_read, 4096)
+            except BlockingIOError:
+                pass  # another thread was faster

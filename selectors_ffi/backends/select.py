@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from errno import EINTR
+from errno import EBADF, EINTR
 from itertools import repeat
 from time import monotonic, sleep
 
@@ -92,10 +92,12 @@ class SelectSelector(TableSelector):
         while True:
             if n < -1:
                 errno = -n
-            if errno != EINTR:
+            changed = self._changed and table is self._table
+            # EBADF: perhaps of a descriptor that another thread has unregistered, then closed.
+            if errno != EINTR and not (errno == EBADF and changed):
                 raise self._binding.error(errno)
-            if self._changed and table is self._table:
-                self._update(table)  # by the signal handler, that what it registered is heard
+            if changed:
+                self._update(table)  # what a signal handler has registered is heard, too
             table.bind()
             table.arm()
             remaining = 0.0 if deadline is None else deadline - monotonic()

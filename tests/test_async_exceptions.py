@@ -1,0 +1,132 @@
+"""KeyboardInterrupt at every bytecode of register, unregister and modify.
+
+Afterwards the descriptor can be unregistered, if it is registered, and
+registered again; it is then reported as what it is, and others are as before.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from selectors import EVENT_READ, EVENT_WRITE
+
+import pytest
+
+import selectors_ffi
+
+from . import tally
+from .kernels.machines import MACHINES, SOME, no_descriptor_left
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
+
+BOTH = EVENT_READ | EVENT_WRITE
+PACKAGE = os.path.dirname(selectors_ffi.__file__)
+
+
+class Interrupter:
+    """A trace function that raises KeyboardInterrupt at the n-th bytecode of the package.
+
+    PyPy traces lines only: there it is the n-th line.
+    """
+
+    def __init__(self, place):
+        self.place = place
+        self.passed = 0
+        self.raised = False
+
+    def __call__(self, frame, event, argument):
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        unit = "line"
+        if sys.implementation.name == "cpython":
+            unit = "opcode"
+            frame.f_trace_opcodes = True
+        if event == unit:
+            self.passed += 1
+            if self.passed == self.place:
+                self.raised = True
+                raise KeyboardInterrupt
+        return self
+
+    def run(self, operation):
+        """Whether the operation was interrupted."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            operation()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        return self.raised
+
+
+OPERATIONS = {
+    "register": (None, lambda selector, fd: selector.register(fd, BOTH, "new")),
+    "unregister": (EVENT_READ, lambda selector, fd: selector.unregister(fd)),
+    "widen": (EVENT_READ, lambda selector, fd: selector.modify(fd, BOTH, "new")),
+    "narrow": (BOTH, lambda selector, fd: selector.modify(fd, EVENT_WRITE, "new")),
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
+def test_at_every_bytecode(machine, name):
+    """Wherever it is interrupted, the selector can be brought back by its own methods."""
+    before, operation = OPERATIONS[name]
+    pairs = [socket.socketpair() for _ in range(3)]
+    (near, far), *others = pairs
+    far.send(b"x")
+    place = 0
+    interrupted = True
+    while interrupted:
+        place += 1
+        with no_descriptor_left() if place % 16 == 1 else near_nothing():
+            session = machine.boot()
+            with session.selector() as selector:
+                for other, _ in others:
+                    selector.register(other, EVENT_WRITE, "other")
+                if before:
+                    selector.register(near.fileno(), before, "old")
+                interrupted = Interrupter(place).run(lambda: operation(selector, near.fileno()))
+                check(session, selector, near.fileno(), [end.fileno() for end, _ in others])
+    assert place > (20 if sys.implementation.name == "cpython" else 3)
+    tally.count("asynchronous exceptions", place - 1)
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+class near_nothing:
+    """A context that checks nothing: listing descriptors costs more than the rest."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+def check(session, selector, fd, others):
+    """Unregister, register, look; and the others."""
+    registry = selector.get_map()
+    assert set(registry) - {fd} == set(others)
+    if fd in registry:
+        assert registry[fd].data in ("old", "new")
+        key = selector.unregister(fd)
+        assert key.fd == fd
+    with pytest.raises(KeyError):
+        selector.unregister(fd)
+    key = selector.register(fd, BOTH, "again")
+    found = {key.fd: (key.data, events) for key, events in selector.select(0)}
+    assert found == {fd: ("again", BOTH), **dict.fromkeys(others, ("other", EVENT_WRITE))}
+    kernel = session.watched(selector)
+    if kernel is not None:
+        assert kernel == {fd: BOTH, **dict.fromkeys(others, EVENT_WRITE)}
+    assert selector.modify(fd, EVENT_READ).events == EVENT_READ
+    assert (selector.get_key(fd), EVENT_READ) in selector.select(0)
+    selector.unregister(fd)
+    found = sorted(key.fd for key, _ in selector.select(0))
+    assert found == sorted(others)
