@@ -13,6 +13,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 import pytest
 
 from . import tally
+from .kernels.faulty import FaultyLibrary
 from .kernels.machines import MACHINES, no_descriptor_left
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
@@ -127,6 +128,50 @@ def test_no_wakeup_is_lost(session, switching):
         assert list(selector.get_map()) == [near_wake.fileno()]
         kernel = session.watched(selector)
         assert kernel is None or kernel == {near_wake.fileno(): EVENT_READ}
+
+
+class Gate(FaultyLibrary):
+    """A library whose changes return only when another thread's wait has returned an event."""
+
+    def __init__(self, binding):
+        super().__init__(binding)
+        self.opened = threading.Event()
+        self.shut = False
+
+    def __getattr__(self, symbol):
+        function = super().__getattr__(symbol)
+        name = symbol.lstrip("_").rstrip("0123456789")
+
+        def call(*arguments):
+            result = function(*arguments)
+            change = name == "epoll_ctl" or (name == "kevent" and arguments[2])
+            wait = name in ("epoll_wait", "epoll_pwait", "kevent") and not change
+            if wait and result > 0:
+                self.opened.set()
+            elif change and self.shut:
+                assert self.opened.wait(PATIENCE)
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+@pytest.mark.parametrize(
+    "machine", [m for m in MACHINES if m.mechanism in ("epoll", "kqueue")], ids=str)
+def test_an_event_may_come_before_its_registration(machine, timeout):
+    """The kernel reports at once what the registry does not hold yet: the wait goes on for it."""
+    gate = []
+    session = machine.boot(lambda whole: gate.append(Gate(whole)) or gate[0])
+    near, far = socket.socketpair()
+    found = []
+    with near, far, session.selector() as selector:
+        crew = Crew()
+        crew.start(lambda: found.extend(selector.select(timeout)))
+        gate[0].shut = True
+        key = selector.register(near, EVENT_WRITE)
+        gate[0].shut = False
+        crew.join()
+        assert found == [(key, EVENT_WRITE)]
 
 
 def test_two_waits_at_once(session, switching):

@@ -130,12 +130,19 @@ class DevpollSelector(_BaseSelectorImpl):
         return error
 
     def select(self, timeout: float | None = None) -> list[Pair]:
-        result = []
-        for key, _, flags, _, _ in self._raw(timeout):
-            events = self._directions[flags] & key.events if key else 0
-            if key and events:
-                result.append((key, events))
-        return result
+        deadline = None if timeout is None or timeout <= 0 else monotonic() + timeout
+        while True:
+            found = self._raw(timeout)
+            result = []
+            for key, _, flags, _, _ in found:
+                events = self._directions[flags] & key.events if key else 0
+                if key and events:
+                    result.append((key, events))
+            if result or not found or (timeout is not None and timeout <= 0):
+                return result
+            # What came is of a former file, or of a registration that is just being made.
+            if deadline is not None:
+                timeout = deadline - monotonic()
 
     def close(self) -> None:
         devpollfd, self._devpollfd = self._devpollfd, -1

@@ -223,7 +223,10 @@ class EpollSelector(_BaseSelectorImpl):
                     n = wait.go_on(self, n, self._ffi.errno, timeout, deadline)
                 return self._decode_records(wait, n) if self._duplex else self._decode(wait, n)
             except KeyError:
-                return self._sift(wait, n)
+                result = self._sift(wait, n)
+                if result or (timeout is not None and deadline is None):
+                    return result
+                return self._wait_for_known(timeout, deadline)
         except BaseException:
             wait.bind()  # a call that has failed is spent, see ``Binding.calls``
             raise
@@ -326,14 +329,33 @@ class EpollSelector(_BaseSelectorImpl):
         for record in self._records_of.pop(token, ()):
             self._records.pop(record, None)
 
+    def _wait_for_known(self, timeout: float | None, deadline: float | None) -> list[Pair]:
+        """Go on waiting: what came is of no registration, or of one that is just being made."""
+        while True:
+            remaining = None if deadline is None else max(deadline - monotonic(), 0)
+            result = []
+            for key, _, flags, _, _ in self._raw(remaining):
+                events = self._directions[flags] & key.events if key else 0
+                if key and events:
+                    result.append((key, events))
+            if result or remaining == 0:
+                return result
+
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
-        wait = self._another_wait()
+        idle = self._idle
+        try:
+            wait = idle.pop() or self._new_wait(idle)
+        except IndexError:
+            wait = self._another_wait()
         try:
             deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
             n = wait.go_on(self, -1, EINTR, timeout, deadline)
             return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(wait, n)]
+        except BaseException:
+            wait.bind()
+            raise
         finally:
-            self._idle.append(wait)
+            idle.append(wait)
 
     def _events(self, wait: Wait, n: int) -> Iterator[tuple[SelectorKey | None, int, int]]:
         """Yield (key or None, fd, flags) per event; mend what an unknown token betrays."""

@@ -142,6 +142,17 @@ class KqueueSelector(_BaseSelectorImpl):
             return  # all changes have been applied, kevent(2)
 
     def select(self, timeout: float | None = None) -> list[Pair]:
+        deadline = None if timeout is None or timeout <= 0 else monotonic() + timeout
+        while True:
+            result, n = self._select(timeout)
+            if result or not n or (timeout is not None and timeout <= 0):
+                return result
+            # What came is of a former file, or of a registration that is just being made.
+            if deadline is not None:
+                timeout = deadline - monotonic()
+
+    def _select(self, timeout: float | None) -> tuple[list[Pair], int]:
+        """Wait once; return what is ready of the registered, and how many events there were."""
         buffer, n = self._wait(timeout)
         events: dict[int, int] = {}  # in order of first appearance
         for i in range(n):
@@ -155,7 +166,7 @@ class KqueueSelector(_BaseSelectorImpl):
             key = self._fd_to_key.get(fd)
             if key and ready & key.events:
                 result.append((key, ready & key.events))
-        return result
+        return result, n
 
     def close(self) -> None:
         kqfd, self._kqfd = self._kqfd, -1
