@@ -7,11 +7,11 @@ registry, so that an event that crossed an ``unregister`` in another thread is n
 from __future__ import annotations
 
 import os
-from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import lints
+from .locking import Locked
 from .naming import interest, kind_of, place, shown
 from .spinning import Spins
 
@@ -40,14 +40,14 @@ class _Seen(NamedTuple):
     place: str
 
 
-class Checks:
+class Checks(Locked):
     """Looks at registrations and events for common mistakes."""
 
     def __init__(self, *, shared: bool) -> None:
+        super().__init__()
         self._pid = os.getpid()
         self._shared = shared  # there is a kernel object, which a child shares
         self._forked = False
-        self._lock = Lock()
         self._seen: dict[int, _Seen] = {}
         self._new: set[int] = set()
         self._told: set[tuple[str, int]] = set()

@@ -59,11 +59,12 @@ class LeakGuarded(_BaseSelectorImpl):
 class Observed(_BaseSelectorImpl):
     """Reports what it does to an ``Observer``."""
 
+    debug_flags: Debug
     _observer: Observer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        flags, sink = resolve(kwargs.get("debug"))
-        self._observer = Observer(self, flags, sink)
+        sink = resolve(kwargs.get("debug")).sink
+        self._observer = Observer(self, type(self).debug_flags, sink)
         super().__init__(*args, **kwargs)
 
     def _bind(self, binding: Binding | None) -> Binding:

@@ -12,8 +12,10 @@ import os
 import sys
 from collections import deque
 from functools import partial
-from threading import RLock, local
+from threading import local
 from typing import IO, TYPE_CHECKING, Callable, Union
+
+from .locking import Locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +92,7 @@ class LogSink:
             self.logger.log(level, "%s", record, extra={"record": record})
 
 
-class FileSink:
+class FileSink(Locked):
     """Write one line per record, whole, to a path, a descriptor or a text file.
 
     A path is opened for appending when the sink is made.  A descriptor is written with one
@@ -98,7 +100,7 @@ class FileSink:
     """
 
     def __init__(self, target: str | os.PathLike[str] | int | IO[str]) -> None:
-        self._lock = RLock()
+        super().__init__()
         self._owned = isinstance(target, (str, os.PathLike))
         self._fd = -1
         self._file: IO[str] | None = None

@@ -6,10 +6,10 @@ amount of memory; it is exact to 6 %.  Totals and maxima are exact.
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .decode.grammar import errno_name
+from .locking import Locked
 from .records import Event, Syscall, Wait
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Call(Durations):
         self.errors: dict[str, int] = {}
 
 
-class Stats:
+class Stats(Locked):
     """What ``selector.stats()`` returns; ``str()`` of it is a table like that of ``strace -c``.
 
     Attributes:
@@ -75,7 +75,7 @@ class Stats:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        super().__init__()
         self.calls: dict[str, _Call] = {}
         self.waits = Durations()
         self.empty = 0

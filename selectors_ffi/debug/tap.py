@@ -81,6 +81,7 @@ class Tap:
             texts = _enter(form, arguments) if decode else []
             result: int | None = None
             note, errno = "", 0
+            left: int | None = None  # what the call left in errno, which is kept on success too
             begin = end = clock()
             try:
                 for step in calls(function, *arguments):  # errno is safe here: see binding
@@ -88,6 +89,7 @@ class Tap:
                 result = step
                 if result < 0:
                     errno, result = ffi.errno if result == -1 else -result, -1
+                left = errno or ffi.errno
                 end = clock()
             except BaseException as error:
                 end = clock()
@@ -99,8 +101,8 @@ class Tap:
                     begin, source(), name, tuple(texts), result, errno, note, end - begin
                 )
                 report(Called(record, natives, armed))
-                if errno:
-                    ffi.errno = errno  # the report may have made calls of its own
+                if left is not None:
+                    ffi.errno = left  # the report may have made calls of its own
             return result
 
         call.__name__ = call.__qualname__ = name

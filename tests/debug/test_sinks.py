@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 
@@ -161,6 +162,9 @@ def test_errno_survives_the_sink(backend):
         failing = selector._binding.function("close")
         assert failing(-1) == -1
         assert ffi.errno == errno.EBADF
+        ffi.errno = errno.EDOM
+        assert failing(os.dup(0)) == 0
+        assert ffi.errno == errno.EDOM, "success leaves it alone"
         if backend is backends.EpollSelector:
             with open(os.devnull) as file, pytest.raises(PermissionError):
                 selector.register(file, EVENT_READ)
@@ -294,3 +298,37 @@ def test_statistics_need_their_flag(backend):
     for selector in (backend(), backend(debug=Debug.EVENTS)):
         with selector, pytest.raises(RuntimeError, match=r"debug=Debug\.STATS"):
             selector.stats()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_is_not_locked_out(tmp_path):
+    """A child forked while another thread was writing a record can write its own."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(FileSink):
+        def line(self, record):
+            return "line"
+
+        def write(self, text):
+            with self._lock:
+                inside.set()
+                go_on.wait(20)
+            super().write(text)
+
+    with debugging("syscalls,stats", Slow(tmp_path / "log")):
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert inside.wait(20)
+        pid = os.fork()
+        if pid == 0:
+            go_on.set()
+            signal.alarm(20)
+            work()
+            os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        go_on.set()
+        thread.join()
+
+    assert status == 0
+    assert (tmp_path / "log").read_text() == "line\n" * 2
