@@ -18,7 +18,7 @@ class Gates:
     def __init__(self, wait):
         self.waits = {}
         self.binding = Binding(load().target, load().ffi, self)
-        self._wait = wait
+        self._wait = load().find(wait)[0]  # its link symbol here
 
     def __getattr__(self, name):
         function = getattr(load().lib, name)
