@@ -322,10 +322,14 @@ def test_a_forked_child_is_not_locked_out(tmp_path):
         assert inside.wait(20)
         pid = os.fork()
         if pid == 0:
-            go_on.set()
-            signal.alarm(20)
-            work()
-            os._exit(0)
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not pytest's
+                signal.alarm(20)
+                go_on.set()
+                work()
+                os._exit(0)
+            finally:
+                os._exit(1)
         status = os.waitpid(pid, 0)[1]
         go_on.set()
         thread.join()
