@@ -23,7 +23,7 @@ from errno import EACCES, EINTR, EIO
 from time import monotonic
 
 from ..binding import INT_MAX, milliseconds
-from .base import EVENT_READ, SelectorKey, _BaseSelectorImpl
+from .base import EVENT_READ, PATIENCE, SelectorKey, _BaseSelectorImpl
 from .directions import Directions
 
 TYPE_CHECKING = False
@@ -131,6 +131,7 @@ class DevpollSelector(_BaseSelectorImpl):
 
     def select(self, timeout: float | None = None) -> list[Pair]:
         deadline = None if timeout is None or timeout <= 0 else monotonic() + timeout
+        until = 0.0
         while True:
             found = self._raw(timeout)
             result = []
@@ -138,9 +139,11 @@ class DevpollSelector(_BaseSelectorImpl):
                 events = self._directions[flags] & key.events if key else 0
                 if key and events:
                     result.append((key, events))
-            if result or not found or (timeout is not None and timeout <= 0):
+            over = timeout is not None and timeout <= 0
+            if result or not found or over or (until and monotonic() > until):
                 return result
-            # What came is of a former file, or of a registration that is just being made.
+            # What came is of no registration, see PATIENCE.
+            until = until or monotonic() + PATIENCE
             if deadline is not None:
                 timeout = deadline - monotonic()
 

@@ -37,7 +37,7 @@ from struct import error as StructError
 from time import monotonic
 
 from ..binding import ATOMIC_STEP
-from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
+from .base import INVALID_EVENTS, PATIENCE, SelectorKey, _BaseSelectorImpl
 from .directions import BOTH, Directions
 from .epoll_wait import Wait, event_format, look_up
 
@@ -330,7 +330,8 @@ class EpollSelector(_BaseSelectorImpl):
             self._records.pop(record, None)
 
     def _wait_for_known(self, timeout: float | None, deadline: float | None) -> list[Pair]:
-        """Go on waiting: what came is of no registration, or of one that is just being made."""
+        """Go on waiting after events that are of no registration, see ``PATIENCE``."""
+        until = monotonic() + PATIENCE
         while True:
             remaining = None if deadline is None else max(deadline - monotonic(), 0)
             result = []
@@ -338,7 +339,7 @@ class EpollSelector(_BaseSelectorImpl):
                 events = self._directions[flags] & key.events if key else 0
                 if key and events:
                     result.append((key, events))
-            if result or remaining == 0:
+            if result or remaining == 0 or monotonic() > until:
                 return result
 
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:

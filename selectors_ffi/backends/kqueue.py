@@ -23,7 +23,7 @@ from time import monotonic
 from weakref import WeakSet
 
 from ..binding import INT_MAX, nanoseconds
-from .base import EVENT_READ, EVENT_WRITE, SelectorKey, _BaseSelectorImpl
+from .base import EVENT_READ, EVENT_WRITE, PATIENCE, SelectorKey, _BaseSelectorImpl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,11 +143,14 @@ class KqueueSelector(_BaseSelectorImpl):
 
     def select(self, timeout: float | None = None) -> list[Pair]:
         deadline = None if timeout is None or timeout <= 0 else monotonic() + timeout
+        until = 0.0
         while True:
             result, n = self._select(timeout)
-            if result or not n or (timeout is not None and timeout <= 0):
+            over = timeout is not None and timeout <= 0
+            if result or not n or over or (until and monotonic() > until):
                 return result
-            # What came is of a former file, or of a registration that is just being made.
+            # What came is of no registration, see PATIENCE.
+            until = until or monotonic() + PATIENCE
             if deadline is not None:
                 timeout = deadline - monotonic()
 
