@@ -19,7 +19,7 @@ from .kernels.machines import MACHINES, no_descriptor_left
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
 
 BOTH = EVENT_READ | EVENT_WRITE
-ROUNDS = 500 if tally.long_profile() else 12
+ROUNDS = 100 if tally.long_profile() else 12
 PATIENCE = 30
 
 

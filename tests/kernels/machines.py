@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from .. import tally
 from . import KERNELS, host
-
-Watched = "dict[int, int]"
 
 
 class Machine:
@@ -113,3 +112,4 @@ def no_descriptor_left() -> Iterator[None]:
     yield
     left = [fd for fd in host.open_descriptors() if fd not in before]
     assert not left, f"descriptors left open: {left}"
+    tally.count("searches for leaked descriptors")

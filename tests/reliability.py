@@ -1,0 +1,141 @@
+"""Runs the reliability tests and writes what they did to docs/reliability.md.
+
+``python -m tests.reliability`` runs the long profile with this interpreter.
+Arguments name others, each with its profile: ``long=python3.13 short=pypy3``.
+Nothing is written unless every test passes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+PAGE = os.path.join(ROOT, "docs", "reliability.md")
+
+TESTS = (
+    "kernels", "test_faults.py", "test_random_programs.py", "test_threads.py", "test_signals.py",
+    "test_fork.py", "test_errno.py", "test_async_exceptions.py", "test_soak.py",
+)
+
+#: What is counted -> the tests that count it.
+FIGURES = {
+    "faults injected": "test_faults",
+    "steps of random programs": "test_random_programs",
+    "threads run": "test_threads",
+    "signals handled": "test_signals, test_errno",
+    "forks made": "test_fork",
+    "asynchronous exceptions": "test_async_exceptions",
+    "descriptors held by epoll": "test_soak",
+    "descriptors held by poll": "test_soak",
+    "descriptors held by select": "test_soak",
+    "register and unregister cycles": "test_soak",
+    "events delivered in a ring": "test_soak",
+    "selectors made and dropped": "test_soak",
+    "searches for leaked descriptors": "all of these",
+}
+
+HEAD = """\
+# Reliability
+
+Written by `python -m tests.reliability`; every figure was counted by the tests while they ran,
+and all of them passed. Linux's epoll, poll and select are the real ones. kqueue and /dev/poll
+ran on simulated kernels (`tests/kernels`): FreeBSD 11 and 12+, NetBSD 5+ and 11+, OpenBSD,
+DragonFly, macOS; illumos, Solaris 10 and 11. They use those systems' own memory layouts and
+real descriptors, and follow their manuals and sources; they are not those systems. A simulated
+epoll runs the same programs as the real one and must agree with it.
+
+"""
+
+TAIL = """
+## What is asked of the selectors
+
+| test | afterwards |
+|---|---|
+| each system call fails, at each place of a program, with each errno of its manual | the caller gets that errno in the right subclass of `OSError`, or never hears of it; registry, kernel and the caller's view agree; the same call succeeds when made again; no descriptor is left |
+| random programs of calls, closes, duplicates, reused numbers, writes, shutdowns and signals | each step is what an oracle of the mechanism predicts; the standard library's selector on the same descriptors agrees |
+| threads register, change, remove, wait and close at once | no wake-up is lost, no key is wrong, no wait returns before its time |
+| signal handlers return, raise, make failing calls, use or close the very selector | waits are not shortened, exceptions come out, no errno is changed |
+| fork | epoll is shared, kqueue is gone and its number spared, /dev/poll says whose it is, poll and select are copies |
+| `KeyboardInterrupt` at every bytecode of register, unregister and modify (PyPy: every line) | the descriptor can be unregistered and registered again, others are as before |
+| as many descriptors as the limit allows, cycles and events without end | memory and descriptors stay flat; idle descriptors cost epoll nothing |
+
+## What is not covered
+
+- The other systems' real kernels: nothing here ran on them.
+- A former file that is open elsewhere (dup, fork) goes on waking epoll under its old number; its
+  events are dropped, but a wait without another event spins until its timeout. The standard
+  library returns an empty list over and over instead.
+- With several registrations of one number that changed its file back and forth while all those
+  files stayed open, epoll's event of one may be taken for another's; the oracle calls it vague.
+- What /dev/poll reports for a closed descriptor before it is unregistered differs between
+  releases; only that nothing impossible is returned is checked.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run all, write the page."""
+    columns = []
+    for argument in arguments or [f"long={sys.executable}"]:
+        profile, _, python = argument.partition("=")
+        columns.append(run(profile, python))
+    with open(PAGE, "w", encoding="utf-8") as page:
+        page.write(HEAD + table(columns) + TAIL)
+    print(table(columns))
+    return 0
+
+
+def run(profile: str, python: str) -> tuple[str, Counter[str]]:
+    """One interpreter's (title, figures)."""
+    with tempfile.TemporaryDirectory() as place:
+        path = os.path.join(place, "tally")
+        environment = {
+            **os.environ, "SELECTORS_FFI_TALLY": path, "SELECTORS_FFI_PROFILE": profile}
+        tests = [os.path.join("tests", name) for name in TESTS]
+        started = time.monotonic()
+        done = subprocess.run(
+            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stdout)
+        figures: Counter[str] = Counter()
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                figures.update(json.loads(line))
+    figures["seconds"] = round(time.monotonic() - started)
+    figures["tests passed"] = int(re.findall(r"(\d+) passed", done.stdout)[-1])
+    asked = "import platform as p; print(p.python_implementation(), p.python_version())"
+    name = subprocess.run([python, "-c", asked], stdout=subprocess.PIPE, text=True, check=True)
+    return f"{name.stdout.strip()}, {profile} profile", figures
+
+
+def table(columns: list[tuple[str, Counter[str]]]) -> str:
+    """The figures, one column for each run."""
+    lines = [
+        f"Measured on {platform.system()} {platform.release().split('-')[0]}, "
+        f"{platform.machine()}, {os.cpu_count()} processors.",
+        "",
+        "| | " + " | ".join(title for title, _ in columns) + " | counted by |",
+        "|---|" + "---:|" * len(columns) + "---|",
+    ]
+    rows = {"tests passed": "pytest", **FIGURES}
+    for row, source in rows.items():
+        cells = " | ".join(f"{figures[row]:,}" for _, figures in columns)
+        lines.append(f"| {row} | {cells} | {source} |")
+    zeros = " | ".join("0" for _ in columns)
+    lines.append(f"| descriptors found leaked | {zeros} | all of these |")
+    cells = " | ".join(f"{figures['seconds']:,}" for _, figures in columns)
+    lines.append(f"| seconds | {cells} | |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
