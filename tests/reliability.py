@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the rows of the table are long
 """Runs the reliability tests and writes what they did to docs/reliability.md.
 
 ``python -m tests.reliability`` runs the long profile with this interpreter.
