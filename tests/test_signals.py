@@ -67,7 +67,7 @@ def test_a_handler_that_raises_ends_the_wait(session, pair, kind, timeout):
 
     with session.selector() as selector:
         key = selector.register(near, EVENT_READ)
-        with alarm(handler, 0.01), pytest.raises(kind, match="from the handler"):
+        with pytest.raises(kind, match="from the handler"), alarm(handler, 0.01):
             selector.select(timeout)
         assert selector.select(0) == []
         far.send(b"x")
