@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", choices=SECTIONS, help="one section instead of all")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the time, more noise")
+    parser.add_argument("--quick", action="store_true", help="an eighth of the time, more noise")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
     parser.add_argument(
         "--chart", metavar="FILE", nargs="+", type=Path,
@@ -36,7 +36,7 @@ def main() -> int:
         for name, draw in (("ratios.svg", chart.ratios), ("growth.svg", chart.growth)):
             options.chart[0].with_name(name).write_text(draw(reports))
         return 0
-    figures = measure(options.only, turns=5 if options.quick else 25)
+    figures = measure(options.only, turns=20 if options.quick else 150)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

@@ -127,7 +127,7 @@ def measure(turns: int) -> list[bench.Result]:
     for scene in SCENES:
         loops = {name: Loop(make(), scene) for name, make in makers.items()}
         contestants = {name: repeated(loop.round) for name, loop in loops.items()}
-        times = bench.interleave(contestants, turns, target=0.05)
+        times = bench.interleave(contestants, max(3, turns // 5))
         results.append(bench.compare(scene, times))
         for loop in loops.values():
             loop.close()

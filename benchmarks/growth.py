@@ -35,7 +35,7 @@ def rows() -> list[Row]:
 
 def measure(turns: int) -> list[bench.Result]:
     """Measure all rows."""
-    return bench.measure_rows(rows(), max(3, turns // 3), watch=duplicates)
+    return bench.measure_rows(rows(), max(3, turns // 2), watch=duplicates)
 
 
 @contextmanager

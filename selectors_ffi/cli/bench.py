@@ -50,7 +50,7 @@ def add_parser(subparsers: Any) -> None:
         "bench", help="measure this package against the standard library's selectors"
     )
     parser.add_argument("--only", metavar="TEXT", help="the rows that have TEXT in their name")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the time, more noise")
+    parser.add_argument("--quick", action="store_true", help="an eighth of the time, more noise")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.set_defaults(run=run)
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if not rows:
         print("no such row on this system", file=sys.stderr)
         return 1
-    results = measure_rows(rows, turns=5 if options.quick else 25)
+    results = measure_rows(rows, turns=20 if options.quick else 150)
     print(table(results))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
@@ -138,7 +138,7 @@ def spread(values: list[float]) -> Spread:
 
 
 def interleave(
-    contestants: dict[str, Timed], turns: int, target: float = 0.004
+    contestants: dict[str, Timed], turns: int, target: float = 0.001
 ) -> dict[str, list[float]]:
     """Let the contestants take turns of about ``target`` seconds; return seconds per call.
 
