@@ -214,7 +214,15 @@ class KqueueOracle(Oracle):
         self.list[fd] = events
         return 0
 
-    change = add
+    def change(self, fd, events):
+        before = self.list.get(fd, 0)
+        code = self.add(fd, events)
+        if code and code != errno.EBADF:
+            # Refused: what the registry holds is added again, to a file it may be new to.
+            kept = self.registry[fd].events & (EVENT_READ | before)
+            if kept:
+                self.list[fd] = kept
+        return code
 
     def remove(self, fd):
         self.list.pop(fd, None)

@@ -2,7 +2,8 @@
 """Runs the reliability tests and writes what they did to docs/reliability.md.
 
 ``python -m tests.reliability`` runs the long profile with this interpreter.
-Arguments name others, each with its profile: ``long=python3.13 short=pypy3``.
+Arguments name others, each with its profile: ``long=python3.13 short=pypy3``; after a
+colon comes a module of tests that is run alone: ``long=python3.13:test_soak``.
 Nothing is written unless every test passes.
 """
 
@@ -87,20 +88,21 @@ def main(arguments: list[str]) -> int:
     columns = []
     for argument in arguments or [f"long={sys.executable}"]:
         profile, _, python = argument.partition("=")
-        columns.append(run(profile, python))
+        python, _, module = python.partition(":")
+        columns.append(run(profile, python, (f"{module}.py",) if module else TESTS))
     with open(PAGE, "w", encoding="utf-8") as page:
         page.write(HEAD + table(columns) + TAIL)
     print(table(columns))
     return 0
 
 
-def run(profile: str, python: str) -> tuple[str, Counter[str]]:
+def run(profile: str, python: str, modules: tuple[str, ...]) -> tuple[str, Counter[str]]:
     """One interpreter's (title, figures)."""
     with tempfile.TemporaryDirectory() as place:
         path = os.path.join(place, "tally")
         environment = {
             **os.environ, "SELECTORS_FFI_TALLY": path, "SELECTORS_FFI_PROFILE": profile}
-        tests = [os.path.join("tests", name) for name in TESTS]
+        tests = [os.path.join("tests", name) for name in modules]
         started = time.monotonic()
         done = subprocess.run(
             [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
@@ -115,7 +117,8 @@ def run(profile: str, python: str) -> tuple[str, Counter[str]]:
     figures["tests passed"] = int(re.findall(r"(\d+) passed", done.stdout)[-1])
     asked = "import platform as p; print(p.python_implementation(), p.python_version())"
     name = subprocess.run([python, "-c", asked], stdout=subprocess.PIPE, text=True, check=True)
-    return f"{name.stdout.strip()}, {profile} profile", figures
+    part = "" if modules == TESTS else f" of {modules[0][:-3]}"
+    return f"{name.stdout.strip()}, {profile} profile{part}", figures
 
 
 def table(columns: list[tuple[str, Counter[str]]]) -> str:
