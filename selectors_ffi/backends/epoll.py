@@ -118,7 +118,12 @@ class EpollSelector(_BaseSelectorImpl):
         if self._epoll_ctl(self._epfd, self._ADD, fd, event):
             errno = self._errno(self._ADD, fd, event)
             # EEXIST: what a call that an exception interrupted has left, or a closed duplicate.
-            if errno and (errno != EEXIST or self._errno(self._MOD, fd, event)):
+            # ENOENT then: another thread has removed it between the two.
+            for op in (self._MOD, self._ADD) * 8:
+                if errno not in (EEXIST, ENOENT):
+                    break
+                errno = self._errno(op, fd, event)
+            if errno:
                 self.fileno()
                 raise self._binding.error(errno)
         if events == BOTH:
@@ -173,7 +178,11 @@ class EpollSelector(_BaseSelectorImpl):
             if self._epoll_ctl(self._epfd, self._MOD, fd, event):
                 errno = self._errno(self._MOD, fd, event)
                 # ENOENT: the number was reused, the new file has never been added.
-                if errno and (errno != ENOENT or not self._add_anew(fd, events)):
+                if errno == ENOENT and not self._add_anew(fd, events):
+                    errno = self._errno(self._MOD, fd, event) and ENOENT  # added by another thread?
+                elif errno == ENOENT:
+                    errno = 0
+                if errno:
                     if errno == EBADF:
                         self._drop(key)
                     self.fileno()
