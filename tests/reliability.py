@@ -132,7 +132,8 @@ def table(columns: list[tuple[str, Counter[str]]]) -> str:
     ]
     rows = {"tests passed": "pytest", **FIGURES}
     for row, source in rows.items():
-        cells = " | ".join(f"{figures[row]:,}" for _, figures in columns)
+        # A column of one module alone has nothing to say about the others.
+        cells = " | ".join(f"{figures[row]:,}" if figures[row] else "" for _, figures in columns)
         lines.append(f"| {row} | {cells} | {source} |")
     zeros = " | ".join("0" for _ in columns)
     lines.append(f"| descriptors found leaked | {zeros} | all of these |")
