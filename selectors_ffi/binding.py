@@ -27,7 +27,7 @@ from __future__ import annotations
 import os
 import sys
 from errno import ENOSYS
-from functools import cache
+from functools import cache, partial
 from itertools import chain, repeat, starmap, takewhile
 from math import ceil
 from operator import neg
@@ -37,7 +37,7 @@ from ._abi.target import host, presence, symbols_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 __all__ = ["Binding", "load", "milliseconds", "nanoseconds"]
@@ -56,6 +56,9 @@ class Binding:
         self.target = target
         self.ffi = ffi
         self.lib = lib
+        #: (function, tuples of arguments) -> an iterator as of ``calls``, a step for each tuple.
+        self.steps: Callable[..., Iterator[int]]
+        self.steps = starmap if ATOMIC_STEP else partial(_steps, ffi)
         self.refused: set[str] = set()  #: functions that failed a self-test, as if not there
 
     def __repr__(self) -> str:
@@ -108,11 +111,8 @@ class Binding:
         A negative step is a failure: ``errno = ffi.errno if n == -1 else -n``, read in the very
         function that made the step (see above), after which the iterator is spent.
         """
-        steps: Iterator[int] = starmap(function, repeat(arguments))
-        if ATOMIC_STEP:
-            return steps
-        errnos = map(getattr, repeat(self.ffi), repeat("errno"))
-        return chain(takewhile((-1).__ne__, steps), map(neg, errnos))
+        return self.steps(function, repeat(arguments))
+
 
     def call(self, function: Callable[..., int], *arguments: object) -> int:
         """Call once; return the result.
@@ -148,6 +148,13 @@ class Binding:
             pass
         finally:
             self.ffi.errno = errno
+
+
+def _steps(
+    ffi: Any, function: Callable[..., int], arguments: Iterable[tuple[object, ...]]
+) -> Iterator[int]:
+    errnos = map(getattr, repeat(ffi), repeat("errno"))
+    return chain(takewhile((-1).__ne__, starmap(function, arguments)), map(neg, errnos))
 
 
 def load(target: str | None = None, *, library: str | None = None) -> Binding:

