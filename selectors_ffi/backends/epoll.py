@@ -177,8 +177,12 @@ class EpollSelector(_BaseSelectorImpl):
                 break
             if n < 0:
                 errno = self._ffi.errno if n == -1 and ATOMIC_STEP else -n
-                # ENOENT: the number was reused, the new file has never been added.
-                if errno != ENOENT or not self._add_anew(fd, events):
+                # ENOENT: the number was reused, the new file has never been added; or another
+                # thread has removed the descriptor, and may add it again.
+                healed = errno == ENOENT and (
+                    self._add_anew(fd, events) or (other_threads() and self._adopt(fd, event))
+                )
+                if not healed:
                     if errno == EBADF:
                         self._drop(key)
                     self.fileno()
