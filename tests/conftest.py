@@ -78,6 +78,8 @@ class Failing:
 
     def __getattr__(self, symbol: str) -> Any:
         """Return the library's function, or one that can fail."""
+        if symbol == "WSAGetLastError":
+            return lambda: self._ffi.errno
         whole = getattr(self._lib, symbol)
         if symbol not in self._symbols:
             return whole
@@ -105,9 +107,9 @@ def subjects(config: pytest.Config) -> list[Subject]:
     ]
     if module is not selectors and os.name == "posix":
         from selectors_ffi import backends
-        from tests.kernels import KERNELS
+        from tests.kernels import KERNELS, WINDOWS
 
-        for kernel, name, binding in KERNELS:
+        for kernel, name, binding in (*KERNELS, WINDOWS):
             found.append(Subject(kernel, name, getattr(backends, name), binding))
     return found
 

@@ -88,10 +88,15 @@ class SelectSelector(TableSelector):
     def _wait_on(
         self, table: _Sets, n: int, errno: int, timeout: float | None, deadline: float | None
     ) -> int:
-        """Deal with a failed wait; return how many bits are set after all."""
+        """Deal with a failed wait; return how many bits are set after all.
+
+        Args:
+            n: what the call returned, 0 if none has been made yet; ``errno`` is as in
+                ``Binding.calls``.
+        """
         while True:
-            if n < -1:
-                errno = -n
+            if n < 0:
+                errno = table.reason(-n if n < -1 else errno)
             changed = self._changed and table is self._table
             # EBADF: perhaps of a descriptor that another thread has unregistered, then closed.
             if errno != EINTR and not (errno == EBADF and changed):
@@ -124,7 +129,7 @@ class SelectSelector(TableSelector):
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         table = self._own_table()
         deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
-        self._wait_on(table, -1, EINTR, timeout, deadline)
+        self._wait_on(table, 0, EINTR, timeout, deadline)
         events = table.events().items()
         return [(self._fd_to_key.get(fd), fd, ready, 0, 0) for fd, ready in events]
 
@@ -205,6 +210,11 @@ class _Bitmaps:
         """Write the interest over the answer."""
         self._answer[:] = self._interest
 
+    @staticmethod
+    def reason(errno: int) -> int:
+        """Return why a call has failed, ``errno``."""
+        return errno
+
     def until(self, timeout: float) -> Iterator[int]:
         # Linux writes the time that remained; so it must be written for each call.
         microseconds = -(-nanoseconds(timeout) // 1000)
@@ -268,6 +278,7 @@ class _Sockets:
 
     now: Iterator[int]
     forever: Iterator[int]
+    ready: Any  # is not there, see ``duplex``
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
@@ -303,16 +314,16 @@ class _Sockets:
             self.now = repeat(0)
             self.forever = map(_sleep, repeat(None))
 
+    def reason(self, errno: int) -> int:
+        """Return why a call has failed: Winsock leaves errno alone, and is never interrupted."""
+        return self._binding.function("WSAGetLastError")()
+
     def until(self, timeout: float) -> Iterator[int]:
         microseconds = -(-nanoseconds(timeout) // 1000)
         if not self.keys:
             return map(_sleep, (timeout,))
         self._timeval.tv_sec, self._timeval.tv_usec = divmod(microseconds, 1_000_000)
         return self._binding.calls(self._select, 0, *self._answer, self._timeval)
-
-    def ready(self, n: int) -> list[Pair]:
-        """Nothing: see ``duplex``."""
-        raise NotImplementedError
 
     def events(self) -> dict[int, int]:
         """Return fd -> what is ready; an exception is for the writer."""

@@ -12,6 +12,7 @@ from .bsd import SimulatedBSD
 from .linux import SimulatedLinux
 from .solaris import VARIANTS as _SOLARIS
 from .solaris import SimulatedSolaris
+from .windows import SimulatedWindows
 
 #: (name, backend class, maker of a fresh binding), one for each simulated system.
 KERNELS: list[tuple[str, str, Callable[[], Any]]] = [
@@ -26,4 +27,9 @@ KERNELS: list[tuple[str, str, Callable[[], Any]]] = [
     ("simulated_linux", "EpollSelector", lambda: SimulatedLinux().binding()),
 ]
 
-__all__ = ["KERNELS", "SimulatedBSD", "SimulatedLinux", "SimulatedSolaris"]
+#: Of Windows, whose errors are not in errno and whose sets take sockets only.
+WINDOWS = ("windows", "SelectSelector", lambda: SimulatedWindows().binding())
+
+__all__ = [
+    "KERNELS", "WINDOWS", "SimulatedBSD", "SimulatedLinux", "SimulatedSolaris", "SimulatedWindows",
+]
