@@ -221,7 +221,9 @@ def test_signals(script, number):
     """A program killed by a signal, or by its KeyboardInterrupt, ends as it does without us."""
     path = script(
         f"""
-        import os, selectors
+        import os, selectors, signal
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job inherits that
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with selectors.DefaultSelector() as selector:
             selector.select(0)
             os.kill(os.getpid(), {int(number)})
