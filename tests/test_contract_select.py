@@ -14,7 +14,7 @@ from time import monotonic
 
 import pytest
 
-from .emulation import EMULATED
+from . import emulation
 
 READ, WRITE = 1, 2
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows select(2) takes sockets only")
@@ -483,8 +483,8 @@ def test_descriptor_beyond_fd_setsize(subject, selector, pairs):
     """A number above FD_SETSIZE is watched like any other, on Linux by select(2) too."""
     if subject.on_host and subject.mechanism == "select" and sys.platform != "linux":
         pytest.skip("whether select(2) takes more is known for Linux only")
-    if subject.on_host and subject.mechanism == "select" and EMULATED:
-        pytest.skip("qemu copies the sets into an fd_set of its own, and dies past its end")
+    if subject.on_host:
+        emulation.needs_large_sets(subject.mechanism)
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = 3000

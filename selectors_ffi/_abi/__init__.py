@@ -7,6 +7,7 @@ interpreter's data model.
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own costs a few milliseconds to import
@@ -38,6 +39,11 @@ TARGETS: tuple[str, ...] = (
 )
 
 
+# cffi computes a struct's size at its first use, and without a global interpreter lock shows other
+# threads the struct before the size (2.1.1: "array item of unknown size"): here, one at a time.
+_first_use = allocate_lock()
+
+
 def load_ffi(target: str) -> Any:
     """Return the ``FFI`` of one target's declarations; imports that one module.
 
@@ -49,7 +55,11 @@ def load_ffi(target: str) -> Any:
     """
     if target not in TARGETS:
         raise ValueError(f"unknown target {target!r}: one of {', '.join(TARGETS)}")
-    return import_module(f"{__name__}.generated.{target}").ffi
+    with _first_use:
+        ffi = import_module(f"{__name__}.generated.{target}").ffi
+        for struct in ffi.list_types()[1]:
+            ffi.sizeof(f"struct {struct}")
+    return ffi
 
 
 def load_probe() -> Any:
