@@ -286,14 +286,15 @@ def test_none_waits_for_an_event(selector, pair):
     thread.join()
 
 
-def test_event_ends_a_long_wait(selector, pair):
-    """A wait with a timeout ends when the event comes."""
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_event_ends_a_long_wait(selector, pair, timeout):
+    """A wait that has begun, with or without a timeout, ends when the event comes."""
     left, right = pair
     key = selector.register(left, READ)
     thread = threading.Timer(0.02, right.send, args=(b"x",))
     thread.start()
 
-    assert selector.select(30) == [(key, READ)]
+    assert selector.select(timeout) == [(key, READ)]
     thread.join()
 
 
@@ -434,14 +435,9 @@ def test_registered_from_another_thread(subject, selector, pair):
         pytest.skip("select(2) and poll(2) copy the list when they begin")
     left, _ = pair
     results = []
-
-    def wait():
-        # The kernel can report the descriptor before register has noted its key: then that
-        # wait ends with nothing, and the next one at once with the key.
-        while not results:
-            results.extend(selector.select(30))
-
-    waiting = threading.Thread(target=wait)
+    # The kernel can report the descriptor before register has noted its key; that very wait
+    # must go on until it has.
+    waiting = threading.Thread(target=lambda: results.extend(selector.select(30)))
     begin = monotonic()
     waiting.start()
 

@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from selectors import EVENT_READ, EVENT_WRITE
+from types import SimpleNamespace
 
 import pytest
 
@@ -178,3 +179,90 @@ def test_closing_leaves_errno_alone(machine):
         finish(selector)
         assert ffi.errno == errno.EXDEV
         selector.close()
+
+
+class BrokenPipe:
+    """A C function that sends a signal and fails, in one: write(2) to a pipe without reader.
+
+    The handler of SIGPIPE is due the instant the function has returned. Here it leaves an errno
+    that is not the function's.
+    """
+
+    def __init__(self):
+        import cffi
+
+        own = cffi.FFI()
+        own.cdef("long write(int, const void *, size_t);")
+        self._library = own.dlopen(None)
+        self._address = int(own.cast("uintptr_t", own.addressof(self._library, "write")))
+        self.runs = 0
+
+    def __enter__(self):
+        reader, self.writer = os.pipe()
+        os.close(reader)
+        self._previous = signal.signal(signal.SIGPIPE, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGPIPE, self._previous)
+        os.close(self.writer)
+
+    def _handle(self, *_):
+        self.runs += 1
+        self.ffi.errno = errno.EXDEV
+
+    def instead_of(self, ffi, signature):
+        """write(2) with the type of another function."""
+        self.ffi = ffi
+        return ffi.cast(signature, self._address)
+
+
+@pytest.fixture
+def broken():
+    """A function that fails with EPIPE while a signal handler is due."""
+    with BrokenPipe() as pipe:
+        yield pipe
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at no byte it cannot write")
+def test_a_call_keeps_its_errno_from_a_handler_that_is_due(broken):
+    """``Binding.call`` raises the errno of its call, though a handler ran right after it."""
+    binding = HOST[0].boot().binding
+    write = broken.instead_of(binding.ffi, "long (*)(int, const void *, size_t)")
+
+    for n in range(1, 20):
+        with pytest.raises(BrokenPipeError):
+            binding.call(write, broken.writer, b"x", 1)
+        assert broken.runs == n
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="epoll is Linux's")
+@pytest.mark.parametrize("operation", ["register", "modify", "select"])
+def test_epoll_keeps_its_errno_from_a_handler_that_is_due(broken, operation):
+    """Each call of epoll raises the errno of its system call, not the handler's."""
+    session = next(machine for machine in HOST if machine.mechanism == "epoll").boot()
+    ffi = session.binding.ffi
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        selector.register(near, EVENT_READ)
+        epfd, selector._epfd = selector._epfd, broken.writer
+        if operation == "select":
+            failing = broken.instead_of(ffi, "int (*)(int, void *, int, int)")
+            lib = SimpleNamespace(epoll_wait=failing)
+            selector._binding = type(session.binding)(session.binding.target, ffi, lib)
+        else:
+            failing = broken.instead_of(ffi, "int (*)(int, int, int, const void *)")
+            selector._epoll_ctl = failing
+        call = {
+            "register": lambda: selector.register(far, EVENT_READ),
+            "modify": lambda: selector.modify(near, EVENT_WRITE),
+            "select": lambda: selector.select(0),
+        }[operation]
+        try:
+            with pytest.raises(BrokenPipeError):
+                call()
+        finally:
+            selector._epfd = epfd
+            selector._binding = session.binding
+        assert broken.runs == 1
+        assert set(selector.get_map()) == {near.fileno()}

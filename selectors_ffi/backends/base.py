@@ -215,6 +215,7 @@ class _BaseSelectorImpl(BaseSelector):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         self._fd_to_key: dict[int, SelectorKey] = {}
         self._map: _SelectorMapping | None = _SelectorMapping(self)
+        self._changer: object = None
 
     def _bind(self, binding: Binding | None) -> Binding:
         """Return the kernel interface to use; the debug package overrides this to watch it.
@@ -252,15 +253,23 @@ class _BaseSelectorImpl(BaseSelector):
         fd = self._fileobj_lookup(fileobj)
         if fd in self._fd_to_key:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        self._changer = key = SelectorKey(fileobj, fd, events, data)
         self._add(fd, events)
-        key = self._fd_to_key[fd] = SelectorKey(fileobj, fd, events, data)
+        kept = self._fd_to_key.setdefault(fd, key)
+        if self._changer is not key:
+            self._settle(fd)
+        if kept is not key:
+            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
         key = self._registered(fileobj)
+        self._changer = mark = object()
         self._remove(key.fd)
-        # Another thread may have been faster: then it is not registered any more.
-        if self._fd_to_key.pop(key.fd, None) is None:
+        removed = self._fd_to_key.pop(key.fd, None)
+        if self._changer is not mark:
+            self._settle(key.fd)
+        if removed is None:  # another thread has been faster
             raise KeyError(f"{fileobj!r} is not registered")
         return key
 
@@ -271,6 +280,7 @@ class _BaseSelectorImpl(BaseSelector):
         rearm = events != key.events or self._replaced(key, fileobj)
         if not (rearm or data != key.data):
             return key
+        self._changer = new = SelectorKey(fileobj, key.fd, events, data)
         if rearm:
             try:
                 self._change(key, events)
@@ -278,8 +288,10 @@ class _BaseSelectorImpl(BaseSelector):
                 if error.errno == EBADF:
                     self._gone(key)
                 raise
-        key = self._fd_to_key[key.fd] = SelectorKey(fileobj, key.fd, events, data)
-        return key
+        self._fd_to_key[key.fd] = new
+        if self._changer is not new:
+            self._settle(key.fd)
+        return new
 
     def _registered(self, fileobj: FileDescriptorLike) -> SelectorKey:
         """Return the key of ``fileobj`` or raise what the stdlib raises."""
@@ -303,6 +315,21 @@ class _BaseSelectorImpl(BaseSelector):
         """Drop the entry of a descriptor that the kernel says is closed."""
         self._remove(key.fd)
         self._fd_to_key.pop(key.fd, None)
+
+    def _settle(self, fd: int) -> None:
+        """Make the kernel agree with the registry about ``fd``.
+
+        Due when two threads, or a thread and its signal handler, have changed registrations at the
+        same time; ``_changer``, who began last, tells.
+        """
+        mark = None
+        while self._changer is not mark:
+            self._changer = mark = object()
+            key = self._fd_to_key.get(fd)
+            if key is None:
+                self._remove(fd)
+            else:
+                self._change(key._replace(events=EVENT_READ | EVENT_WRITE), key.events)
 
     def _add(self, fd: int, events: int) -> None:
         """Nothing to arm: a selector of somebody else's, built on the registry alone."""

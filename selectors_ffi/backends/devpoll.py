@@ -22,7 +22,7 @@ from _thread import _count as other_threads
 from errno import EACCES, EINTR, EIO
 from time import monotonic
 
-from ..binding import INT_MAX, milliseconds
+from ..binding import milliseconds
 from .base import EVENT_READ, PATIENCE, SelectorKey, _BaseSelectorImpl
 from .directions import Directions
 
@@ -71,8 +71,6 @@ class DevpollSelector(_BaseSelectorImpl):
         return self._devpollfd
 
     def _add(self, fd: int, events: int) -> None:
-        if fd > INT_MAX:
-            raise OverflowError("Python int too large to convert to C int")
         self.fileno()
         os.get_inheritable(fd)  # raises for a closed descriptor, which the driver would accept
         try:
@@ -218,7 +216,6 @@ class DevpollSelector(_BaseSelectorImpl):
     def _make_waker(self) -> None:
         """Have a pipe watched by which ``_update`` ends a sleep in another thread."""
         with self._lock:
-            self.fileno()  # raises if another thread has closed the selector
             if self._wake_write < 0:
                 reader, writer = os.pipe()
                 try:

@@ -102,7 +102,8 @@ class KqueueSelector(_BaseSelectorImpl):
 
     def _remove(self, fd: int) -> None:
         # EBADF, ENOENT: close(2) has removed it.  Each filter is tried, whatever the other's fate.
-        events = self._fd_to_key[fd].events
+        key = self._fd_to_key.get(fd)
+        events = key.events if key else EVENT_READ | EVENT_WRITE
         self._undo(fd, [(f, self._DELETE, 0) for e, f in self._filters if events & e])
 
     def _change(self, key: SelectorKey, events: int) -> None:

@@ -68,6 +68,12 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+def _limit() -> int:
+    """RLIMIT_NOFILE; what is unlimited is a very large number."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2**31 - 1 if soft == resource.RLIM_INFINITY else soft
+
+
 class Entry:
     """One watched descriptor; without a file it is never looked at (W7)."""
 
@@ -149,7 +155,7 @@ class SimulatedSolaris(SimulatedKernel):
                 if code:
                     return self.fail(code)
             records = size // _POLLFD.size  # W1: trailing bytes are ignored, but counted
-            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            limit = _limit()
             if records > limit and (records > 255 or not self.variant.illumos):
                 return self.fail(errno.EINVAL)  # W3
             memory = self.bytes_at(buffer, size)
@@ -245,7 +251,7 @@ class SimulatedSolaris(SimulatedKernel):
 
     def _poll(self, handle: PollSet, argument: Any) -> int:
         address, nfds, timeout = _DVPOLL.unpack(bytes(self.bytes_at(argument, _DVPOLL.size)))
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        limit = _limit()
         if self._too_many(nfds, limit):
             return self.fail(errno.EINVAL)
         if self.variant.illumos and nfds > 2 * limit:
