@@ -8,6 +8,7 @@ import selectors
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Callable
 
@@ -45,6 +46,11 @@ class Subject:
     def on_host(self) -> bool:
         """Whether the kernel is the one this test runs on, not a simulated one."""
         return self.kernel == "host"
+
+    @property
+    def closes_later(self) -> bool:
+        """Whether descriptors of the kernel's own are closed by a thread of its own."""
+        return self.kernel == "libkqueue"
 
     @property
     def kernel_keeps_list(self) -> bool:
@@ -97,6 +103,7 @@ class Failing:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the contract suite run on the standard library, which checks the suite itself."""
     parser.addoption("--subject", choices=("ours", "stdlib"), default="ours")
+    parser.addoption("--libkqueue", metavar="LIBRARY", help="run it on libkqueue.so.0, too")
 
 
 def subjects(config: pytest.Config) -> list[Subject]:
@@ -107,10 +114,15 @@ def subjects(config: pytest.Config) -> list[Subject]:
     ]
     if module is not selectors and os.name == "posix":
         from selectors_ffi import backends
+        from selectors_ffi.binding import load
         from tests.kernels import KERNELS, WINDOWS
 
         for kernel, name, binding in (*KERNELS, WINDOWS):
             found.append(Subject(kernel, name, getattr(backends, name), binding))
+        library = config.getoption("--libkqueue")
+        if library:
+            name, load_it = "KqueueSelector", partial(load, "libkqueue", library=library)
+            found.append(Subject("libkqueue", name, getattr(backends, name), load_it))
     return found
 
 
@@ -158,6 +170,8 @@ def make(subject: Subject) -> Iterator[Callable[[], Any]]:
     yield make_one
     for selector in made:
         selector.close()
+    if subject.closes_later:
+        return
     left = open_descriptors() - before
     # One more is the descriptor of the listing itself, if it took a new number.
     assert len(left) <= 1, f"descriptors left open: {sorted(left)}"

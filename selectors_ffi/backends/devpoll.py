@@ -101,6 +101,13 @@ class DevpollSelector(_BaseSelectorImpl):
         except OSError:
             pass  # refused in a forked child, whose set it is not; nothing to remove then
 
+    def _forget(self, fd: int) -> None:
+        """Remove from the kernel what an exception that interrupted a call has left there."""
+        mark = self._changer
+        self._discard(fd)
+        if self._changer is not mark:
+            self._settle(fd)
+
     def _update(self, entries: list[tuple[int, int]]) -> None:
         """Write (fd, flags) entries, applied in order; write(2)."""
         array = self._ffi.new("struct pollfd[]", [(fd, flags, 0) for fd, flags in entries])
@@ -180,7 +187,10 @@ class DevpollSelector(_BaseSelectorImpl):
                 elif flags & self._NVAL:
                     self._discard(fd)
                 else:
-                    events.append((self._fd_to_key.get(fd), fd, flags, 0, 0))
+                    key = self._fd_to_key.get(fd)
+                    if key is None and not other_threads():  # one may be registering it just now
+                        self._forget(fd)
+                    events.append((key, fd, flags, 0, 0))
             if events or n == 0 or (ms == 0 and n > 0):
                 return events
             if deadline is not None:

@@ -4,7 +4,8 @@ Facts.  The kernel keys a registration by (descriptor, filter): reading and writ
 either may be refused alone.  With room for no events, kevent(2) applies its changes in order, stops
 at the first that fails, and returns -1; those before it stay applied.  Interrupted by a signal, it
 has applied them all.  close(2) removes the registrations of a descriptor.  A kqueue is not
-inherited by fork(2): in the child its number is closed, or somebody else's.
+inherited by fork(2): in the child its number is closed, or somebody else's.  libkqueue differs: it
+refuses to add what it has, with the errno of a former call.
 
 Decision.  Both filters go in one call; if the second is refused, the first is taken back.  Events
 of one descriptor become one result, as the documentation promises.  ``udata`` carries a serial, new
@@ -16,6 +17,7 @@ https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 from __future__ import annotations
 
 import os
+from _thread import _count as other_threads
 from contextlib import suppress
 from errno import EINTR
 from itertools import count
@@ -56,6 +58,7 @@ class KqueueSelector(_BaseSelectorImpl):
         read, write = constant("EVFILT_READ"), constant("EVFILT_WRITE")
         self._filters = ((EVENT_READ, read), (EVENT_WRITE, write))
         self._events_of = {read: EVENT_READ, write: EVENT_WRITE}
+        self._never_adds_again = binding.target == "libkqueue"
         self._serials = count(1)
         self._serial: dict[int, int] = {}
         self._largest_serial = 2 ** (8 * self._ffi.sizeof("uintptr_t")) - 1
@@ -89,43 +92,74 @@ class KqueueSelector(_BaseSelectorImpl):
         if fd > INT_MAX:
             raise OverflowError("Python int too large to convert to C int")
         serial = next(self._serials) & self._largest_serial
-        changes = [(f, self._ADD, serial) for e, f in self._filters if events & e]
+        additions = self._changes(self._ADD, events, serial)
         try:
-            self._kevents(fd, changes)
+            self._kevents(fd, additions)
         except OSError:
-            self._undo(fd, [(f, self._DELETE, 0) for f, _, _ in changes[:-1]])
-            raise
+            # The first may have been applied; or, where what is there is never added again, what
+            # an exception has left behind was in the way.
+            deletions = self._changes(self._DELETE, events)
+            deleted = [self._undo(fd, [deletion]) for deletion in deletions]
+            if not (self._never_adds_again and any(deleted)):
+                raise
+            self._kevents(fd, additions)
         self._serial[fd] = serial
         if 2 * len(self._fd_to_key) + 2 > self._capacity:
             self._capacity *= 2
             self._idle = []
 
     def _remove(self, fd: int) -> None:
-        # EBADF, ENOENT: close(2) has removed it.  Each filter is tried, whatever the other's fate.
+        # EBADF, ENOENT: close(2) has removed it.
         key = self._fd_to_key.get(fd)
         events = key.events if key else EVENT_READ | EVENT_WRITE
-        self._undo(fd, [(f, self._DELETE, 0) for e, f in self._filters if events & e])
+        self._undo(fd, self._changes(self._DELETE, events))
 
     def _change(self, key: SelectorKey, events: int) -> None:
-        fd, serial = key.fd, self._serial[key.fd]
-        wanted = [(f, self._ADD, serial) for e, f in self._filters if events & e]
+        fd, serial, old = key.fd, self._serial[key.fd], key.events
+        # What stays is added again, for the number may name another file now.
+        changes = self._changes(self._ADD, events, serial)
+        if self._never_adds_again:
+            changes = self._changes(self._DELETE, old) + changes
+        else:
+            changes += self._changes(self._DELETE, old & ~events)
         try:
-            self._kevents(fd, wanted)
+            self._kevents_or_gone(fd, changes)
         except OSError:
-            kept = [(f, self._ADD, serial) for e, f in self._filters if key.events & e]
-            added = [f for e, f in self._filters if events & e and not key.events & e]
-            self._undo(fd, [(f, self._DELETE, 0) for f in added] + kept)
+            before = self._changes(self._ADD, old, serial)
+            self._undo(fd, self._changes(self._DELETE, events & ~old) + before)
             raise
-        unwanted = [f for e, f in self._filters if key.events & e and not events & e]
-        self._undo(fd, [(f, self._DELETE, 0) for f in unwanted])
 
-    def _undo(self, fd: int, changes: list[tuple[int, int, int]]) -> None:
-        """Apply each change on its own; one that is refused has nothing to change."""
-        for change in changes:
-            try:
-                self._kevents(fd, [change])
-            except OSError:
-                continue
+    def _changes(self, flags: int, events: int, serial: int = 0) -> list[tuple[int, int, int]]:
+        """Return a changelist for ``_kevents``, with an entry for each direction of ``events``."""
+        return [(filt, flags, serial) for event, filt in self._filters if events & event]
+
+    def _kevents_or_gone(self, fd: int, changes: list[tuple[int, int, int]]) -> None:
+        """Apply a changelist; a registration that it deletes may be gone already."""
+        try:
+            self._kevents(fd, changes)
+        except FileNotFoundError:
+            if all(flags == self._ADD for _, flags, _ in changes):
+                raise
+            # The call stopped there, see the top.
+            for change in changes:
+                if change[1] == self._ADD:
+                    self._kevents(fd, [change])
+                else:
+                    self._undo(fd, [change])
+
+    def _undo(self, fd: int, changes: list[tuple[int, int, int]]) -> bool:
+        """Apply changes; one that is refused has nothing to change, and does not stop the next.
+
+        Returns:
+            Whether none was refused.
+        """
+        try:
+            self._kevents(fd, changes)
+        except OSError:
+            for change in changes if len(changes) > 1 else ():
+                self._undo(fd, [change])
+            return False
+        return True
 
     def _kevents(self, fd: int, changes: list[tuple[int, int, int]]) -> None:
         """Apply a changelist of (filter, flags, serial); stops at the first that is refused."""
@@ -158,19 +192,26 @@ class KqueueSelector(_BaseSelectorImpl):
     def _select(self, timeout: float | None) -> tuple[list[Pair], int]:
         """Wait once; return what is ready of the registered, and how many events there were."""
         buffer, n = self._wait(timeout)
-        events: dict[int, int] = {}  # in order of first appearance
+        found: dict[int, Pair] = {}  # in order of first appearance
         for i in range(n):
             kevent = buffer[i]
-            fd = kevent.ident
-            if self._is_current(kevent):
-                events[fd] = events.get(fd, 0) | self._events_of.get(kevent.filter, 0)
-        self._idle.append(buffer)
-        result = []
-        for fd, ready in events.items():
+            fd, event = kevent.ident, self._events_of.get(kevent.filter, 0)
             key = self._fd_to_key.get(fd)
-            if key and ready & key.events:
-                result.append((key, ready & key.events))
-        return result, n
+            if key and key.events & event and self._is_current(kevent):
+                found[fd] = key, event | (found[fd][1] if fd in found else 0)
+            elif not other_threads():  # one of them may be registering it just now
+                self._forget(fd, kevent.filter, event)
+        self._idle.append(buffer)
+        return list(found.values()), n
+
+    def _forget(self, fd: int, filt: int, event: int) -> None:
+        """Remove from the kernel what an exception that interrupted a call has left there."""
+        key = self._fd_to_key.get(fd)
+        if key is None or not key.events & event:
+            mark = self._changer
+            self._undo(fd, [(filt, self._DELETE, 0)])
+            if self._changer is not mark:
+                self._settle(fd)
 
     def close(self) -> None:
         kqfd, self._kqfd = self._kqfd, -1

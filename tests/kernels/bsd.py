@@ -8,7 +8,8 @@ K2 without room for events the first failing change ends the call with -1,
    with room it comes back as an EV_ERROR event;
 K3 on EINTR all changes have been applied;
 K4 closing a watched descriptor removes its registrations, a dup does not help;
-K5 EV_ADD of an existing registration updates it;
+K5 EV_ADD of an existing registration updates it; libkqueue refuses, with a
+   former call's errno;
 K6 EV_ADD for WRITE on a pipe without reader: EPIPE, EBADF or accepted;
 K7 EV_EOF comes with the filter, which is ready then;
 K8 a kqueue is not inherited over fork(2);
@@ -72,6 +73,7 @@ class Variant:
     dead_pipe: int = 0
     terminal: int = 0
     newest_first: bool = False
+    add_again: int = 0
     tick: int = 1
 
 
@@ -90,6 +92,7 @@ VARIANTS: dict[str, Variant] = {
         Variant("openbsd", layout=_PLAIN_INT64, makers=("kqueue1", "kqueue"), o_cloexec=0x10000),
         Variant("dragonfly", timespec=_TIMESPEC_LONG, dead_pipe=errno.EPIPE),
         Variant("darwin", timespec=_TIMESPEC_LONG, terminal=errno.EINVAL),
+        Variant("libkqueue", timespec=_TIMESPEC_LONG, add_again=errno.EINVAL),
     )
 }
 
@@ -239,6 +242,8 @@ class SimulatedBSD(SimulatedKernel):
                     return code
                 knote = queue.knotes[ident, filt] = Knote(ident, filt, file)
                 knote.disabled = bool(flags & EV_DISABLE)
+            elif self.variant.add_again:
+                return self.variant.add_again  # K5
             # K5: an update keeps the registration's place and its state.
             knote.udata = udata
             knote.fflags = fflags

@@ -1,0 +1,101 @@
+"""What KqueueSelector asks of kevent(2), on every simulated system."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from selectors_ffi._abi.target import symbols_for
+from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, KqueueSelector
+from selectors_ffi.binding import Binding
+from tests.kernels.bsd import VARIANTS, SimulatedBSD
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="simulated on poll(2)")
+BOTH = EVENT_READ | EVENT_WRITE
+EVENTS = (EVENT_READ, EVENT_WRITE, BOTH)
+
+
+class Counting:
+    """A library that notes the length of each changelist."""
+
+    def __init__(self, whole):
+        self._lib = whole.lib
+        self._kevents = symbols_for(whole.target, "kevent")
+        self.changes = []
+
+    def __getattr__(self, symbol):
+        whole = getattr(self._lib, symbol)
+        if symbol not in self._kevents:
+            return whole
+
+        def kevent(kq, changelist, nchanges, *rest):
+            self.changes.append(nchanges)
+            return whole(kq, changelist, nchanges, *rest)
+
+        return kevent
+
+
+@pytest.fixture(params=sorted(VARIANTS))
+def kernel(request):
+    return SimulatedBSD(request.param)
+
+
+@pytest.fixture
+def counted(kernel):
+    """A selector, and the lengths of its changelists so far."""
+    whole = kernel.binding()
+    lib = Counting(whole)
+    with KqueueSelector(binding=Binding(whole.target, whole.ffi, lib)) as selector:
+        yield selector, lib.changes
+
+
+@pytest.mark.parametrize("old", EVENTS)
+@pytest.mark.parametrize("new", EVENTS)
+def test_one_call_for_each_change(counted, pair, old, new):
+    """Registering, modifying and unregistering are one kevent(2) each, whatever the directions."""
+    selector, changes = counted
+    near, _ = pair
+    selector.register(near, old)
+    selector.modify(near, new)
+    selector.unregister(near)
+    assert len(changes) == (2 if old == new else 3)
+
+
+@pytest.mark.parametrize("old", EVENTS)
+@pytest.mark.parametrize("new", EVENTS)
+def test_what_is_left_behind_does_not_matter(kernel, pairs, old, new):
+    """What the kernel has and the registry has not, of a call that was interrupted, is replaced."""
+    near, far = pairs[0]
+    far.send(b"x")
+    with KqueueSelector(binding=kernel.binding()) as selector:
+        selector.register(near, old)
+        del selector._fd_to_key[near.fileno()]
+        key = selector.register(near, new)
+        assert selector.select(0) == [(key, new)]
+        assert kernel.watched(selector.fileno()) == {near.fileno(): new}
+        selector.unregister(near)
+        assert kernel.watched(selector.fileno()) == {}
+
+
+@pytest.mark.parametrize("old", EVENTS)
+@pytest.mark.parametrize("new", EVENTS)
+def test_modify_where_the_kernel_has_forgotten(kernel, pairs, old, new):
+    """A number that was closed and opened again gets what it is modified to (K4)."""
+    near, _ = pairs[0]
+    other, peer = pairs[1]
+    peer.send(b"x")
+    with KqueueSelector(binding=kernel.binding()) as selector:
+        fd = near.detach()
+        selector.register(fd, old)
+        os.dup2(other.fileno(), fd)
+        try:
+            if old == new:
+                selector.unregister(fd)
+                key = selector.register(fd, new)
+            else:
+                key = selector.modify(fd, new)
+            assert selector.select(0) == [(key, new)]
+            assert kernel.watched(selector.fileno()) == {fd: new}
+        finally:
+            os.close(fd)
