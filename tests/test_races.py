@@ -207,8 +207,8 @@ def watch_unregistered(session, selector, fd):
 
 @pytest.mark.parametrize("machine", STAGES, ids=str)
 @pytest.mark.parametrize("timeout", [None, 30, 0.01, 0, -1])
-def test_events_of_no_registration(machine, timeout):
-    """A wait that only events of no registration end goes on for a moment, then returns [].
+def test_events_of_no_registration(machine, timeout, company):
+    """Where there are threads, a wait that only events of no registration end returns [] at last.
 
     The moment is for a registration in the making; what a closed duplicate keeps alive, or a
     stranger has added, would be reported for ever.
@@ -226,6 +226,25 @@ def test_events_of_no_registration(machine, timeout):
         assert passed < 20
         expected = PATIENCE if timeout is None else max(0, min(timeout, PATIENCE))
         assert passed >= expected
+        near.send(b"x")
+        assert [key.fileobj for key, _ in selector.select(timeout)] == [far]
+
+
+@pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism != "epoll"], ids=str)
+@pytest.mark.parametrize("timeout", [0.2, 0.01, 0, -1])
+def test_what_was_left_behind_is_removed(machine, timeout):
+    """Where there are none, the kernel is told to forget what an exception has left there."""
+    if threading.active_count() > 1:
+        pytest.skip("a thread of some other test is still here")
+    session = machine.boot()
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        selector.register(far, EVENT_READ)
+        watch_unregistered(session, selector, near.fileno())
+        begin = time.monotonic()
+        assert selector.select(timeout) == []
+        assert time.monotonic() - begin >= timeout
+        assert session.watched(selector) == {far.fileno(): EVENT_READ}
         near.send(b"x")
         assert [key.fileobj for key, _ in selector.select(timeout)] == [far]
 
