@@ -256,6 +256,7 @@ def test_an_event_between_kernel_and_registry(machine, timeout, monkeypatch):
 
     Epoll's own test of this is in ``test_threads``.
     """
+    monkeypatch.setattr(f"selectors_ffi.backends.{machine.mechanism}.PATIENCE", 30)
     session = machine.boot()
     near, far = socket.socketpair()
     seen, waiting = threading.Event(), []
