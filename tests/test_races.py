@@ -116,13 +116,6 @@ def flash(selector, fd, name):
 OPERATIONS = [register, widen, narrow, relabel, unregister, replace, flash]
 
 
-#: Of epoll, (first, second): not settled yet, the kernel keeps or loses a registration.
-NOT_YET = {
-    ("register", "flash"), ("unregister", "widen"), ("unregister", "narrow"),
-    ("unregister", "replace"), ("replace", "flash"), ("flash", "widen"), ("flash", "replace"),
-}  # fmt: skip
-
-
 def attempt(operation, selector, fd, name):
     """An operation that may find that the other thread was faster."""
     try:
@@ -137,8 +130,6 @@ def attempt(operation, selector, fd, name):
 @pytest.mark.parametrize("registered", [0, EVENT_READ, BOTH])
 def test_one_operation_inside_another(machine, first, second, registered, company):
     """Before and after each system call of one thread's operation another thread does all of his."""
-    if machine.mechanism == "epoll" and (first.__name__, second.__name__) in NOT_YET:
-        pytest.skip("epoll does not settle this yet")
     for n in range(1, 6):
         played = [perform(machine, first, second, registered, moment, n)
                   for moment in ("before", "after")]
@@ -230,7 +221,7 @@ def test_events_of_no_registration(machine, timeout, company):
         assert [key.fileobj for key, _ in selector.select(timeout)] == [far]
 
 
-@pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism != "epoll"], ids=str)
+@pytest.mark.parametrize("machine", STAGES, ids=str)
 @pytest.mark.parametrize("timeout", [0.2, 0.01, 0, -1])
 def test_what_was_left_behind_is_removed(machine, timeout):
     """Where there are none, the kernel is told to forget what an exception has left there."""

@@ -85,19 +85,3 @@ def test_change_during_the_second_of_two_calls(backend, wait, change):
 
         assert "old" not in [key.data for key, _ in gates.finish(second)]
         assert stays in [key.fileobj for key, _ in selector.select(0)]
-
-
-def test_ghost_does_not_hold_a_wait_for_ever():
-    """A closed descriptor that a duplicate keeps alive ends a wait with [], as in the stdlib.
-
-    epoll goes on reporting it and cannot be told to stop, epoll(7) Q6: a wait without timeout that
-    ignored it would never come back.
-    """
-    left, right = socket.socketpair()
-    with EpollSelector() as selector, right, left.dup():
-        selector.register(left, EVENT_READ)
-        left.close()
-        selector.unregister(left)
-        right.send(b"x")
-
-        assert selector.select(None) == []

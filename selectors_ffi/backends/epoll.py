@@ -17,7 +17,9 @@ up a batch at once.  While a key with both directions exists, whole event record
 ``select`` steps an iterator with its arguments bound (see ``binding``) and an output buffer that
 belongs to one call at a time.  There is no lock (330 ns for a register and unregister): whoever
 changes a registration leaves a mark in ``_changer``, and who finds another's mark there when he is
-through writes registry and kernel once more.
+through makes the kernel agree with the registry.  What is reported and not registered is removed
+from the kernel, unless a thread may be registering it just now; for what cannot be removed see
+``epoll_ghosts``.
 
 Cost.  Results are looked up by what the kernel said, so whoever changes a key must forget what was
 made of it.  That epoll_ctl, too, is stepped, to keep its errno from a signal handler's failing
@@ -40,6 +42,7 @@ from time import monotonic
 from ..binding import ATOMIC_STEP
 from .base import INVALID_EVENTS, PATIENCE, SelectorKey, _BaseSelectorImpl
 from .directions import BOTH, Directions
+from .epoll_ghosts import without_ghosts
 from .epoll_wait import Wait, event_format, look_up
 
 TYPE_CHECKING = False
@@ -111,6 +114,8 @@ class EpollSelector(_BaseSelectorImpl):
         fd_to_key = self._fd_to_key
         if fd in fd_to_key:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
+        self._changer = key
         token = self._tokens.get(fd, fd) if self._tokens else fd
         try:
             event = self._pack(self._flags[events], token)
@@ -126,9 +131,10 @@ class EpollSelector(_BaseSelectorImpl):
                 raise self._binding.error(errno)
         if events == BOTH:
             self._duplex.add(fd)
-        key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
-        if fd_to_key.setdefault(fd, key) is not key:
+        kept = fd_to_key.setdefault(fd, key)
+        if self._changer is not key:
             self._settle(fd)
+        if kept is not key:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
         return key
 
@@ -138,10 +144,9 @@ class EpollSelector(_BaseSelectorImpl):
             key = self._fd_to_key[fd]
         except KeyError:
             raise self._unknown(fileobj) from None
-        self._changer = None
+        self._changer = key
         refused = self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL)
-        if self._fd_to_key.pop(fd, None) is None:
-            raise self._unknown(fileobj)
+        removed = self._fd_to_key.pop(fd, None)
         token = self._tokens.get(fd, fd) if self._tokens else fd
         if refused or self._idle != self._waits:
             # The descriptor is closed or its number reused, and a duplicate may still be watched;
@@ -152,7 +157,11 @@ class EpollSelector(_BaseSelectorImpl):
             self._duplex.discard(fd)
         if self._records_of:
             self._forget_records(token)
-        return key
+        if self._changer is not key:
+            self._settle(fd)
+        if removed is None:  # another thread has been faster
+            raise self._unknown(fileobj)
+        return removed
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         try:
@@ -343,13 +352,30 @@ class EpollSelector(_BaseSelectorImpl):
         until = monotonic() + PATIENCE
         while True:
             remaining = None if deadline is None else max(deadline - monotonic(), 0)
+            found = self._raw(remaining)
             result = []
-            for key, _, flags, _, _ in self._raw(remaining):
+            for key, _, flags, _, _ in found:
                 events = self._directions[flags] & key.events if key else 0
                 if key and events:
                     result.append((key, events))
-            if result or remaining == 0 or monotonic() > until:
+            if result or not found or remaining == 0:
                 return result
+            if (other_threads() or not self._exorcise()) and monotonic() > until:
+                return []
+
+    def _exorcise(self) -> bool:
+        """Replace the set by one without ghosts, see ``epoll_ghosts``; return whether it is one."""
+        self._changer = mark = object()
+        replaced = without_ghosts(
+            self._binding,
+            self._epfd,
+            self._pack,
+            lambda fd, token: fd in self._fd_to_key and self._tokens.get(fd, fd) == token,
+        )
+        if self._changer is not mark:  # a signal handler has changed the old set, or the new one
+            for fd in list(self._fd_to_key):
+                self._settle(fd)
+        return replaced
 
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         idle = self._idle
@@ -376,6 +402,8 @@ class EpollSelector(_BaseSelectorImpl):
             key = self._fd_to_key.get(fd)
             if key is not None and self._tokens.get(fd, fd) != token:
                 key = None
+                self._settle(fd)
+            elif key is None and not other_threads():  # else one may be registering it just now
                 self._settle(fd)
             yield key, fd, flags
 
@@ -415,7 +443,9 @@ class EpollSelector(_BaseSelectorImpl):
             self._changer = mark = object()
             key = self._fd_to_key.get(fd)
             if key is None:
-                return
+                if self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL):
+                    self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
+                continue
             event = self._pack(self._flags[key.events], self._tokens.get(fd, fd))
             if self._epoll_ctl(self._epfd, self._MOD, fd, event):
                 self._add_anew(fd, key.events)

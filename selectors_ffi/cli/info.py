@@ -19,6 +19,7 @@ FUNCTIONS = (
     "epoll_ctl",
     "epoll_wait",
     "epoll_pwait2",
+    "dup3",
     "kqueuex",
     "kqueue1",
     "kqueue",

@@ -23,6 +23,7 @@ _LINUX = (
     _PPOLL,
     _SELECT,
     _CLOSE,
+    "int dup3(int, int, int)",
     "int epoll_create1(int)",
     "int epoll_ctl(int, int, int, const void *)",
     "int epoll_wait(int, struct epoll_event *, int, int)",

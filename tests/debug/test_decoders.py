@@ -313,6 +313,8 @@ def test_unknown_functions_and_bad_arguments_are_shown_plainly():
     ffi = load_ffi("linux")
 
     assert line(ffi, "dup", (3,), 4) == "dup(3) = 4"
+    assert line(ffi, "dup3", (7, 5, os.O_CLOEXEC), 5) == "dup3(7, 5, O_CLOEXEC) = 5"
+    assert line(ffi, "dup3", (7, 5, 0), 5) == "dup3(7, 5, 0x0) = 5"
     assert line(ffi, "thing", (ffi.NULL, None), 0) == "thing(NULL, NULL) = 0"
 
 
@@ -320,6 +322,7 @@ def test_unknown_functions_and_bad_arguments_are_shown_plainly():
     ("target", "functions"),
     [
         ("linux", ["epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait2", "poll", "ppoll"]),
+        ("linux", ["dup3"]),
         ("freebsd", ["kqueue", "kqueue1", "kqueuex", "kevent", "select", "poll"]),
         ("sunos", ["open", "write", "ioctl"]),
     ],

@@ -6,6 +6,7 @@
  * https://man7.org/linux/man-pages/man2/poll.2.html
  * https://man7.org/linux/man-pages/man2/select.2.html
  * https://man7.org/linux/man-pages/man7/epoll.7.html
+ * https://man7.org/linux/man-pages/man2/dup.2.html
  *
  *            sizeof  offsetof(events)  offsetof(revents)
  *   pollfd        8                 4                  6
@@ -62,3 +63,4 @@ int epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
 
 /* unistd.h */
 int close(int fd);
+int dup3(int oldfd, int newfd, int flags);

@@ -1,7 +1,8 @@
-"""epoll(7): epoll_create1, epoll_ctl, epoll_wait, epoll_pwait, epoll_pwait2."""
+"""epoll(7): epoll_create1, epoll_ctl, epoll_wait, epoll_pwait, epoll_pwait2, and dup3."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, Native, items, records
@@ -11,7 +12,7 @@ from .symbols import EPOLL_CREATE, EPOLL_EVENTS, EPOLL_OPERATIONS, Bits, Names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["FORMS", "Create", "Control", "Wait", "event_bits"]
+__all__ = ["FORMS", "Create", "Control", "Move", "Wait", "event_bits"]
 
 _FD = 0xFFFF_FFFF
 _EVENT = "struct epoll_event"
@@ -31,6 +32,14 @@ class Create(Form):
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         return [self.flags(int(flags)) for flags in arguments]
+
+
+class Move(Form):
+    """``dup3(7, 5, O_CLOEXEC)``."""
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        oldfd, newfd, flags = (int(argument) for argument in arguments)
+        return [str(oldfd), str(newfd), "O_CLOEXEC" if flags == os.O_CLOEXEC else hex(flags)]
 
 
 class _Events(Form):
@@ -102,4 +111,5 @@ FORMS: dict[str, type[Form]] = {
     "epoll_wait": Wait,
     "epoll_pwait": Wait,
     "epoll_pwait2": Wait,
+    "dup3": Move,
 }

@@ -1,0 +1,99 @@
+"""An epoll set without its ghosts: registrations that nobody can name any more.
+
+Facts.  epoll_ctl(2) names a registration by number and open file.  When the number is closed while
+the file is open elsewhere (dup, fork), the registration stays, is reported for ever if it is ready,
+and no call can remove it.  Only the end of the set, or of the file, is the end of it.
+
+Decision.  A new set takes over what can still be named, then the number of the old one: dup3(2).
+
+Cost.  Whoever watches or waits on the old set is left with it.  So the caller sees to it that no
+other thread waits; and a set that another epoll watches, that holds something wanted which cannot
+be named, or of which the kernel gives no full list (no /proc, an old Linux), stays as it is.
+
+https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
+https://man7.org/linux/man-pages/man5/proc_pid_fdinfo.5.html
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..binding import Binding
+
+_FDINFO = "/proc/self/fdinfo"
+_MINOR_BITS = 20  # of a device number inside the kernel, MINORBITS in linux/kdev_t.h
+
+
+def without_ghosts(
+    binding: Binding, epfd: int, pack: Callable[[int, int], Any], wanted: Callable[[int, int], bool]
+) -> bool:
+    """Replace the set behind ``epfd`` by one without ghosts; return whether there were any.
+
+    Args:
+        binding: makes the calls.
+        epfd: keeps its number.
+        pack: (flags, token) -> the event that epoll_ctl takes.
+        wanted: (fd, token) -> whether that registration is one that must stay.
+    """
+    try:
+        entries = _entries(epfd)
+        living = [entry for entry in entries if _file(entry[0]) == entry[3]]
+        lost = [entry for entry in entries if entry not in living]
+        if not lost or any(wanted(fd, token) for fd, _, token, _ in lost) or _watched(epfd):
+            return False
+        create, control = binding.function("epoll_create1"), binding.function("epoll_ctl")
+        add = binding.constant("EPOLL_CTL_ADD")
+        new = binding.call(create, binding.constant("EPOLL_CLOEXEC"))
+    except (OSError, LookupError, ValueError):
+        return False
+    try:
+        for fd, flags, token, _ in living:
+            binding.call(control, new, add, fd, pack(flags, token))
+        binding.call(binding.function("dup3"), new, epfd, os.O_CLOEXEC)
+    except OSError:
+        return False
+    finally:
+        binding.close(new)
+    return True
+
+
+def _entries(epfd: int) -> list[tuple[int, int, int, tuple[int, int]]]:
+    """Return (fd, flags, token, file) of each registration of a set."""
+    entries = []
+    with open(f"{_FDINFO}/{epfd}", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("tfd:"):
+                # "tfd: 5 events: 19 data: 5  pos:0 ino:61af sdev:7"
+                words = line.replace(":", " ").split()
+                field = dict(zip(words[::2], words[1::2]))
+                device = int(field["sdev"], 16)
+                minor = device & ((1 << _MINOR_BITS) - 1)
+                file = os.makedev(device >> _MINOR_BITS, minor), int(field["ino"], 16)
+                flags, token = int(field["events"], 16), int(field["data"], 16)
+                entries.append((int(field["tfd"]), flags, token, file))
+    return entries
+
+
+def _file(fd: int) -> tuple[int, int] | None:
+    """Return what tells a descriptor's file from others; None if it is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _watched(epfd: int) -> bool:
+    """Tell whether another epoll of this process watches the set."""
+    for name in os.listdir(_FDINFO):
+        try:
+            if any(fd == epfd for fd, _, _, _ in _entries(int(name))):
+                return True
+        except FileNotFoundError:
+            continue  # the descriptor of the listing itself
+    return False
