@@ -58,7 +58,7 @@ def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImp
 _usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
 globals().update({cls.__name__: cls for cls in _usable.values()})
 _default = _choose(_usable)
-if _default is not None:
+if _default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI
     DefaultSelector = _default
 
 

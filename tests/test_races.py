@@ -7,6 +7,7 @@ reported.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -20,6 +21,7 @@ if os.name != "posix":
 
 from selectors_ffi.backends.base import PATIENCE
 
+from .kernels.faulty import FaultyLibrary
 from .kernels.machines import MACHINES
 
 BOTH = EVENT_READ | EVENT_WRITE
@@ -271,3 +273,56 @@ def test_an_event_between_kernel_and_registry(machine, timeout, monkeypatch):
         key = selector.register(near, EVENT_WRITE)
         thread.join(30)
         assert waiting == [(key, EVENT_WRITE)]
+
+
+@pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism != "devpoll"], ids=str)
+def test_closed_by_another_thread(machine, company):
+    """modify of what another thread has unregistered and closed meanwhile: EBADF, nothing is left.
+
+    /dev/poll has looked whether the descriptor is open before it writes.
+    """
+    stage = []
+    session = machine.boot(
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        fd = near.fileno()
+        selector.register(fd, EVENT_READ)
+
+        def close():
+            selector.unregister(fd)
+            near.close()
+
+        stage[0].script["before", stage[0].calls + 1] = close
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            selector.modify(fd, BOTH)
+        assert not selector.get_map()
+        assert session.watched(selector) == {}
+        assert selector.select(0) == []
+
+
+@pytest.mark.parametrize("machine", STAGES, ids=str)
+def test_raw_wait_of_a_closed_selector(machine):
+    """select_raw of a closed selector is a ValueError, as select is."""
+    selector = machine.boot().selector()
+    selector.close()
+    with pytest.raises(ValueError, match="closed"):
+        selector.select_raw(0)
+
+
+@pytest.mark.parametrize("machine", STAGES, ids=str)
+def test_raw_wait_that_is_refused(machine):
+    """select_raw raises the kernel's errno, and the next wait is a fresh one."""
+    library = []
+    session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        selector.register(near, EVENT_WRITE)
+        assert len(selector.select_raw(0)) == 1
+        # The same call again: its name is that of which the count has grown.
+        last = [name for name in library[0].calls if name not in ("close", CHANGES["epoll"], "write")]
+        for name in last:
+            library[0].plan[name, library[0].calls[name] + 1] = errno.EINVAL
+        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+            selector.select_raw(0)
+        assert [event.fd for event in selector.select_raw(0)] == [near.fileno()]

@@ -281,5 +281,5 @@ def _forget_in_child() -> None:
         _selectors.discard(selector)
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
     os.register_at_fork(after_in_child=_forget_in_child)

@@ -120,7 +120,7 @@ class PollSelector(TableSelector):
         """PyPy: its compiler removes the objects of a plain loop."""
         array, keys, directions = table.array, table.keys, self._directions
         result: list[Any] = []
-        for i in range(len(keys)):
+        for i in range(len(keys)):  # pragma: no branch: the last of n ends it
             flags = array[i].revents
             if flags:
                 key: Any = keys[i]
@@ -270,12 +270,11 @@ class _Array:
         return pair
 
     def _clear(self, i: int) -> None:
-        key = self.keys[i]
-        if key is not None:
-            if key.events == BOTH:
-                self.duplex -= 1
-            elif self.pairs[i] is None:
-                self.unmade -= 1
+        key: Any = self.keys[i]
+        if key.events == BOTH:
+            self.duplex -= 1
+        elif self.pairs[i] is None:
+            self.unmade -= 1
         self.keys[i] = self.pairs[i] = None
 
     def drop(self, fd: int) -> None:

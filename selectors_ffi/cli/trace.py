@@ -57,8 +57,7 @@ def run(options: argparse.Namespace) -> int:
         flags = flags_of(_flags(options), "-e")
         output = _output(options)
     except (ValueError, OSError) as error:
-        options.fail(str(error))
-        raise
+        options.fail(str(error))  # exits
     sink: Sink = output
     if options.summary:
         table = debug.Stats()

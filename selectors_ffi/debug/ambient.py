@@ -64,10 +64,7 @@ class debugging:
         if entered is None:
             raise RuntimeError("debugging() was not entered")
         with _lock:
-            for index in range(len(_stack) - 1, -1, -1):
-                if _stack[index] is entered:
-                    del _stack[index]
-                    break
+            _stack[:] = [one for one in _stack if one is not entered]
         if isinstance(entered.sink, FileSink) and entered.sink is not self._target:
             entered.sink.close()
 

@@ -54,11 +54,6 @@ class Checks(Locked):
         self.changes = 0
         self._spins = Spins()
 
-    def place_of(self, fd: int) -> str:
-        """Return where ``fd`` was registered."""
-        seen = self._seen.get(fd)
-        return seen.place if seen else "?"
-
     def used(self) -> list[Finding]:
         """Check that this is the process the selector was made in."""
         if not self._shared or self._forked or os.getpid() == self._pid:

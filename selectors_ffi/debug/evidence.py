@@ -18,7 +18,7 @@ from .borrowing import borrowed
 try:
     import fcntl
     import termios
-except ImportError:  # Windows
+except ImportError:  # pragma: no cover: Windows
     _HAVE_IOCTL = False
 else:
     _HAVE_IOCTL = True

@@ -27,5 +27,5 @@ def _renew() -> None:
 
 _all: WeakSet[Locked] = WeakSet()
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
     os.register_at_fork(after_in_child=_renew)

@@ -37,9 +37,10 @@ class RawEvent(NamedTuple):
 
 def select_raw(selector: Any, timeout: float | None = None) -> list[RawEvent]:
     """Wait once and return the native events; see ``select_raw`` of the selectors."""
+    events = selector._raw(timeout)
     decode = _decoder(selector)
     found = []
-    for event in selector._raw(timeout):
+    for event in events:
         key, fd, flags, fflags, data = event[:5]
         found.append(RawEvent(key, fd, flags, fflags, data, decode(event)))
     return found

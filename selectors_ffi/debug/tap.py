@@ -81,7 +81,7 @@ class Tap:
             texts = _enter(form, arguments) if decode else []
             result: int | None = None
             note, errno = "", 0
-            left: int | None = None  # what the call left in errno, which is kept on success too
+            left = ffi.errno  # in the end what the call left there, which is kept on success too
             begin = end = clock()
             try:
                 for step in calls(function, *arguments):  # errno is safe here: see binding
@@ -101,8 +101,7 @@ class Tap:
                     begin, source(), name, tuple(texts), result, errno, note, end - begin
                 )
                 report(Called(record, natives, armed))
-                if left is not None:
-                    ffi.errno = left  # the report may have made calls of its own
+                ffi.errno = left  # the report may have made calls of its own
             return result
 
         call.__name__ = call.__qualname__ = name

@@ -18,6 +18,7 @@ from selectors_ffi import selftest
 from selectors_ffi._abi import load_ffi
 from selectors_ffi._abi import target as abi
 from tests.kernels import bsd, linux, solaris
+from tests.kernels.faulty import FaultyLibrary
 
 from . import facts
 from .layout import HOST, cdef, structs_of
@@ -477,3 +478,78 @@ def recipe(target):
     """Return the cdef files of a target."""
     build_ffi = pytest.importorskip("build_ffi")
     return [CDEF / name for name in build_ffi.TARGETS[target]]
+
+
+@pytest.fixture
+def library():
+    """A binding of the host, and its library that can be made to fail."""
+    whole = seam.load()
+    library = FaultyLibrary(whole)
+    return seam.Binding(whole.target, whole.ffi, library), library
+
+
+@on_linux
+@pytest.mark.parametrize("mechanism", ["epoll", "poll"])
+def test_what_is_not_there_is_not_tested(library, mechanism):
+    """A kernel without the calls with nanoseconds passes without them."""
+    binding, _ = library
+    binding.refused.update(("ppoll", "epoll_pwait2"))
+    report = selftest.check(binding, mechanism)
+    assert (report.problems, report.unfit) == ((), {})
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("code", "place", "said"),
+    [
+        (errno.EPERM, 1, None),
+        (errno.ENOSYS, 1, None),
+        (errno.EFAULT, 1, "with no time"),
+        (errno.EFAULT, 2, "expected EINVAL"),
+    ],
+)
+def test_a_call_that_can_be_done_without(library, code, place, said):
+    """ppoll that a sandbox forbids is no finding; refused for another reason it is not used."""
+    binding, library = library
+    library.plan[binding.find("ppoll")[0], place] = code
+    report = selftest.check(binding, "poll")
+    assert report.problems == ()
+    if said is None:
+        assert report.unfit == {}
+    else:
+        assert said in report.unfit["ppoll"]
+        assert os.strerror(code) in report.unfit["ppoll"]
+
+
+@on_linux
+@pytest.mark.parametrize("mechanism", ["poll", "select", "epoll"])
+def test_a_refusal_is_told_with_its_reason(library, mechanism):
+    """A call that is refused, most likely for a misread argument, fails the test."""
+    binding, library = library
+    name = {"epoll": "epoll_ctl"}.get(mechanism, mechanism)
+    library.plan[binding.find(name)[0], 1] = errno.EINVAL
+    with pytest.raises(selftest.SelfTestError, match=os.strerror(errno.EINVAL)):
+        selftest.check(binding, mechanism)
+
+
+@on_linux
+def test_a_select_that_forgets(library, monkeypatch):
+    """A count that is not that of the bits is told with both sets."""
+    binding, library = library
+    symbol, select = binding.find("select")
+    monkeypatch.setattr(
+        library, symbol, lambda *arguments: select(*arguments) - 1, raising=False)
+    assert "2 ready of 3, set" in refusal(binding, "select")
+
+
+@on_linux
+def test_select_of_high_descriptors(library, monkeypatch):
+    """Where all descriptors are above FD_SETSIZE only the time struct is tested."""
+    binding, library = library
+    whole = type(binding).constant
+    monkeypatch.setattr(
+        type(binding), "constant",
+        lambda self, name: 1 if name == "FD_SETSIZE" else whole(self, name),
+    )  # fmt: skip
+    assert selftest.check(binding, "select").problems == ()
+    assert library.calls[binding.find("select")[0]] == 2

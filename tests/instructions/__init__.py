@@ -50,6 +50,7 @@ def count():
         out = Path(directory, "out")
         environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDEVMODE": ""}
         environment.pop("SELECTORS_FFI_DEBUG", None)
+        environment.pop("COVERAGE_PROCESS_CONFIG", None)  # the tests may be measured, this is not
         subprocess.run(
             [
                 "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, Native, items
-from .grammar import address, is_null, struct
+from .grammar import is_null, struct
 from .poll import event_bits, interests, natives, results
 from .symbols import DEVPOLL_COMMANDS, OPEN_FLAGS, Bits, Names
 
@@ -28,11 +28,9 @@ class Open(Form):
         if isinstance(path, self.ffi.CData) and not is_null(self.ffi, path):
             path = self.ffi.string(self.ffi.cast("char *", path))
         if isinstance(path, bytes):
-            path = path.rstrip(b"\0").decode("utf-8", "backslashreplace")
-        if isinstance(path, str):
-            texts[0] = f'"{path}"'
-        if len(arguments) > 1:
-            texts[1] = self.flags(int(arguments[1]))
+            text = path.rstrip(b"\0").decode("utf-8", "backslashreplace")
+            texts[0] = f'"{text}"'
+        texts[1] = self.flags(int(arguments[1]))
         return texts
 
 
@@ -81,9 +79,7 @@ class Ioctl(Form):
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
         poll = self._poll(arguments)
         if poll is not None:
-            fds = address(self.ffi, poll.dp_fds)
-            if result >= 0:
-                fds = results(self.ffi, self.bits, poll.dp_fds, result)
+            fds = results(self.ffi, self.bits, poll.dp_fds, result)
             texts[2] = struct(
                 dp_fds=fds, dp_nfds=int(poll.dp_nfds), dp_timeout=int(poll.dp_timeout)
             )

@@ -91,8 +91,7 @@ class Wait(_Events):
         return texts
 
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
-        if result >= 0:
-            texts[1] = records(self.ffi, arguments[1], _EVENT, result, self.render)
+        texts[1] = records(self.ffi, arguments[1], _EVENT, result, self.render)
         return ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:

@@ -53,7 +53,10 @@ class Form:
         return [integer(self.ffi, argument) for argument in arguments]
 
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
-        """Replace outputs in ``texts``; return the note that follows the result, or ""."""
+        """Replace outputs in ``texts``; return the note that follows the result, or "".
+
+        Of calls that have not failed only.
+        """
         return self.zero if result == 0 else ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:

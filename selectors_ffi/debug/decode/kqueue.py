@@ -99,8 +99,7 @@ class Kevent(Form):
         return texts
 
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
-        if result >= 0:
-            texts[3] = records(self.ffi, arguments[3], _KEVENT, result, self.render)
+        texts[3] = records(self.ffi, arguments[3], _KEVENT, result, self.render)
         return ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
