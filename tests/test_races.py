@@ -242,6 +242,24 @@ def test_what_was_left_behind_is_removed(machine, timeout):
         assert [key.fileobj for key, _ in selector.select(timeout)] == [far]
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism != "epoll"], ids=str)
+def test_registered_while_it_is_removed(machine, moment):
+    """What was left behind is removed; registered by a handler meanwhile, it is watched again."""
+    stage = []
+    session = machine.boot(
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        watch_unregistered(session, selector, near.fileno())
+        script, n = stage[0].script, stage[0].calls + 1
+        script[moment, n] = lambda: selector.register(near, BOTH, "handler")
+        selector.select(0.01)
+        assert not script
+        far.send(b"x")
+        agree(session, selector, moment)
+
+
 @pytest.mark.parametrize("timeout", [None, 30])
 @pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism != "epoll"], ids=str)
 def test_an_event_between_kernel_and_registry(machine, timeout, monkeypatch):
