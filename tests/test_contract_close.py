@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 
 import pytest
 
@@ -28,6 +30,27 @@ def test_close_leaves_the_file_objects_open(selector, pair):
     right.send(b"x")
 
     assert left.recv(1) == b"x"
+
+
+def test_close_keeps_nothing_alive(selector, pairs):
+    """What was registered, and its data, can be collected while the closed selector lives on."""
+
+    class Data:
+        """Something to refer to weakly."""
+
+    references = []
+    for events, (left, _) in zip((READ, WRITE, READ | WRITE), pairs):
+        data = Data()
+        references.append(weakref.ref(data))
+        selector.register(left, events, data)
+    for _ in range(2):
+        selector.select(0)
+    selector.close()
+    del data
+    for _ in range(3):
+        gc.collect()
+
+    assert [reference() for reference in references] == [None] * 3
 
 
 def test_context_manager(make, pair):

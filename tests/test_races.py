@@ -8,6 +8,7 @@ reported.
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import socket
 import threading
@@ -240,6 +241,20 @@ def test_what_was_left_behind_is_removed(machine, timeout):
         assert session.watched(selector) == {far.fileno(): EVENT_READ}
         near.send(b"x")
         assert [key.fileobj for key, _ in selector.select(timeout)] == [far]
+
+
+@pytest.mark.parametrize("machine", STAGES, ids=str)
+def test_a_deadline_ends_the_patience(machine, company, monkeypatch):
+    """Events of no registration do not make a wait longer than it was asked to be."""
+    session = machine.boot()
+    backend = importlib.import_module(f"selectors_ffi.backends.{machine.mechanism}")
+    monkeypatch.setattr(backend, "PATIENCE", 1000)
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        watch_unregistered(session, selector, near.fileno())
+        begin = time.monotonic()
+        assert selector.select(0.01) == []
+        assert time.monotonic() - begin >= 0.01
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

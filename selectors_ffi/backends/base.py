@@ -368,7 +368,7 @@ class _BaseSelectorImpl(BaseSelector):
 
     def close(self) -> None:
         self._fd_to_key.clear()
-        self._map = None
+        self._map = self._changer = None
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         return self._map  # type: ignore[return-value] # the stdlib's annotation hides the None

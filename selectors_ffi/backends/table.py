@@ -109,6 +109,7 @@ class TableSelector(_BaseSelectorImpl):
     def close(self) -> None:
         self._closed = True
         self._idle = deque()  # a call in flight puts its table back into the old one
+        self._table = None
         super().close()
 
     def _own_table(self) -> Any:

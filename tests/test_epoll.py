@@ -1,0 +1,171 @@
+"""The epoll backend where it is like no other: tokens, tables of results, calls that are missing."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from selectors import EVENT_READ, EVENT_WRITE
+
+import pytest
+
+from selectors_ffi.backends.directions import Directions
+
+from .kernels.faulty import FaultyLibrary
+from .kernels.machines import MACHINES
+
+BOTH = EVENT_READ | EVENT_WRITE
+KERNELS = [machine for machine in MACHINES if machine.mechanism == "epoll"]
+SIMULATED = [machine for machine in KERNELS if machine.simulated]
+PRECISE = [
+    (machine, name)
+    for machine in MACHINES
+    for mechanism, name in (("epoll", "epoll_pwait2"), ("poll", "ppoll"))
+    if machine.mechanism == mechanism
+]
+
+pytestmark = pytest.mark.skipif(not KERNELS, reason="the machines are Unix's")
+
+
+@pytest.fixture(params=KERNELS, ids=str)
+def machine(request):
+    """The host's epoll and the simulated one."""
+    return request.param
+
+
+@pytest.fixture
+def pairs():
+    """Four connected pairs of sockets, in each of which a byte waits."""
+    made = [socket.socketpair() for _ in range(4)]
+    for _, far in made:
+        far.send(b"x")
+    yield made
+    for pair in made:
+        for end in pair:
+            end.close()
+
+
+def tokens(session, selector):
+    """The kernel's 64 bits per descriptor."""
+    handle = session.kernel.handles[selector.fileno()]
+    return {fd: interest.data for (fd, _), interest in handle.interests.items()}
+
+
+@pytest.mark.parametrize("machine", SIMULATED, ids=str)
+@pytest.mark.parametrize("change", ["modify", "replace"])
+def test_a_change_during_a_wait_has_a_new_token(machine, pairs, change):
+    """While another call is in flight a changed registration gets a token that it never had."""
+    session = machine.boot()
+    near, idle = pairs[0][0], pairs[1][0]
+    idle.recv(1)
+    fd = near.fileno()
+    with session.selector() as selector:
+        selector.register(idle, EVENT_READ)
+        selector.register(near, EVENT_READ)
+        assert tokens(session, selector) == {fd: fd, idle.fileno(): idle.fileno()}
+        # A call in flight has its buffer out of the idle ones.
+        buffer = selector._idle.pop()
+        if change == "modify":
+            selector.modify(near, EVENT_WRITE)
+        else:
+            selector.unregister(near)
+            selector.register(near, EVENT_WRITE)
+        selector._idle.append(buffer)
+        assert selector._tokens[fd] != fd
+        assert tokens(session, selector)[fd] == selector._tokens[fd]
+        assert selector._tokens[fd] & 0xFFFF_FFFF == fd
+        assert [key.fd for key, _ in selector.select(0)] == [fd]
+
+
+@pytest.mark.parametrize("interests", [
+    (EVENT_READ,), (EVENT_READ, EVENT_WRITE, EVENT_READ), (BOTH,), (BOTH, EVENT_READ, EVENT_WRITE),
+])  # fmt: skip
+def test_what_was_decoded_once_is_looked_up(machine, pairs, monkeypatch, interests):
+    """From the second time on a result needs no look at the registry, of whatever keys it is."""
+    with machine.boot().selector() as selector:
+        expected = {selector.register(near, events): events
+                    for events, (near, _) in zip(interests, pairs)}
+        assert dict(selector.select(0)) == expected
+
+        def fail(*_):
+            raise AssertionError("looked up in the registry again")
+
+        monkeypatch.setattr(selector, "_sift", fail)
+        for timeout in (0, None, 1):
+            assert dict(selector.select(timeout)) == expected
+
+
+def test_narrowing_the_last_duplex_key(machine, pairs):
+    """When no key has both directions any more, results are looked up by their tokens again."""
+    (one, _), (two, _), _, _ = pairs
+    with machine.boot().selector() as selector:
+        selector.register(one, BOTH)
+        selector.register(two, EVENT_READ)
+        selector.modify(one, BOTH, "data")
+        assert selector._duplex == {one.fileno()}
+        selector.modify(one, EVENT_READ)
+        assert not selector._duplex
+        selector.modify(one, BOTH)
+        selector.unregister(one)
+        assert not selector._duplex
+        assert [key.fileobj for key, _ in selector.select(0)] == [two]
+
+
+def test_a_key_that_changes_while_it_is_decoded(machine, pairs):
+    """A pair that is out of date when it is noted for the next time is forgotten at once."""
+    near = pairs[0][0]
+    with machine.boot().selector() as selector:
+        selector.register(near, EVENT_READ, "old")
+
+        class Meddling(Directions):
+            def __missing__(self, flags):
+                if selector.get_key(near).data == "old":
+                    selector.modify(near, EVENT_READ, "new")
+                return EVENT_READ
+
+        selector._directions = Meddling(1, 4)
+        assert [events for _, events in selector.select(0)] == [EVENT_READ]
+        assert [key.data for key, _ in selector.select(0)] == ["new"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize(("machine", "name"), PRECISE, ids=str)
+def test_a_call_that_is_forbidden_is_tried_once(machine, name, code, pairs):
+    """Without the call with nanoseconds the wait is made with milliseconds, then and from then on."""
+    library = []
+    session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
+    near = pairs[0][0]
+    with session.selector() as selector:
+        symbol = session.binding.find(name)[0]
+        library[0].plan.update({(symbol, n): code for n in range(1, 10)})
+        selector.register(pairs[0][1], EVENT_READ)
+        assert selector.select(0.01) == []
+        assert selector.select(0.01) == []
+        assert library[0].calls[symbol] == 1
+        selector.register(near, EVENT_READ)
+        assert [key.fileobj for key, _ in selector.select(10)] == [near]
+
+
+@pytest.mark.parametrize(("machine", "name"), PRECISE, ids=str)
+@pytest.mark.parametrize("timeout", [None, 0])
+def test_another_call_that_is_forbidden_is_an_error(machine, name, timeout, pairs):
+    """EPERM of the plain call is no reason to do without the other: it is raised."""
+    library = []
+    session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
+    with session.selector() as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        plain = {"epoll_pwait2": "epoll_wait", "ppoll": "poll"}[name]
+        library[0].plan[session.binding.find(plain)[0], 1] = errno.EPERM
+        with pytest.raises(PermissionError):
+            selector.select(timeout)
+
+
+def test_nothing_is_kept_of_a_closed_selector(machine, pairs):
+    """Closing forgets every key, and what was made of it."""
+    with machine.boot().selector() as selector:
+        for events, (near, _) in zip((EVENT_READ, BOTH, EVENT_WRITE), pairs):
+            selector.register(near, events)
+        assert len(selector.select(0)) == 3
+        selector.unregister(pairs[1][0])
+        assert len(selector.select(0)) == 2
+    kept = (selector._pairs, selector._records, selector._records_of, selector._duplex)
+    assert not any(kept)
