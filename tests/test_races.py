@@ -359,3 +359,24 @@ def test_raw_wait_that_is_refused(machine):
         with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
             selector.select_raw(0)
         assert [event.fd for event in selector.select_raw(0)] == [near.fileno()]
+
+
+@pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism == "kqueue"], ids=str)
+def test_a_change_between_two_events_of_one_descriptor(machine, monkeypatch):
+    """Reading and writing are two events of kqueue; the result has what the changed key wants."""
+    near, far = socket.socketpair()
+    with near, far, machine.boot().selector() as selector:
+        selector.register(near, BOTH)
+        far.send(b"x")
+        is_current = selector._is_current
+
+        def narrow(kevent):
+            monkeypatch.undo()
+            selector.modify(near, BOTH & ~selector._events_of[kevent.filter])
+            return is_current(kevent)
+
+        monkeypatch.setattr(selector, "_is_current", narrow)
+
+        ((key, events),) = selector.select(0)
+        assert key == selector.get_key(near)
+        assert events == key.events != BOTH

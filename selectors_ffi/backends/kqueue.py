@@ -198,7 +198,8 @@ class KqueueSelector(_BaseSelectorImpl):
             fd, event = kevent.ident, self._events_of.get(kevent.filter, 0)
             key = self._fd_to_key.get(fd)
             if key and key.events & event and self._is_current(kevent):
-                found[fd] = key, event | (found[fd][1] if fd in found else 0)
+                # Between two of its events a thread may have changed the key.
+                found[fd] = key, (event | (found[fd][1] if fd in found else 0)) & key.events
             elif not other_threads():  # one of them may be registering it just now
                 self._forget(fd, kevent.filter, event)
         self._idle.append(buffer)
