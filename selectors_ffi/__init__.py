@@ -18,6 +18,7 @@ from .backends import BaseSelector as BaseSelector
 from .backends import SelectorKey as SelectorKey
 from .backends.base import _BaseSelectorImpl
 from .backends.base import _fileobj_to_fd as _fileobj_to_fd
+from .selftest import SelfTestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time those that this host can run, see below
@@ -40,7 +41,7 @@ def _can_use(name: str) -> type[_BaseSelectorImpl] | None:
     cls: type[_BaseSelectorImpl] = getattr(backends, f"{name.capitalize()}Selector")
     try:
         cls().close()
-    except (OSError, ImportError):
+    except (OSError, SelfTestError):
         return None
     return cls
 

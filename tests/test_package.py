@@ -50,6 +50,16 @@ def test_import_leaves_debug_alone():
     assert not {name for name in imported_modules() if name.startswith("selectors_ffi.debug")}
 
 
+def test_import_without_cffi_says_so():
+    """Where cffi is missing the import fails, rather than leaving a module without classes."""
+    code = (
+        "import sys; sys.modules['_cffi_backend'] = None\n"
+        "try: import selectors_ffi\n"
+        "except ModuleNotFoundError as error: print(error.name)"
+    )
+    assert python("-c", code, cwd=ROOT).split() == ["_cffi_backend"]
+
+
 def test_import_loads_one_target():
     """Only the declarations of this host are loaded."""
     names = [n for n in imported_modules() if n.startswith("selectors_ffi._abi.generated.")]
