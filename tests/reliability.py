@@ -25,7 +25,7 @@ PAGE = os.path.join(ROOT, "docs", "reliability.md")
 
 TESTS = (
     "kernels", "test_faults.py", "test_random_programs.py", "test_threads.py", "test_signals.py",
-    "test_fork.py", "test_errno.py", "test_async_exceptions.py", "test_soak.py",
+    "test_races.py", "test_fork.py", "test_errno.py", "test_async_exceptions.py", "test_soak.py",
 )
 
 #: What is counted -> the tests that count it.
@@ -33,6 +33,7 @@ FIGURES = {
     "faults injected": "test_faults",
     "steps of random programs": "test_random_programs",
     "threads run": "test_threads",
+    "orders of two changes of one descriptor": "test_races",
     "signals handled": "test_signals, test_errno",
     "forks made": "test_fork",
     "asynchronous exceptions": "test_async_exceptions",
@@ -65,6 +66,7 @@ TAIL = """
 | each system call fails, at each place of a program, with each errno of its manual | the caller gets that errno in the right subclass of `OSError`, or never hears of it; registry, kernel and the caller's view agree; the same call succeeds when made again; no descriptor is left |
 | random programs of calls, closes, duplicates, reused numbers, writes, shutdowns and signals | each step is what an oracle of the mechanism predicts; the standard library's selector on the same descriptors agrees |
 | threads register, change, remove, wait and close at once | no wake-up is lost, no key is wrong, no wait returns before its time |
+| a second thread does its whole register, modify or unregister before or after each system call of the first one's, on the same descriptor | registry and kernel agree, and what is ready is reported as it is registered |
 | signal handlers return, raise, make failing calls, use or close the very selector | waits are not shortened, exceptions come out, no errno is changed |
 | fork | epoll is shared, kqueue is gone and its number spared, /dev/poll says whose it is, poll and select are copies |
 | `KeyboardInterrupt` at every bytecode of register, unregister and modify (PyPy: every line) | the descriptor can be unregistered and registered again, others are as before |

@@ -254,6 +254,28 @@ def test_a_larger_buffer_that_cannot_be_filled(pipes, code):
         assert len(ready(selector)) == 300
 
 
+@pytest.mark.skipif(backends.EpollSelector not in HERE, reason="epoll is Linux's")
+def test_a_larger_buffer_for_which_nothing_is_left(pipes):
+    """What another thread reads between the two calls does not make the wait end with nothing."""
+    whole = load()
+    library = FaultyLibrary(whole)
+    with backends.EpollSelector(binding=Binding(whole.target, whole.ffi, library)) as selector:
+        for read, write in pipes:
+            selector.register(read, EVENT_READ)
+            os.write(write, b"x")
+
+        def read_all(symbol, arguments):
+            if symbol == "epoll_wait" and library.calls[symbol] == 2:
+                for read, _ in pipes:
+                    os.read(read, 1)
+            return arguments
+
+        library.before = read_all
+        assert len(ready(selector)) == 256
+        assert library.calls["epoll_wait"] == 2
+        assert ready(selector) == {}
+
+
 @pytest.mark.parametrize("cls", [LoopingPoll, backends.PollSelector], ids=lambda cls: cls.__name__)
 def test_flags_that_nobody_asked_for(cls, pairs):
     """A kernel that reports a writer as readable only: that writer is left out."""

@@ -22,6 +22,7 @@ if os.name != "posix":
 
 from selectors_ffi.backends.base import PATIENCE
 
+from . import tally
 from .kernels.faulty import FaultyLibrary
 from .kernels.machines import MACHINES
 
@@ -136,6 +137,7 @@ def test_one_operation_inside_another(machine, first, second, registered, compan
     for n in range(1, 6):
         played = [perform(machine, first, second, registered, moment, n)
                   for moment in ("before", "after")]
+        tally.count("orders of two changes of one descriptor", sum(played))
         if not any(played):
             return
 

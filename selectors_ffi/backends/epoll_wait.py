@@ -126,7 +126,7 @@ class Wait:
             larger = Wait(self._binding, self._arguments[0], 2 * n)
             for n in larger.now:
                 break
-            if n < 0:
+            if n <= 0:  # failed; or another thread has emptied all
                 return self.capacity
             self._adopt(larger)
         return n
