@@ -7,7 +7,7 @@ interpreter's data model.
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own costs a few milliseconds to import
@@ -41,7 +41,7 @@ TARGETS: tuple[str, ...] = (
 
 # cffi computes a struct's size at its first use, and without a global interpreter lock shows other
 # threads the struct before the size (2.1.1: "array item of unknown size"): here, one at a time.
-_first_use = allocate_lock()
+_first_use = RLock()  # a signal handler may come in the middle and make a selector, too
 
 
 def load_ffi(target: str) -> Any:
