@@ -80,10 +80,10 @@ With the standard library's classes replaced by ours before anything else is imp
 ## What is not covered
 
 - The other systems' real kernels: nothing here ran on them.
-- A former file that is open elsewhere (dup, fork) goes on waking epoll under its old number. In a
-  program without threads the set is replaced by one without it. With threads its events are
-  dropped, and a wait without another event looks busily for 50 ms, then returns an empty list. The
-  standard library does so at once, over and over.
+- A former file that is open elsewhere (dup, fork) goes on waking epoll under its old number. The set
+  is replaced by one without it, where another epoll does not watch it and /proc tells what is in it.
+  Elsewhere its events are dropped, and a wait without another event looks busily for 50 ms, then
+  returns an empty list; the standard library does so at once, over and over.
 - With several registrations of one number that changed its file back and forth while all those
   files stayed open, epoll's event of one may be taken for another's; the oracle calls it vague.
 - What /dev/poll reports for a closed descriptor before it is unregistered differs between

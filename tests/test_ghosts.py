@@ -18,7 +18,6 @@ if not sys.platform.startswith("linux"):
     pytest.skip("epoll is Linux's", allow_module_level=True)
 
 from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, EpollSelector, epoll_ghosts
-from selectors_ffi.backends.base import PATIENCE
 from selectors_ffi.binding import Binding, load
 
 from .kernels.machines import epoll_list, no_descriptor_left
@@ -174,20 +173,116 @@ def test_set_that_another_epoll_watches(selector, library, others, ghost):
         assert [key.fileobj for key, _ in outer.select(1)] == [selector]
 
 
-def test_other_threads(selector, library, others, ghost):
-    """Where another thread may be waiting on the set it stays; a wait ends with [] after a while."""
-    selector.modify(others[1][0], EVENT_READ, 1)
+@pytest.fixture
+def company():
+    """Another thread, that does nothing."""
     leave = threading.Event()
     thread = threading.Thread(target=leave.wait, args=(60,))
     thread.start()
-    try:
-        begin = time.monotonic()
-        assert selector.select(None) == []
-        assert time.monotonic() - begin >= PATIENCE
-        assert library.calls["dup3"] == 0
-    finally:
-        leave.set()
-        thread.join()
+    yield
+    leave.set()
+    thread.join()
+
+
+def asleep_in_epoll(thread):
+    """Wait until a thread sleeps in the kernel's epoll_wait, as proc(5) tells."""
+    deadline = time.monotonic() + 30
+    where = "0"
+    while time.monotonic() < deadline and "epoll" not in where:
+        with open(f"/proc/self/task/{thread.native_id}/wchan") as file:
+            where = file.read()
+        if where == "0":
+            os.sched_yield()
+    if "epoll" not in where:
+        pytest.skip("this kernel does not tell where a thread sleeps")
+
+
+@pytest.mark.skipif(not hasattr(threading.Thread, "native_id"), reason="no thread number")
+def test_thread_that_waits_on_the_old_set(selector, library, others, new_pair):
+    """It goes on with the new one: it hears of what is registered there, before and after."""
+    selector.unregister(others[1][0])
+    near, _ = new_pair()
+    selector.register(near, EVENT_READ)
+    heard = []
+    with near.dup():
+        near.close()
+        selector.unregister(near)
+        waiting = threading.Thread(target=lambda: heard.append(selector.select(30)))
+        waiting.start()
+        asleep_in_epoll(waiting)
+        assert selector._exorcise()
+        assert library.calls["dup3"] == 1
+        left, right = new_pair()
+        selector.register(left, EVENT_READ, "after")
+        asleep_in_epoll(waiting)
+        right.send(b"x")
+        waiting.join(30)
+        assert [key.data for key, _ in heard.pop()] == ["after"]
+        left.recv(1)
+
+        waiting = threading.Thread(target=lambda: heard.append(selector.select(30)))
+        waiting.start()
+        asleep_in_epoll(waiting)
+        others[2][1].send(b"x")
+        waiting.join(30)
+        assert [key.data for key, _ in heard.pop()] == [2]
+    assert epoll_list(selector.fileno()) == wanted(selector)
+
+
+def test_thread_that_waits_on_a_set_twice_replaced(selector, library, others, new_pair):
+    """As long as a thread has not left the first set the second is not replaced."""
+    selector.unregister(others[1][0])
+    heard, duplicates = [], []
+
+    def haunt():
+        near, _ = new_pair()
+        selector.register(near, EVENT_READ)
+        duplicates.append(near.dup())
+        near.close()
+        selector.unregister(near)
+
+    haunt()
+    waiting = threading.Thread(target=lambda: heard.append(selector.select(30)))
+    waiting.start()
+    asleep_in_epoll(waiting)
+    assert selector._exorcise()
+    haunt()
+    assert not selector._exorcise()
+    others[2][1].send(b"x")
+    waiting.join(30)
+    assert [key.data for key, _ in heard.pop()] == [2]
+    assert selector._exorcise()
+    assert epoll_list(selector.fileno()) == wanted(selector)
+    for duplicate in duplicates:
+        duplicate.close()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("name", STEPS)
+def test_in_company(selector, library, others, ghost, new_pair, company, moment, name):
+    """Where there are threads the set is replaced all the same, whatever they do meanwhile."""
+    near, far = new_pair()
+
+    def thread():
+        selector.modify(others[1][0], EVENT_READ, 1)
+        selector.unregister(others[0][0])
+        selector.register(near, EVENT_READ, "thread")
+
+    def script():
+        running = threading.Thread(target=thread)
+        getattr(library, moment)[name] = lambda: (running.start(), running.join(30))
+
+    selector.modify(others[1][0], EVENT_READ, 1)
+    library.before["epoll_create1"] = script
+    if name == "epoll_create1":
+        script()
+    assert selector.select(0.02) == []
+    assert library.calls["dup3"] == 1
+    assert epoll_list(selector.fileno()) == wanted(selector)
+    for _, peer in others:
+        peer.send(b"x")
+    far.send(b"x")
+    assert sorted(str(key.data) for key, _ in selector.select(1)) == ["1", "2", "thread"]
 
 
 def test_no_list_of_the_set(selector, library, others, ghost, monkeypatch):
@@ -196,6 +291,22 @@ def test_no_list_of_the_set(selector, library, others, ghost, monkeypatch):
     monkeypatch.setattr(epoll_ghosts, "_FDINFO", "/nonexistent")
     assert selector.select(None) == []
     assert library.calls["dup3"] == 0
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_one_at_a_time(selector, library, others, ghost, name):
+    """While a set is being replaced nobody else replaces it: not a thread, not a signal handler."""
+    selector.modify(others[1][0], EVENT_READ, 1)
+    seen = []
+    inner = lambda: seen.append(selector._exorcise())  # noqa: E731 - a function of two lines
+    if name == "epoll_create1":
+        library.before[name] = inner
+    else:
+        library.before["epoll_create1"] = lambda: library.before.update({name: inner})
+    assert selector.select(0.01) == []
+    assert seen == [False]
+    assert library.calls["dup3"] == 1
+    assert selector._exorcise() is False  # nothing is left to be done
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -42,8 +42,9 @@ INVALID_EVENTS = ~(EVENT_READ | EVENT_WRITE)
 
 #: Seconds for which a wait goes on after events that are of no registration.  It may be in the
 #: making: the kernel is told first, the registry second, and the thread that does it may have to
-#: wait for the interpreter (5 ms, sys.setswitchinterval).  Or it is of a closed descriptor that a
-#: duplicate keeps alive, and the kernel will report it for ever: then the caller gets ``[]``.
+#: wait for the interpreter (5 ms, sys.setswitchinterval).  Or it is a stranger's, or of a closed
+#: descriptor that a duplicate keeps alive, and the kernel will report it for ever: then the caller
+#: gets ``[]``.
 PATIENCE = 0.05
 
 #: Set by ``selectors_ffi.debug`` when it is imported; None costs a constructor two comparisons.

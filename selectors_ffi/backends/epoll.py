@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import sys
 from _thread import _count as other_threads
+from _thread import allocate_lock
 from errno import EBADF, EEXIST, EINTR, ENOENT
 from itertools import count
 from operator import itemgetter
@@ -60,6 +61,7 @@ __all__ = ["EpollSelector"]
 _FD_MASK = 0xFFFF_FFFF
 _SERIAL_SHIFT = 32
 _PADDING = 3  # a list that is popped to the last item gives its memory back, and asks for it again
+_replacing = allocate_lock()
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
 
@@ -94,6 +96,7 @@ class EpollSelector(_BaseSelectorImpl):
         self._records_of: dict[int, list[bytes]] = {}  # by token
         self._waits: list[Wait | None] = [None] * _PADDING
         self._idle: list[Wait | None] = [None] * _PADDING  # those of which no call is in flight
+        self._stragglers: list[Wait | None] = []  # in flight when the set was last replaced
         create = binding.function("epoll_create1")
         self._epfd = binding.call(create, constant("EPOLL_CLOEXEC"))
 
@@ -254,7 +257,7 @@ class EpollSelector(_BaseSelectorImpl):
     def close(self) -> None:
         epfd, self._epfd = self._epfd, -1
         # New lists: a call in flight puts its buffer back into the old one.
-        self._waits, self._idle = [], []
+        self._waits, self._idle, self._stragglers = [], [], []
         super().close()
         self._pairs.clear()
         self._records.clear()
@@ -360,22 +363,33 @@ class EpollSelector(_BaseSelectorImpl):
                     result.append((key, events))
             if result or not found or remaining == 0:
                 return result
-            if (other_threads() or not self._exorcise()) and monotonic() > until:
+            if not self._exorcise() and monotonic() > until:
                 return []
 
     def _exorcise(self) -> bool:
         """Replace the set by one without ghosts, see ``epoll_ghosts``; return whether it is one."""
-        self._changer = mark = object()
-        replaced = without_ghosts(
-            self._binding,
-            self._epfd,
-            self._pack,
-            lambda fd, token: fd in self._fd_to_key and self._tokens.get(fd, fd) == token,
-        )
-        if self._changer is not mark:  # a signal handler has changed the old set, or the new one
-            for fd in list(self._fd_to_key):
+        if not _replacing.acquire(blocking=False):
+            return False
+        try:
+            # The calls that were waiting on the last set that was replaced must be through.
+            if any(wait not in self._idle for wait in self._stragglers):
+                return False
+            self._changer = mark = object()
+            fds = without_ghosts(
+                self._binding,
+                self._epfd,
+                self._pack,
+                lambda fd, token: fd in self._fd_to_key and self._tokens.get(fd, fd) == token,
+            )
+            if fds is None:
+                return False
+            self._stragglers = [wait for wait in list(self._waits) if wait not in self._idle]
+        finally:
+            _replacing.release()
+        if self._changer is not mark:  # somebody has changed the old set, or the new one?
+            for fd in {*fds, *list(self._fd_to_key)}:
                 self._settle(fd)
-        return replaced
+        return True
 
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         idle = self._idle

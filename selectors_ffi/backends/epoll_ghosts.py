@@ -5,10 +5,12 @@ the file is open elsewhere (dup, fork), the registration stays, is reported for 
 and no call can remove it.  Only the end of the set, or of the file, is the end of it.
 
 Decision.  A new set takes over what can still be named, then the number of the old one: dup3(2).
+A thread that waits on the old one goes on doing so; therefore the old set watches the new one, and
+whatever happens there wakes that thread, which then asks the new one.
 
-Cost.  Whoever watches or waits on the old set is left with it.  So the caller sees to it that no
-other thread waits; and a set that another epoll watches, that holds something wanted which cannot
-be named, or of which the kernel gives no full list (no /proc, an old Linux), stays as it is.
+Cost.  Who watches the old set itself is left with it.  So a set that another epoll watches, that
+holds something wanted which cannot be named, or of which the kernel gives no full list (no /proc,
+an old Linux), stays as it is.  A forked child goes on with the old one.
 
 https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
 https://man7.org/linux/man-pages/man5/proc_pid_fdinfo.5.html
@@ -31,35 +33,44 @@ _MINOR_BITS = 20  # of a device number inside the kernel, MINORBITS in linux/kde
 
 def without_ghosts(
     binding: Binding, epfd: int, pack: Callable[[int, int], Any], wanted: Callable[[int, int], bool]
-) -> bool:
-    """Replace the set behind ``epfd`` by one without ghosts; return whether there were any.
+) -> list[int] | None:
+    """Replace the set behind ``epfd`` by one without ghosts.
 
     Args:
         binding: makes the calls.
-        epfd: keeps its number.
+        epfd: keeps its number.  A call that waits on it goes on, but not through a second
+            replacement.
         pack: (flags, token) -> the event that epoll_ctl takes.
         wanted: (fd, token) -> whether that registration is one that must stay.
+
+    Returns:
+        The descriptors in the new set; None if the old one stays.
     """
     try:
         entries = _entries(epfd)
         living = [entry for entry in entries if _file(entry[0]) == entry[3]]
         lost = [entry for entry in entries if entry not in living]
         if not lost or any(wanted(fd, token) for fd, _, token, _ in lost) or _watched(epfd):
-            return False
-        create, control = binding.function("epoll_create1"), binding.function("epoll_ctl")
-        add = binding.constant("EPOLL_CTL_ADD")
-        new = binding.call(create, binding.constant("EPOLL_CLOEXEC"))
+            return None
+        old = os.dup(epfd)
     except (OSError, LookupError, ValueError):
-        return False
+        return None
+    new, constant, control = -1, binding.constant, binding.function("epoll_ctl")
+    add = constant("EPOLL_CTL_ADD")
     try:
+        new = binding.call(binding.function("epoll_create1"), constant("EPOLL_CLOEXEC"))
         for fd, flags, token, _ in living:
             binding.call(control, new, add, fd, pack(flags, token))
+        # Before anybody can miss an event.  No registration has the descriptor of a set.
+        binding.call(control, old, add, new, pack(constant("EPOLLIN"), epfd))
         binding.call(binding.function("dup3"), new, epfd, os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     finally:
-        binding.close(new)
-    return True
+        if new >= 0:
+            binding.close(new)
+        os.close(old)
+    return [fd for fd, _, _, _ in living]
 
 
 def _entries(epfd: int) -> list[tuple[int, int, int, tuple[int, int]]]:
