@@ -353,7 +353,9 @@ def test_raw_wait_that_is_refused(machine):
     near, far = socket.socketpair()
     with near, far, session.selector() as selector:
         selector.register(near, EVENT_WRITE)
-        assert len(selector.select_raw(0)) == 1
+        (event,) = selector.select_raw(0)
+        if machine.mechanism != "kqueue":  # the others have no such fields
+            assert (event.fflags, event.data) == (0, 0)
         # The same call again: its name is that of which the count has grown.
         last = [name for name in library[0].calls if name not in ("close", CHANGES["epoll"], "write")]
         for name in last:

@@ -123,8 +123,8 @@ class SimulatedKernel:
 
     @property
     def lib(self) -> Any:
-        """The shared object that the dynamic linker would open."""
-        return types.SimpleNamespace(**self.functions())
+        """The shared object that the dynamic linker would open; ``kernel`` is what it calls."""
+        return types.SimpleNamespace(**self.functions(), kernel=self)
 
     def binding(self) -> Any:
         """The kernel, plugged into the seam."""

@@ -30,7 +30,7 @@ class Machine:
         from selectors_ffi.binding import Binding, load
 
         whole = load() if self._make is None else self._make()
-        kernel = whole.lib.close.__self__ if self.simulated else None
+        kernel = whole.lib.kernel if self.simulated else None
         if lib is not None:
             whole = Binding(whole.target, whole.ffi, lib(whole))
         return Session(self, whole, kernel)

@@ -1,0 +1,168 @@
+"""What time each backend asks the kernel for, to the last unit; nothing here waits."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+if os.name != "posix":
+    pytest.skip("the machines are Unix's", allow_module_level=True)
+
+from selectors_ffi._abi.target import symbols_for
+from selectors_ffi.backends import EVENT_READ, SelectSelector, kqueue, select
+from tests.kernels import WINDOWS
+from tests.kernels.machines import MACHINES, SOME, Machine
+
+#: Mechanism -> (function, place of the time, its unit in nanoseconds), the most precise first.
+WAITS = {
+    "epoll": (("epoll_pwait2", 3, 1), ("epoll_wait", 3, 1_000_000)),
+    "poll": (("ppoll", 2, 1), ("poll", 2, 1_000_000)),
+    "select": (("select", 4, 1000),),
+    "kqueue": (("kevent", 5, 1),),
+    "devpoll": (("ioctl", 2, 1_000_000),),
+}
+SYSTEMS = [*SOME, *(machine for machine in MACHINES if machine.name == "simulated_linux")]
+WINSOCK = Machine("windows", "SelectSelector", lambda: WINDOWS[2]())
+CASES = [
+    (machine, *wait) for machine in (*SYSTEMS, WINSOCK) for wait in WAITS[machine.mechanism]
+]
+TIMES = (1e-9, 1e-6, 0.001, 0.0015, 0.1, 0.999999999, 1, 1.5, 59.25, 1000, 86_400.5, 999_999)
+
+
+class NoTime:
+    """A library in which one function returns 0 at once, and notes what it was asked."""
+
+    def __init__(self, whole, function):
+        self._lib = whole.lib
+        self._symbols = symbols_for(whole.target, function)
+        self.asked = []
+
+    def __getattr__(self, symbol):
+        whole = getattr(self._lib, symbol)
+        if symbol not in self._symbols:
+            return whole
+
+        def call(*arguments):
+            if symbol.endswith("kevent") and arguments[2]:
+                return whole(*arguments)
+            self.asked.append([self.read(argument) for argument in arguments])
+            return 0
+
+        return call
+
+    @staticmethod
+    def read(argument):
+        """A time struct as nanoseconds, of /dev/poll's order its milliseconds, the rest as it is."""
+        for fraction, unit in (("tv_nsec", 1), ("tv_usec", 1000)):
+            if hasattr(argument, fraction):
+                seconds, part = argument.tv_sec, getattr(argument, fraction)
+                assert 0 <= part < 10**9 // unit
+                return (seconds * 10**9 + part * unit) // unit
+        return getattr(argument, "dp_timeout", argument)
+
+
+@pytest.fixture
+def pair():
+    """Two connected sockets."""
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+def selector_without_time(machine, function):
+    """A selector whose wait returns at once, and its library."""
+    made = []
+    session = machine.boot(lambda whole: made.append(NoTime(whole, function)) or made[0])
+    if function in ("epoll_wait", "poll"):
+        session.binding.refused.update(("epoll_pwait2", "ppoll"))
+    return session.selector(), made[0]
+
+
+def name(case):
+    """The identity of a case."""
+    return str(case) if isinstance(case, (Machine, str)) else ""
+
+
+@pytest.mark.parametrize(("machine", "function", "place", "unit"), CASES, ids=name)
+def test_rounded_up(machine, function, place, unit, pair):
+    """A timeout is handed over in the kernel's unit, rounded up and to the next unit only."""
+    selector, library = selector_without_time(machine, function)
+    with selector:
+        selector.register(pair[0], EVENT_READ)
+        library.asked.clear()
+        for timeout in TIMES:
+            assert selector.select(timeout) == []
+            exact = timeout * 10**9 / unit
+            (asked,) = library.asked
+            assert exact <= asked[place] < exact + 1 + exact * 1e-12
+            library.asked.clear()
+
+
+@pytest.mark.parametrize(("machine", "function", "place", "unit"), CASES, ids=name)
+@pytest.mark.parametrize("timeout", [0, -1, -1e9])
+def test_no_time(machine, function, place, unit, pair, timeout):
+    """A timeout that is not positive is no time at all, in whatever form."""
+    plain = {"epoll_pwait2": "epoll_wait", "ppoll": "poll"}.get(function, function)
+    selector, library = selector_without_time(machine, plain)
+    with selector:
+        selector.register(pair[0], EVENT_READ)
+        library.asked.clear()
+        assert selector.select(timeout) == []
+        (asked,) = library.asked
+        assert asked[place] == 0
+
+
+@pytest.mark.parametrize("machine", [m for m in SYSTEMS if m.mechanism == "kqueue"], ids=str)
+def test_a_wait_of_weeks(machine, pair, monkeypatch):
+    """A wait that macOS would refuse for its length is made of several."""
+    selector, library = selector_without_time(machine, "kevent")
+    with selector:
+        selector.register(pair[0], EVENT_READ)
+        library.asked.clear()
+        clock = iter([0.0, 1_000_000.0, 2_000_000.0])
+        monkeypatch.setattr(kqueue, "monotonic", lambda: next(clock))
+        assert selector._wait(2_000_001)[1] == 0
+        assert [asked[5] for asked in library.asked] == [10**15, 10**15, 10**9]
+
+
+def test_nothing_watched_on_windows(monkeypatch):
+    """With nothing to watch the process sleeps: its time, or day by day for ever."""
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(select, "sleep", sleep)
+    with SelectSelector(binding=WINDOWS[2]()) as selector:
+        assert selector.select(1.5) == []
+        with pytest.raises(ZeroDivisionError):
+            selector.select()
+    assert slept == [1.5, 86400, 86400]
+
+
+def test_how_much_select_is_asked_to_look_at():
+    """select(2) looks at as many descriptors as the highest watched one needs, and at no more."""
+    machine = next(machine for machine in MACHINES if machine.mechanism == "select")
+    selector, library = selector_without_time(machine, "select")
+    numbers = []
+    with selector:
+        try:
+            for number in (70, 300, 129, 64, 63):
+                os.dup2(0, number)
+                numbers.append(number)
+                selector.register(number, EVENT_READ)
+            selector.select(0)
+            for number in (300, 63, 129):
+                selector.unregister(number)
+                selector.select(0)
+            assert [asked[0] for asked in library.asked] == [301, 130, 130, 71]
+            width = selector._table._width
+            assert selector._table._words % 2 == 0
+            assert 8 * width * selector._table._words <= 4096
+        finally:
+            for number in numbers:
+                os.close(number)
