@@ -336,6 +336,34 @@ def test_closed_by_another_thread(machine, company):
         assert selector.select(0) == []
 
 
+@pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism != "epoll"], ids=str)
+@pytest.mark.parametrize("code", [errno.EBADF, errno.ENOMEM])
+def test_overtaken_and_refused(machine, code, monkeypatch):
+    """What a thread that was overtaken sets right may be refused: EBADF ends it, else it is raised."""
+    stage = []
+    session = machine.boot(
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        selector.register(near, EVENT_READ)
+
+        def refuse(key, events):
+            raise OSError(code, os.strerror(code))
+
+        def overtake():
+            selector.modify(near, EVENT_WRITE)
+            monkeypatch.setattr(selector, "_change", refuse)
+
+        stage[0].script["after", stage[0].calls + 1] = overtake
+        if code == errno.EBADF:
+            selector.modify(near, BOTH)
+            assert not selector.get_map()
+            assert session.watched(selector) == {}
+        else:
+            with pytest.raises(OSError, match=os.strerror(code)):
+                selector.modify(near, BOTH)
+
+
 @pytest.mark.parametrize("machine", STAGES, ids=str)
 def test_raw_wait_of_a_closed_selector(machine):
     """select_raw of a closed selector is a ValueError, as select is."""

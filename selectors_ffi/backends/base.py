@@ -329,8 +329,13 @@ class _BaseSelectorImpl(BaseSelector):
             key = self._fd_to_key.get(fd)
             if key is None:
                 self._remove(fd)
-            else:
+                continue
+            try:
                 self._change(key._replace(events=EVENT_READ | EVENT_WRITE), key.events)
+            except OSError as error:
+                if error.errno != EBADF:
+                    raise
+                self._gone(key)  # the other thread has closed it
 
     def _add(self, fd: int, events: int) -> None:
         """Nothing to arm: a selector of somebody else's, built on the registry alone."""

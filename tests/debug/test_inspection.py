@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from time import monotonic
 
 import pytest
 
@@ -28,6 +29,8 @@ def test_raw_shows_what_select_folds_away(backend, pairs):
 
     assert set(raw) == set(folded) == set(keys)
     assert set(folded.values()) == {EVENT_READ}
+    if backend is not getattr(backends, "KqueueSelector", None):
+        assert {(event.fflags, event.data) for event in raw.values()} == {(0, 0)}
     assert all(isinstance(event, RawEvent) and event.fd == event.key.fd for event in raw.values())
     decoded = [raw[key].decoded for key in keys]
     if backend is backends.EpollSelector:
@@ -41,8 +44,24 @@ def test_raw_shows_what_select_folds_away(backend, pairs):
 def test_raw_waits_as_select_does(backend):
     """With nothing ready it waits for the timeout and returns an empty list."""
     with backend() as selector:
-        assert selector.select_raw(0.001) == []
+        begin = monotonic()
+        assert selector.select_raw(0.02) == []
+        assert monotonic() - begin >= 0.02
         assert selector.select_raw(-1) == []
+
+
+@pytest.mark.parametrize("timeout", [None, 30, 0])
+def test_raw_is_of_what_is_ready(backend, pairs, timeout):
+    """Who is idle, or has been unregistered, is not among the native events."""
+    with backend() as selector:
+        for near, _ in pairs:
+            selector.register(near, EVENT_READ)
+        selector.select_raw(0)
+        selector.unregister(pairs[2][0])
+        for _, far in pairs[1:]:
+            far.send(b"x")
+
+        assert [event.fd for event in selector.select_raw(timeout)] == [pairs[1][0].fileno()]
 
 
 def test_description_with_debugging_off(backend, pairs):
