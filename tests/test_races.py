@@ -364,6 +364,38 @@ def test_overtaken_and_refused(machine, code, monkeypatch):
                 selector.modify(near, BOTH)
 
 
+class Named:
+    """An object with a descriptor."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+    def fileno(self):
+        """The descriptor."""
+        return self.fd
+
+
+@pytest.mark.parametrize("machine", STAGES, ids=str)
+@pytest.mark.parametrize("before", [int, Named])
+@pytest.mark.parametrize("after", [int, Named])
+def test_a_number_that_names_another_file(machine, before, after):
+    """modify with another object watches the file that the number names now; a number says nothing."""
+    session = machine.boot()
+    (old, _), (new, new_far) = pairs = [socket.socketpair() for _ in range(2)]
+    number = os.dup(old.fileno())
+    with session.selector() as selector:
+        selector.register(before(number), EVENT_READ)
+        os.dup2(new.fileno(), number)
+        new_far.send(b"x")
+        key = selector.modify(after(number), EVENT_READ, "data")
+        if before is not int or after is not int:
+            assert session.watched(selector)[number] == EVENT_READ
+            assert selector.select(0.1) == [(key, EVENT_READ)]
+        selector.unregister(number)
+    for one in (number, *(end.detach() for pair in pairs for end in pair)):
+        os.close(one)
+
+
 @pytest.mark.parametrize("machine", STAGES, ids=str)
 def test_raw_wait_of_a_closed_selector(machine):
     """select_raw of a closed selector is a ValueError, as select is."""
