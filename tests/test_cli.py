@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import selectors_ffi
+from selectors_ffi.binding import load
 from selectors_ffi.cli import demo, main
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,16 @@ def test_info_is_the_default(capsys):
     assert capsys.readouterr().out == bare
     assert selectors_ffi.DefaultSelector.__name__ in bare
     assert sys.platform in bare
+
+
+def test_info_does_not_depend_on_what_was_used_before(capsys, monkeypatch):
+    """A call that a self-test has refused since is listed as before."""
+    assert main([]) == 0
+    before = capsys.readouterr().out
+    monkeypatch.setattr(load(), "refused", {"ppoll", "epoll_pwait2"})
+    assert main([]) == 0
+
+    assert capsys.readouterr().out == before
 
 
 def test_info_as_json(capsys):

@@ -75,7 +75,7 @@ def interface() -> dict[str, Any]:
     """Return target, library, symbols and structs of this process's binding."""
     from selectors_ffi._abi.sizes import expected_size
     from selectors_ffi._abi.target import host, presence, symbols_for
-    from selectors_ffi.binding import load, open_library
+    from selectors_ffi.binding import Binding, load, open_library
 
     decision = host(presence(open_library))
     found: dict[str, Any] = {
@@ -90,11 +90,13 @@ def interface() -> dict[str, Any]:
     except OSError as error:
         found["reason"] = str(error)
         return found
+    # Without what a self-test has refused since: it is found again, and told, below.
+    linked = Binding(binding.target, binding.ffi, binding.lib)
     declared = set(dir(binding.lib))
     found["library"] = repr(binding.lib)
     for name in FUNCTIONS:
         if declared.intersection(symbols_for(binding.target, name)):
-            symbol = binding.find(name)
+            symbol = linked.find(name)
             found["symbols"][name] = symbol[0] if symbol else None
     for name in sorted(binding.ffi.list_types()[1]):
         size = struct_size(binding.ffi, f"struct {name}")
@@ -103,7 +105,7 @@ def interface() -> dict[str, Any]:
                 "declared": size,
                 "expected": expected_size(binding.target, name),
             }
-    found["self-test"] = self_test(binding)
+    found["self-test"] = self_test(linked)
     return found
 
 
