@@ -57,6 +57,18 @@ def test_nothing_changed(selector, pair):
     assert selector.modify(left, READ, 1.0) is key
 
 
+def test_equal_number_keeps_the_key(selector, pair):
+    """Another int object of the same number is the same file object: nothing has changed."""
+    number = 300
+    os.dup2(pair[0].fileno(), number)
+    try:
+        key = selector.register(int("300"), READ, "data")
+        assert selector.modify(int("300"), READ, "data") is key
+        selector.unregister(number)
+    finally:
+        os.close(number)
+
+
 def test_equal_data_keeps_the_key(selector, pair):
     """Data is compared by equality, so equal data is no change."""
     left, _ = pair
