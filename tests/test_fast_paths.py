@@ -424,3 +424,26 @@ def test_interrupted_while_noting_changes(cls, pipes, monkeypatch, method):
 
         assert ready(selector) == {read: READ for read, _ in pipes[1:40]}
         assert ready(selector) == {read: READ for read, _ in pipes[1:40]}
+
+
+class Interrupted(dict):
+    """A table in which every look-up is interrupted by a signal handler that raises KeyError."""
+
+    def __missing__(self, key):
+        raise KeyError("from a handler")
+
+
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy's loop uses another table")
+@pytest.mark.parametrize("duplex", [False, True])
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.skipif(sys.platform != "linux", reason="needs epoll")
+def test_key_error_of_a_signal_handler(pairs, monkeypatch, n, duplex):
+    """A KeyError that comes while results are looked up is not taken for an unknown event."""
+    with backends.EpollSelector() as selector:
+        for near, far in pairs[:n]:
+            selector.register(near, BOTH if duplex else READ)
+            far.send(b"x")
+        monkeypatch.setattr(selector, "_pairs", Interrupted())
+        monkeypatch.setattr(selector, "_records", Interrupted())
+        with pytest.raises(KeyError, match="from a handler"):
+            selector.select(0)

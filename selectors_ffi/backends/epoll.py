@@ -243,7 +243,9 @@ class EpollSelector(_BaseSelectorImpl):
                 if n < 0 or n == wait.capacity:
                     n = wait.go_on(self, n, self._ffi.errno, timeout, deadline)
                 return self._decode_records(wait, n) if self._duplex else self._decode(wait, n)
-            except KeyError:
+            except KeyError as error:
+                if not wait.reported(n, *error.args):
+                    raise  # by a signal handler
                 result = self._sift(wait, n)
                 if result or (timeout is not None and deadline is None):
                     return result
@@ -292,9 +294,9 @@ class EpollSelector(_BaseSelectorImpl):
             event = buffer[i]
             token = event.data
             fd = token & _FD_MASK
-            key = fd_to_key[fd]
-            events = directions[event.events] & key.events
-            if tokens.get(fd, fd) != token or not events:
+            key = fd_to_key.get(fd)
+            events = directions[event.events] & key.events if key else 0
+            if not (key and events) or tokens.get(fd, fd) != token:
                 raise KeyError(token)
             result.append((key, events))
         return result

@@ -136,6 +136,12 @@ class Wait:
         for name in Wait.__slots__:
             setattr(self, name, getattr(other, name))
 
+    def reported(self, n: int, what: object = None, *_: object) -> bool:
+        """Tell whether one of ``n`` events has the token or the record ``what``."""
+        if isinstance(what, bytes):
+            return what in [self.record(i) for i in range(n)]
+        return isinstance(what, int) and what in [self.buffer[i].data for i in range(n)]
+
     def record(self, i: int) -> bytes:
         """Return the bytes of event ``i``."""
         size = len(self.view) // self.capacity
