@@ -76,6 +76,27 @@ def test_a_change_during_a_wait_has_a_new_token(machine, pairs, change):
         assert [key.fd for key, _ in selector.select(0)] == [fd]
 
 
+@pytest.mark.parametrize("machine", SIMULATED, ids=str)
+def test_a_change_after_two_calls_keeps_its_token(machine, pairs):
+    """Two calls at once leave nothing behind: when both are through, a token is the bare number."""
+    session = machine.boot()
+    near = pairs[0][0]
+    fd = near.fileno()
+    with session.selector() as selector:
+        selector.register(near, EVENT_READ)
+        selector.select(0)
+        first = selector._idle.pop()
+        selector.select(0)
+        selector._idle.append(first)
+        assert selector._idle != selector._waits  # the second call's buffer came back first
+        selector.modify(near, EVENT_WRITE)
+        assert tokens(session, selector) == {fd: fd}
+        selector.unregister(near)
+        selector.register(near, EVENT_READ)
+        assert tokens(session, selector) == {fd: fd}
+        assert len(selector.select(0)) == 1
+
+
 @pytest.mark.parametrize("interests", [
     (EVENT_READ,), (EVENT_READ, EVENT_WRITE, EVENT_READ), (BOTH,), (BOTH, EVENT_READ, EVENT_WRITE),
 ])  # fmt: skip

@@ -151,7 +151,7 @@ class EpollSelector(_BaseSelectorImpl):
         refused = self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL)
         removed = self._fd_to_key.pop(fd, None)
         token = self._tokens.get(fd, fd) if self._tokens else fd
-        if refused or self._idle != self._waits:
+        if refused or (self._idle != self._waits and self._in_flight()):
             # The descriptor is closed or its number reused, and a duplicate may still be watched;
             # or an event may be on its way to another thread.
             self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
@@ -199,7 +199,7 @@ class EpollSelector(_BaseSelectorImpl):
                         self._drop(key)
                     self.fileno()
                     raise self._binding.error(errno)
-            if self._idle != self._waits:
+            if self._idle != self._waits and self._in_flight():
                 # An event for the old interest may be on its way to another thread.
                 self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
                 event = self._pack(self._flags[events], self._tokens[fd])
@@ -318,6 +318,10 @@ class EpollSelector(_BaseSelectorImpl):
         """Return a new buffer; the padding that was popped for want of one goes back."""
         idle.insert(0, None)
         return self._another_wait()
+
+    def _in_flight(self) -> bool:
+        """Tell whether any call is: after two at once the lists may differ by their order alone."""
+        return len(self._idle) < len(self._waits)
 
     def _another_wait(self) -> Wait:
         wait = Wait(self._binding, self.fileno())
