@@ -288,10 +288,11 @@ def test_in_company(selector, library, others, ghost, new_pair, company, moment,
     assert sorted(str(key.data) for key, _ in selector.select(1)) == ["1", "2", "thread"]
 
 
-def test_no_list_of_the_set(selector, library, others, ghost, monkeypatch):
+@pytest.mark.parametrize("where", ["_FDINFO", "_FD"])
+def test_no_list_of_the_set(selector, library, others, ghost, monkeypatch, where):
     """Without proc(5) nothing is known of the set, and it stays."""
     selector.modify(others[1][0], EVENT_READ, 1)
-    monkeypatch.setattr(epoll_ghosts, "_FDINFO", "/nonexistent")
+    monkeypatch.setattr(epoll_ghosts, where, "/nonexistent")
     assert selector.select(None) == []
     assert library.calls["dup3"] == 0
 
