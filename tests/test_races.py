@@ -364,6 +364,18 @@ def test_overtaken_and_refused(machine, code, monkeypatch):
                 selector.modify(near, BOTH)
 
 
+@pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism == "kqueue"], ids=str)
+def test_raw_event_of_another_registration(machine):
+    """A native event with somebody else's serial is of no key, though its number is registered."""
+    session = machine.boot()
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        key = selector.register(near, EVENT_WRITE)
+        assert [event.key for event in selector.select_raw(0)] == [key]
+        watch_unregistered(session, selector, near.fileno())
+        assert [(event.fd, event.key) for event in selector.select_raw(0)] == [(key.fd, None)]
+
+
 class Named:
     """An object with a descriptor."""
 
