@@ -85,6 +85,16 @@ def test_an_instrumented_class_is_not_instrumented_again(backend):
         assert instrument(type(selector), Debug.CHECKS) is type(selector)
 
 
+def test_a_second_close_is_not_recorded(backend):
+    """Closing a closed selector does nothing, and nothing is said of it."""
+    kept = []
+    with debugging("events", kept.append):
+        selector = backend()
+    selector.close()
+    selector.close()
+    assert [record.action for record in kept if isinstance(record, Registration)] == ["close"]
+
+
 # -- checks
 
 
