@@ -183,6 +183,31 @@ def heal(session, selector, near, where):
     agree(session, selector, where)
 
 
+@pytest.mark.parametrize("machine", [m for m in STAGES if m.mechanism == "epoll"], ids=str)
+@pytest.mark.parametrize("first", [register, widen], ids=lambda operation: operation.__name__)
+def test_two_signal_handlers_in_one_operation(machine, first):
+    """What one handler registers and a later one removes is registered by whom they interrupted."""
+    stage = []
+    session = machine.boot(
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+    near, far = socket.socketpair()
+    with near, far, session.selector() as selector:
+        far.send(b"x")
+        fd, script = near.fileno(), stage[0].script
+        if first is register:
+            script["before", 1] = lambda: register(selector, fd, "handler")
+            script["before", 2] = lambda: unregister(selector, fd, "handler")
+        else:
+            register(selector, fd, "first")
+            script["before", 2] = lambda: unregister(selector, fd, "handler")
+            script["before", 3] = lambda: register(selector, fd, "handler")
+        first(selector, fd, "first")
+        assert not script
+        assert selector.get_key(fd).data == "first"
+        agree(session, selector, first.__name__)
+        heal(session, selector, near, first.__name__)
+
+
 def watch_unregistered(session, selector, fd):
     """Have the kernel watch a descriptor for writing that the registry does not hold."""
     ffi, constant = session.binding.ffi, session.binding.constant

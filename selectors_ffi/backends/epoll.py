@@ -129,7 +129,7 @@ class EpollSelector(_BaseSelectorImpl):
             break
         if n < 0:
             errno = self._ffi.errno if n == -1 and ATOMIC_STEP else -n
-            if errno != EEXIST or not self._adopt(fd, event):
+            if errno != EEXIST or not self._adopt(fd, event, key):
                 self.fileno()
                 raise self._binding.error(errno)
         if events == BOTH:
@@ -189,10 +189,12 @@ class EpollSelector(_BaseSelectorImpl):
                 break
             if n < 0:
                 errno = self._ffi.errno if n == -1 and ATOMIC_STEP else -n
-                # ENOENT: the number was reused, the new file has never been added; or another
-                # thread has removed the descriptor, and may add it again.
+                # ENOENT: the number was reused, the new file has never been added; or somebody
+                # has removed the descriptor meanwhile, and may add it again.
                 healed = errno == ENOENT and (
-                    self._add_anew(fd, events) or (other_threads() and self._adopt(fd, event))
+                    self._add_anew(fd, events)
+                    or ((other_threads() or self._changer is not new)
+                        and self._adopt(fd, event, new))
                 )
                 if not healed:
                     if errno == EBADF:
@@ -427,15 +429,17 @@ class EpollSelector(_BaseSelectorImpl):
                 self._settle(fd)
             yield key, fd, flags
 
-    def _adopt(self, fd: int, event: bytes) -> bool:
+    def _adopt(self, fd: int, event: bytes, mark: SelectorKey) -> bool:
         """Take over what the kernel has and the registry has not; return whether it worked.
 
-        An exception that interrupted a call has left it, or a closed duplicate, or another thread
-        is registering the descriptor too; that thread may also remove it again.
+        An exception that interrupted a call has left it, or a closed duplicate, or a thread or a
+        signal handler is registering the descriptor too, and may remove it again.
         """
-        for op in (self._MOD, self._ADD) * 8 if other_threads() else (self._MOD,):
+        for op in (self._MOD, self._ADD) * 8:
             if not self._epoll_ctl(self._epfd, op, fd, event):
                 return True
+            if not other_threads() and self._changer is mark:
+                break  # nobody else is at it
         return False
 
     def _add_anew(self, fd: int, events: int) -> bool:
