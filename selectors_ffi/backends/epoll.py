@@ -44,7 +44,7 @@ from ..binding import ATOMIC_STEP
 from .base import INVALID_EVENTS, PATIENCE, SelectorKey, _BaseSelectorImpl
 from .directions import BOTH, Directions
 from .epoll_ghosts import without_ghosts
-from .epoll_wait import Wait, event_format, look_up
+from .epoll_wait import FD_MASK, Wait, event_format, look_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EpollSelector"]
 
-_FD_MASK = 0xFFFF_FFFF
 _SERIAL_SHIFT = 32
 _PADDING = 3  # a list that is popped to the last item gives its memory back, and asks for it again
 _replacing = allocate_lock()
@@ -295,11 +294,11 @@ class EpollSelector(_BaseSelectorImpl):
         for i in range(n):
             event = buffer[i]
             token = event.data
-            fd = token & _FD_MASK
-            key = fd_to_key.get(fd)
-            events = directions[event.events] & key.events if key else 0
-            if not (key and events) or tokens.get(fd, fd) != token:
-                raise KeyError(token)
+            fd = token & FD_MASK
+            key = fd_to_key[fd]
+            events = directions[event.events] & key.events
+            if tokens.get(fd, fd) != token or not events:
+                raise KeyError(fd)
             result.append((key, events))
         return result
 
@@ -420,7 +419,7 @@ class EpollSelector(_BaseSelectorImpl):
         for i in range(n):
             event = wait.buffer[i]
             token, flags = event.data, event.events
-            fd = token & _FD_MASK
+            fd = token & FD_MASK
             key = self._fd_to_key.get(fd)
             if key is not None and self._tokens.get(fd, fd) != token:
                 key = None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .directions import Pair
     from .epoll import EpollSelector
 
+FD_MASK = 0xFFFF_FFFF  # the part of a token that is the descriptor
 _CAPACITY = 256  # events; doubled by a call that fills the buffer
 _CHUNK = 128  # events per struct format; formats are cached, so there must be few
 _MS_MAX = INT_MAX * 1_000_000  # the longest epoll_wait, in nanoseconds: one limit on every kernel
@@ -137,10 +138,11 @@ class Wait:
             setattr(self, name, getattr(other, name))
 
     def reported(self, n: int, what: object = None, *_: object) -> bool:
-        """Tell whether one of ``n`` events has the token or the record ``what``."""
+        """Tell whether one of ``n`` events has the token, descriptor or record ``what``."""
         if isinstance(what, bytes):
             return what in [self.record(i) for i in range(n)]
-        return isinstance(what, int) and what in [self.buffer[i].data for i in range(n)]
+        tokens = [self.buffer[i].data for i in range(n)]
+        return isinstance(what, int) and what in [*tokens, *(token & FD_MASK for token in tokens)]
 
     def record(self, i: int) -> bytes:
         """Return the bytes of event ``i``."""
