@@ -288,6 +288,26 @@ def test_in_company(selector, library, others, ghost, new_pair, company, moment,
     assert sorted(str(key.data) for key, _ in selector.select(1)) == ["1", "2", "thread"]
 
 
+@pytest.mark.parametrize("threads", [False, True])
+def test_one_file_under_many_numbers(request, selector, library, new_pair, ghost, threads):
+    """Linux lets no set that watches one file so often be watched: with threads it stays."""
+    if threads:
+        request.getfixturevalue("company")
+    near, far = new_pair()
+    duplicates = [os.dup(near.fileno()) for _ in range(510)]
+    try:
+        for duplicate in duplicates:
+            selector.register(duplicate, EVENT_READ)
+        assert selector.select(0.01) == []
+        assert library.calls["dup3"] == (not threads)
+        far.send(b"x")
+        assert len(selector.select(1)) == len(duplicates)
+    finally:
+        for duplicate in duplicates:
+            selector.unregister(duplicate)
+            os.close(duplicate)
+
+
 @pytest.mark.parametrize("where", ["_FDINFO", "_FD"])
 def test_no_list_of_the_set(selector, library, others, ghost, monkeypatch, where):
     """Without proc(5) nothing is known of the set, and it stays."""

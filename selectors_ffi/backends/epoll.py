@@ -359,7 +359,7 @@ class EpollSelector(_BaseSelectorImpl):
 
     def _wait_for_known(self, timeout: float | None, deadline: float | None) -> list[Pair]:
         """Go on waiting after events that are of no registration, see ``PATIENCE``."""
-        until = monotonic() + PATIENCE
+        until, hopeless = monotonic() + PATIENCE, False
         while True:
             remaining = None if deadline is None else max(deadline - monotonic(), 0)
             found = self._raw(remaining)
@@ -370,7 +370,8 @@ class EpollSelector(_BaseSelectorImpl):
                     result.append((key, events))
             if result or not found or remaining == 0:
                 return result
-            if not self._exorcise() and monotonic() > until:
+            hopeless = hopeless or not self._exorcise()
+            if hopeless and monotonic() > until:
                 return []
 
     def _exorcise(self) -> bool:

@@ -5,8 +5,8 @@ the file is open elsewhere (dup, fork), the registration stays, is reported for 
 and no call can remove it.  Only the end of the set, or of the file, is the end of it.
 
 Decision.  A new set takes over what can still be named, then the number of the old one: dup3(2).
-A thread that waits on the old one goes on doing so; therefore the old set watches the new one, and
-whatever happens there wakes that thread, which then asks the new one.
+A thread that waits on the old one goes on doing so; therefore, where there are threads, the old set
+watches the new one, and whatever happens there wakes that thread, which then asks the new one.
 
 Cost.  Who watches the old set itself is left with it.  So a set that another epoll watches, that
 holds something wanted which cannot be named, or of which the kernel gives no full list (no /proc,
@@ -19,6 +19,7 @@ https://man7.org/linux/man-pages/man5/proc_pid_fdinfo.5.html
 from __future__ import annotations
 
 import os
+from _thread import _count as other_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..binding import Binding
+
+    _Entry = tuple[int, int, int, tuple[int, int]]  # fd, flags, token, file
 
 _FDINFO, _FD = "/proc/self/fdinfo", "/proc/self/fd"
 _EPOLL = "anon_inode:[eventpoll]"  # what the link of a set in /proc/self/fd says
@@ -48,9 +51,10 @@ def without_ghosts(
         The descriptors in the new set; None if the old one stays.
     """
     try:
-        entries = _entries(epfd)
-        living = [entry for entry in entries if _file(entry[0]) == entry[3]]
-        lost = [entry for entry in entries if entry not in living]
+        living: list[_Entry] = []
+        lost: list[_Entry] = []
+        for entry in _entries(epfd):
+            (living if _file(entry[0]) == entry[3] else lost).append(entry)
         if not lost or any(wanted(fd, token) for fd, _, token, _ in lost) or _watched(epfd):
             return None
         old = os.dup(epfd)
@@ -62,8 +66,10 @@ def without_ghosts(
         new = binding.call(binding.function("epoll_create1"), constant("EPOLL_CLOEXEC"))
         for fd, flags, token, _ in living:
             binding.call(control, new, add, fd, pack(flags, token))
-        # Before anybody can miss an event.  No registration has the descriptor of a set.
-        binding.call(control, old, add, new, pack(constant("EPOLLIN"), epfd))
+        if other_threads():
+            # Before anybody can miss an event.  No registration has the descriptor of a set.
+            # EINVAL: one file is registered under more than 500 numbers, path_limits in fs/eventpoll.c.
+            binding.call(control, old, add, new, pack(constant("EPOLLIN"), epfd))
         binding.call(binding.function("dup3"), new, epfd, os.O_CLOEXEC)
     except OSError:
         return None
@@ -74,9 +80,9 @@ def without_ghosts(
     return [fd for fd, _, _, _ in living]
 
 
-def _entries(epfd: int) -> list[tuple[int, int, int, tuple[int, int]]]:
+def _entries(epfd: int) -> list[_Entry]:
     """Return (fd, flags, token, file) of each registration of a set."""
-    entries = []
+    entries: list[_Entry] = []
     with open(f"{_FDINFO}/{epfd}", encoding="ascii") as lines:
         for line in lines:
             if line.startswith("tfd:"):
