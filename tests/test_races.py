@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from errno import EEXIST
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -206,6 +207,33 @@ def test_two_signal_handlers_in_one_operation(machine, first):
         assert selector.get_key(fd).data == "first"
         agree(session, selector, first.__name__)
         heal(session, selector, near, first.__name__)
+
+
+def test_kernel_that_never_agrees(company):
+    """Where another thread may be undoing it, taking a registration over is given up at last."""
+    if "epoll" not in [machine.name for machine in MACHINES]:
+        pytest.skip("needs epoll")
+    refusals = []
+
+    class Refusing:
+        def __init__(self, whole):
+            self._lib, self._ffi = whole.lib, whole.ffi
+
+        def __getattr__(self, symbol):
+            return self.refuse if symbol == "epoll_ctl" else getattr(self._lib, symbol)
+
+        def refuse(self, epfd, op, fd, event):
+            refusals.append(op)
+            self._ffi.errno = EEXIST
+            return -1
+
+    (machine,) = [machine for machine in MACHINES if machine.name == "epoll"]
+    left, right = socket.socketpair()
+    with left, right, machine.boot(Refusing).selector() as selector:
+        with pytest.raises(FileExistsError):
+            selector.register(left, EVENT_READ)
+        assert 2 < len(refusals) < 20
+        assert not selector.get_map()
 
 
 def watch_unregistered(session, selector, fd):
