@@ -17,7 +17,7 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("epoll is Linux's", allow_module_level=True)
 
-from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, EpollSelector, epoll_ghosts
+from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, EpollSelector, epoll, epoll_ghosts
 from selectors_ffi.binding import Binding, load
 
 from .kernels.machines import epoll_list, no_descriptor_left
@@ -306,6 +306,15 @@ def test_one_file_under_many_numbers(request, selector, library, new_pair, ghost
         for duplicate in duplicates:
             selector.unregister(duplicate)
             os.close(duplicate)
+
+
+def test_one_attempt_a_wait(selector, ghost, monkeypatch):
+    """A set that cannot be replaced is not looked at again and again while a wait goes on."""
+    attempts = []
+    monkeypatch.setattr(epoll, "without_ghosts", lambda *_: attempts.append(1))
+    for wait in (1, 2):
+        assert selector.select(None) == []
+        assert len(attempts) == wait
 
 
 @pytest.mark.parametrize("where", ["_FDINFO", "_FD"])

@@ -2,9 +2,8 @@
 
 Facts.  The kernel is handed three sets, and overwrites them with its answer.  On Unix a set is a
 bitmap of words, 64 or 32 bits wide by system; the kernel reads as many as the highest descriptor
-needs, FD_SETSIZE is only the size of a C type.  On Windows it is a counted array of sockets, three
-empty ones are an error, and a failed connect is reported as an exception.  As with poll(2) the
-time goes to the kernel, which asks every file.
+needs, FD_SETSIZE is only the size of a C type.  On Windows it is a counted array, see ``sockets``.
+As with poll(2) the time goes to the kernel, which asks every file.
 
 Decision.  The table (see ``table``) holds one ``bytearray`` with a bitmap for each direction, as
 long as they must be; a call works on a copy.  A regular expression runs over the zero bytes of the
@@ -12,7 +11,6 @@ answer, and a dict tells the bits of the others.  Which descriptor a byte begins
 too, so that big endian needs no code of its own.
 
 https://man7.org/linux/man-pages/man2/select.2.html
-https://learn.microsoft.com/en-us/windows/win32/api/winsock2/nf-winsock2-select
 """
 
 from __future__ import annotations
@@ -21,12 +19,12 @@ import os
 import sys
 from collections import deque
 from errno import EBADF, EINTR
-from itertools import repeat
-from time import monotonic, sleep
+from time import monotonic
 
 from ..binding import nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey
 from .directions import BOTH
+from .sockets import Sockets
 from .table import TableSelector, zeros
 
 TYPE_CHECKING = False
@@ -40,14 +38,13 @@ if TYPE_CHECKING:
 __all__ = ["SelectSelector"]
 
 
-
 class SelectSelector(TableSelector):
     """Select-based selector."""
 
     _mechanism = "select"
 
     def _new_table(self) -> _Sets:
-        return (_Sockets if self._binding.target == "windows" else _Bitmaps)(self._binding)
+        return (Sockets if self._binding.target == "windows" else _Bitmaps)(self._binding)
 
     def select(self, timeout: float | None = None) -> list[Pair]:
         idle = self._idle
@@ -273,76 +270,5 @@ class _Bitmaps:
         return events
 
 
-class _Sockets:
-    """Three counted arrays of sockets; see ``Table``."""
-
-    now: Iterator[int]
-    forever: Iterator[int]
-    ready: Any  # is not there, see ``duplex``
-
-    def __init__(self, binding: Binding) -> None:
-        self._binding = binding
-        self._ffi = binding.ffi
-        self._select = binding.function("select")
-        self.keys: dict[int, SelectorKey] = {}
-        self.duplex = True  # decode by ``events`` always
-        self._timeval = self._ffi.new("struct timeval *")
-
-    def put(self, key: SelectorKey) -> None:
-        self.keys[key.fd] = key
-
-    def drop(self, fd: int) -> None:
-        self.keys.pop(fd, None)
-
-    def bind(self) -> None:
-        """Nothing: ``arm`` makes the calls."""
-
-    def arm(self) -> None:
-        """Make new sets, and the calls with them; that sleep where nothing is watched."""
-        keys = self.keys.values()
-        readers = [key.fd for key in keys if key.events & EVENT_READ]
-        writers = [key.fd for key in keys if key.events & EVENT_WRITE]
-        self._answer = [
-            self._ffi.new("fd_set *", {"fd_count": len(fds), "fd_array": fds})
-            for fds in (readers, writers, writers)
-        ]
-        if keys:
-            zero, calls = self._ffi.new("struct timeval *"), self._binding.calls
-            self.now = calls(self._select, 0, *self._answer, zero)
-            self.forever = calls(self._select, 0, *self._answer, self._ffi.NULL)
-        else:
-            self.now = repeat(0)
-            self.forever = map(_sleep, repeat(None))
-
-    def reason(self, errno: int) -> int:
-        """Return why a call has failed: Winsock leaves errno alone, and is never interrupted."""
-        return self._binding.function("WSAGetLastError")()
-
-    def until(self, timeout: float) -> Iterator[int]:
-        microseconds = -(-nanoseconds(timeout) // 1000)
-        if not self.keys:
-            return map(_sleep, (timeout,))
-        self._timeval.tv_sec, self._timeval.tv_usec = divmod(microseconds, 1_000_000)
-        return self._binding.calls(self._select, 0, *self._answer, self._timeval)
-
-    def events(self) -> dict[int, int]:
-        """Return fd -> what is ready; an exception is for the writer."""
-        events: dict[int, int] = {}
-        for fd_set, event in zip(self._answer, (EVENT_READ, EVENT_WRITE, EVENT_WRITE)):
-            for i in range(fd_set.fd_count):
-                fd = fd_set.fd_array[i]
-                events[fd] = events.get(fd, 0) | event
-        return events
-
-
 if TYPE_CHECKING:
-    _Sets = Union[_Bitmaps, _Sockets]
-_DAY = 86400.0
-
-
-def _sleep(timeout: float | None) -> int:
-    """Wait with nothing to wait for, as select(2) does on Unix; None is for ever."""
-    while timeout is None:
-        sleep(_DAY)
-    sleep(timeout)
-    return 0
+    _Sets = Union[_Bitmaps, Sockets]
