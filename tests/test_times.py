@@ -11,7 +11,7 @@ if os.name != "posix":
     pytest.skip("the machines are Unix's", allow_module_level=True)
 
 from selectors_ffi._abi.target import symbols_for
-from selectors_ffi.backends import EVENT_READ, SelectSelector, kqueue, select
+from selectors_ffi.backends import EVENT_READ, SelectSelector, kqueue, sockets
 from tests.kernels import WINDOWS
 from tests.kernels.machines import MACHINES, SOME, Machine
 
@@ -139,7 +139,7 @@ def test_nothing_watched_on_windows(monkeypatch):
         if len(slept) == 3:
             raise ZeroDivisionError
 
-    monkeypatch.setattr(select, "sleep", sleep)
+    monkeypatch.setattr(sockets, "sleep", sleep)
     with SelectSelector(binding=WINDOWS[2]()) as selector:
         assert selector.select(1.5) == []
         with pytest.raises(ZeroDivisionError):
