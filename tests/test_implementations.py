@@ -1,6 +1,6 @@
 """What other interpreters and older kernels run, run here as well.
 
-PyPy decodes with loops, CPython 3.9 and PyPy turn a failed step into a negative number, and a
+PyPy decodes with loops, CPython 3.9 and PyPy turn a failed step into its errno, and a
 kernel may lack the calls with nanoseconds: each is chosen by one condition, which is set here.
 """
 
@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import sys
-from functools import partial
+from itertools import starmap
 from types import SimpleNamespace
 from unittest import mock
 
@@ -148,15 +148,18 @@ def faulty():
     library = FaultyLibrary(whole)
     made = Binding(whole.target, whole.ffi, library)
     assert not binding.ATOMIC_STEP
-    assert isinstance(made.steps, partial)
-    whole_steps = made.steps
 
-    def steps(function, arguments):
-        for result in whole_steps(function, arguments):
-            made.ffi.errno = errno.EXDEV  # as a signal handler would leave it
-            yield result
+    def overwritten(steps):
+        assert steps is not starmap
 
-    made.steps = steps
+        def overwrite(function, arguments):
+            for result in steps(function, arguments):
+                made.ffi.errno = errno.EXDEV  # as a signal handler would leave it
+                yield result
+
+        return overwrite
+
+    made.steps, made.attempts = overwritten(made.steps), overwritten(made.attempts)
     return made, library
 
 
