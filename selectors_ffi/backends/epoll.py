@@ -33,6 +33,7 @@ from __future__ import annotations
 import sys
 from _thread import _count as other_threads
 from _thread import allocate_lock
+from collections import deque
 from errno import EBADF, EEXIST, EINTR, ENOENT
 from itertools import count
 from operator import itemgetter
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
 __all__ = ["EpollSelector"]
 
 _SERIAL_SHIFT = 32
-_PADDING = 3  # a list that is popped to the last item gives its memory back, and asks for it again
 _replacing = allocate_lock()
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
@@ -75,7 +75,7 @@ class EpollSelector(_BaseSelectorImpl):
         self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
         constant = binding.constant
-        self._steps = binding.steps
+        self._attempts = binding.attempts
         self._epoll_ctl = binding.function("epoll_ctl")
         self._ADD = constant("EPOLL_CTL_ADD")
         self._MOD = constant("EPOLL_CTL_MOD")
@@ -93,9 +93,9 @@ class EpollSelector(_BaseSelectorImpl):
         self._duplex: set[int] = set()  # the descriptors registered for both directions
         self._records: dict[bytes, Pair] = {}
         self._records_of: dict[int, list[bytes]] = {}  # by token
-        self._waits: list[Wait | None] = [None] * _PADDING
-        self._idle: list[Wait | None] = [None] * _PADDING  # those of which no call is in flight
-        self._stragglers: list[Wait | None] = []  # in flight when the set was last replaced
+        self._waits: list[Wait] = []
+        self._idle: deque[Wait] = deque()  # those of which no call is in flight
+        self._stragglers: list[Wait] = []  # in flight when the set was last replaced
         create = binding.function("epoll_create1")
         self._epfd = binding.call(create, constant("EPOLL_CLOEXEC"))
 
@@ -124,10 +124,10 @@ class EpollSelector(_BaseSelectorImpl):
         except (StructError, ValueError, OverflowError):  # by implementation
             self._fileobj_lookup(fileobj)  # raises for a negative number
             raise OverflowError("Python int too large to convert to C int") from None
-        for n in self._steps(self._epoll_ctl, ((self._epfd, self._ADD, fd, event),)):
+        for refused in self._attempts(self._epoll_ctl, ((self._epfd, self._ADD, fd, event),)):
             break
-        if n < 0:
-            errno = self._ffi.errno if n == -1 and ATOMIC_STEP else -n
+        if refused:
+            errno = self._ffi.errno if ATOMIC_STEP else refused
             if errno != EEXIST or not self._adopt(fd, event, key):
                 self.fileno()
                 raise self._binding.error(errno)
@@ -150,7 +150,7 @@ class EpollSelector(_BaseSelectorImpl):
         refused = self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL)
         removed = self._fd_to_key.pop(fd, None)
         token = self._tokens.get(fd, fd) if self._tokens else fd
-        if refused or (self._idle != self._waits and self._in_flight()):
+        if refused or len(self._idle) < len(self._waits):
             # The descriptor is closed or its number reused, and a duplicate may still be watched;
             # or an event may be on its way to another thread.
             self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
@@ -184,10 +184,10 @@ class EpollSelector(_BaseSelectorImpl):
         token = self._tokens.get(fd, fd) if self._tokens else fd
         if rearm:
             event = self._pack(self._flags[events], token)
-            for n in self._steps(self._epoll_ctl, ((self._epfd, self._MOD, fd, event),)):
+            for refused in self._attempts(self._epoll_ctl, ((self._epfd, self._MOD, fd, event),)):
                 break
-            if n < 0:
-                errno = self._ffi.errno if n == -1 and ATOMIC_STEP else -n
+            if refused:
+                errno = self._ffi.errno if ATOMIC_STEP else refused
                 # ENOENT: the number was reused, the new file has never been added; or somebody
                 # has removed the descriptor meanwhile, and may add it again.
                 healed = errno == ENOENT and (
@@ -200,7 +200,7 @@ class EpollSelector(_BaseSelectorImpl):
                         self._drop(key)
                     self.fileno()
                     raise self._binding.error(errno)
-            if self._idle != self._waits and self._in_flight():
+            if len(self._idle) < len(self._waits):
                 # An event for the old interest may be on its way to another thread.
                 self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
                 event = self._pack(self._flags[events], self._tokens[fd])
@@ -220,7 +220,7 @@ class EpollSelector(_BaseSelectorImpl):
     def select(self, timeout: float | None = None) -> list[Pair]:
         idle = self._idle
         try:
-            wait = idle.pop() or self._new_wait(idle)
+            wait = idle.pop()
         except IndexError:
             wait = self._another_wait()
         try:
@@ -259,8 +259,8 @@ class EpollSelector(_BaseSelectorImpl):
 
     def close(self) -> None:
         epfd, self._epfd = self._epfd, -1
-        # New lists: a call in flight puts its buffer back into the old one.
-        self._waits, self._idle, self._stragglers = [], [], []
+        # A new queue: a call in flight puts its buffer back into the old one.
+        self._waits, self._idle, self._stragglers = [], deque(), []
         super().close()
         self._pairs.clear()
         self._records.clear()
@@ -277,10 +277,10 @@ class EpollSelector(_BaseSelectorImpl):
     # The fast decoders; KeyError for what is not in the tables (yet, or any more).
 
     def _decode_struct(self, wait: Wait, n: int) -> list[Pair]:
-        return look_up(self._pairs, wait.tokens, wait.view, n)
+        return look_up(self._pairs, wait.tokens, wait, n)
 
     def _decode_records_struct(self, wait: Wait, n: int) -> list[Pair]:
-        return look_up(self._records, wait.records, wait.view, n)
+        return look_up(self._records, wait.records, wait, n)
 
     def _decode_loop(self, wait: Wait, n: int) -> list[Pair]:
         """PyPy: its compiler removes the objects of a plain loop, not those of ``struct``."""
@@ -314,15 +314,6 @@ class EpollSelector(_BaseSelectorImpl):
         if isinstance(fileobj, int):
             self._fileobj_lookup(fileobj)
         return KeyError(f"{fileobj!r} is not registered")
-
-    def _new_wait(self, idle: list[Wait | None]) -> Wait:
-        """Return a new buffer; the padding that was popped for want of one goes back."""
-        idle.insert(0, None)
-        return self._another_wait()
-
-    def _in_flight(self) -> bool:
-        """Tell whether any call is: after two at once the lists may differ by their order alone."""
-        return len(self._idle) < len(self._waits)
 
     def _another_wait(self) -> Wait:
         wait = Wait(self._binding, self.fileno())
@@ -380,7 +371,8 @@ class EpollSelector(_BaseSelectorImpl):
             return False
         try:
             # The calls that were waiting on the last set that was replaced must be through.
-            if any(wait not in self._idle for wait in self._stragglers):
+            idle = self._idle.copy()  # other threads change the original meanwhile
+            if any(wait not in idle for wait in self._stragglers):
                 return False
             self._changer = mark = object()
             fds = without_ghosts(
@@ -391,7 +383,8 @@ class EpollSelector(_BaseSelectorImpl):
             )
             if fds is None:
                 return False
-            self._stragglers = [wait for wait in list(self._waits) if wait not in self._idle]
+            idle = self._idle.copy()
+            self._stragglers = [wait for wait in list(self._waits) if wait not in idle]
         finally:
             _replacing.release()
         if self._changer is not mark:  # somebody has changed the old set, or the new one?
@@ -402,7 +395,7 @@ class EpollSelector(_BaseSelectorImpl):
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         idle = self._idle
         try:
-            wait = idle.pop() or self._new_wait(idle)
+            wait = idle.pop()
         except IndexError:
             wait = self._another_wait()
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from errno import EINTR, ENOSYS, EPERM
-from functools import cache
+from functools import cache, partial
 from operator import itemgetter
 from struct import Struct
 from time import monotonic
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FD_MASK = 0xFFFF_FFFF  # the part of a token that is the descriptor
 _CAPACITY = 256  # events; doubled by a call that fills the buffer
-_CHUNK = 128  # events per struct format; formats are cached, so there must be few
+_CHUNK = 256  # events per struct format; formats are kept, so there must be few
 _MS_MAX = INT_MAX * 1_000_000  # the longest epoll_wait, in nanoseconds: one limit on every kernel
 
 
@@ -40,6 +40,7 @@ class Wait:
         "forever",
         "now",
         "records",
+        "stride",
         "timed",
         "token",
         "tokens",
@@ -57,14 +58,15 @@ class Wait:
         self._precise = binding.has("epoll_pwait2")
         # The token of the first event, as an array of one.
         offset, size = ffi.offsetof("struct epoll_event", "data"), ffi.sizeof("uint64_t")
-        self.batch = _CHUNK  # up to how many events ``tokens`` is for
+        # Up to how many events ``tokens`` is for; more, or a full buffer, take more than one step.
+        self.batch = min(_CHUNK, capacity - 1)
         self.token: Any = self.view[offset : offset + size].cast("Q")
         if sys.implementation.name == "pypy":
             self.token = ffi.addressof(self.buffer[0], "data")
             self.batch = 0
-        record = event_format(ffi)
-        self.tokens = _unpackers("=" + record.replace("I", "4x"))
-        self.records = _unpackers(f"={Struct('=' + record).size}s")
+        self.stride = ffi.sizeof("struct epoll_event")
+        self.tokens = _unpackers("=" + event_format(ffi).replace("I", "4x"))
+        self.records = _unpackers(f"={self.stride}s")
         self.bind()
 
     def bind(self) -> None:
@@ -146,8 +148,7 @@ class Wait:
 
     def record(self, i: int) -> bytes:
         """Return the bytes of event ``i``."""
-        size = len(self.view) // self.capacity
-        return bytes(self.view[i * size : (i + 1) * size])
+        return bytes(self.view[i * self.stride : (i + 1) * self.stride])
 
 
 def event_format(ffi: Any) -> str:
@@ -156,33 +157,34 @@ def event_format(ffi: Any) -> str:
     return "IQ" if packed else "I4xQ"
 
 
-class _Unpackers(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
-    """n -> a function from (buffer, offset) to n fields of n successive events."""
-
-    def __init__(self, event: str) -> None:
-        self.event = Struct(event)
-
-    def __missing__(self, n: int) -> Callable[..., tuple[Any, ...]]:
-        order, event = self.event.format[:1], self.event.format[1:]
-        unpack = self[n] = Struct(order + event * n).unpack_from
-        return unpack
-
-
 @cache
-def _unpackers(event: str) -> _Unpackers:
-    """Return the unpackers that all selectors share."""
-    return _Unpackers(event)
+def _unpackers(event: str) -> list[Callable[..., tuple[Any, ...]]]:
+    """Return n -> a function from (buffer, offset) to n fields of n successive events.
+
+    All selectors share them.  Each is made by its first call.  A list, because a dict that makes
+    what is missing is looked up five times slower.
+    """
+    order, event = event[:1], event[1:]
+
+    def make(n: int, *arguments: Any) -> tuple[Any, ...]:
+        unpack = functions[n] = Struct(order + event * n).unpack_from
+        return unpack(*arguments)
+
+    functions: list[Callable[..., tuple[Any, ...]]]
+    functions = [partial(make, n) for n in range(_CHUNK + 1)]
+    return functions
 
 
 def look_up(
-    table: Mapping[Any, Pair], unpackers: _Unpackers, view: memoryview, n: int
+    table: Mapping[Any, Pair],
+    unpackers: list[Callable[..., tuple[Any, ...]]],
+    wait: Wait,
+    n: int,
 ) -> list[Pair]:
-    """Return ``[table[field] for each of n events]``, all but a few per 128 events in C."""
-    if 1 < n <= _CHUNK:
-        return [*itemgetter(*unpackers[n](view))(table)]
+    """Return ``[table[field] for each of n events]``, all but a few per chunk in C."""
     result: list[Pair] = []
     for start in range(0, n, _CHUNK):
         size = min(n - start, _CHUNK)
-        fields = unpackers[size](view, start * unpackers.event.size)
+        fields = unpackers[size](wait.view, start * wait.stride)
         result += map(table.__getitem__, fields) if size == 1 else itemgetter(*fields)(table)
     return result
