@@ -1,4 +1,4 @@
-"""KeyboardInterrupt at every bytecode of register, unregister and modify.
+"""KeyboardInterrupt at every bytecode of register, unregister, modify and select.
 
 Afterwards the descriptor can be unregistered, if it is registered, and
 registered again; it is then reported as what it is, and others are as before.
@@ -94,6 +94,43 @@ def test_at_every_bytecode(machine, name):
                 check(session, selector, near.fileno(), [end.fileno() for end, _ in others])
     assert place > (20 if sys.implementation.name == "cpython" else 3)
     tally.count("asynchronous exceptions", place - 1)
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("directions", [EVENT_WRITE, BOTH])
+@pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
+def test_a_wait_at_every_bytecode(machine, directions):
+    """Wherever a wait is interrupted that finds changes of all kinds, the next one is right.
+
+    At every seventh bytecode; at every one with the long profile.
+    """
+    pairs = [socket.socketpair() for _ in range(20)]
+    gone, kept, narrowed, *new = [near.fileno() for near, _ in pairs]
+    expected = {kept: "old", narrowed: "new", **dict.fromkeys(new, "new")}
+    step = 1 if tally.long_profile() or sys.implementation.name != "cpython" else 7
+    places = 0
+    interrupted = True
+    while interrupted:
+        places += 1
+        with machine.boot().selector() as selector:
+            for fd in (gone, kept, narrowed):
+                selector.register(fd, directions, "old")
+            assert len(selector.select(0)) == 3
+            selector.unregister(gone)
+            selector.modify(narrowed, EVENT_WRITE, "new")
+            for fd in new:
+                selector.register(fd, directions, "new")
+            interrupted = Interrupter(places * step).run(lambda: selector.select(0))
+            for _ in range(2):
+                found = selector.select(0)
+                assert {key.fd: key.data for key, _ in found} == expected
+                assert all(events == EVENT_WRITE for _, events in found)
+                assert len(found) == len(expected)
+    assert places > 5
+    tally.count("asynchronous exceptions", places - 1)
     for pair in pairs:
         for end in pair:
             end.close()

@@ -447,3 +447,24 @@ def test_key_error_of_a_signal_handler(pairs, monkeypatch, n, duplex):
         monkeypatch.setattr(selector, "_records", Interrupted())
         with pytest.raises(KeyError, match="from a handler"):
             selector.select(0)
+
+
+def test_numbers_far_apart(pipes):
+    """poll takes any number, open or not, at no cost of memory, and keeps each one's place."""
+    tracemalloc = pytest.importorskip("tracemalloc")
+    read, write = pipes[0]
+    os.write(write, b"x")
+    numbers = [2**31 - 1, 2**30, 2**20 + 255, 2**20 + 256]
+    tracemalloc.start()
+    try:
+        with backends.PollSelector() as selector:
+            for number in (numbers[0], read, *numbers[1:]):
+                selector.register(number, READ)
+            found = ready(selector)
+            assert tracemalloc.get_traced_memory()[1] < 200_000
+            assert found == {**dict.fromkeys(numbers, READ), read: READ}
+            for number in numbers:
+                selector.unregister(number)
+            assert ready(selector) == {read: READ}
+    finally:
+        tracemalloc.stop()

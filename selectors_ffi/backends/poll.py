@@ -18,6 +18,7 @@ https://man7.org/linux/man-pages/man2/poll.2.html
 from __future__ import annotations
 
 import sys
+from array import array
 from collections import deque
 from errno import EINTR, ENOSYS, EPERM
 from itertools import compress
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["PollSelector"]
 
 _MS_MAX = INT_MAX * 1_000_000  # the longest poll in nanoseconds: one limit on every kernel
+_PAGE = 256  # descriptors
+_NO_PLACES = array("i", [-1]) * _PAGE
 _SPARSE = 8  # with fewer than one ready entry in so many, searching beats filtering
 
 
@@ -203,18 +206,18 @@ class _Array:
         self._lower = ffi.offsetof("struct pollfd", "revents") + (sys.byteorder == "big")
         self.duplex = 0  # how many keys have both directions
         self.usual = read & 0xFF  # the byte that most calls find, at the speed of memchr(3)
-        self._allocate([])
+        self.fill([])
         self.bind()
 
-    def _allocate(self, keys: list[SelectorKey]) -> None:
-        """Move to a new array: ``keys``, and room for as many again."""
+    def fill(self, keys: list[SelectorKey]) -> None:
+        """Move to a new array, with room for as many again."""
         self._capacity = 2 * len(keys) + 16
         self.memory = bytearray(self._size * self._capacity)
         self.array = self._ffi.from_buffer("struct pollfd[]", self.memory)
         self.keys: list[SelectorKey | None] = []
         self.pairs: list[Pair | None] = []  # what a key with one direction yields, once it has
         self.unmade = 0  # how many such keys have not yet
-        self._index: dict[int, int] = {}
+        self._places: dict[int, array[int]] = {}  # page of descriptors -> their indexes
         self._holes: list[int] = []
         self.duplex = 0
         for key in keys:
@@ -241,18 +244,20 @@ class _Array:
         return self.timed
 
     def put(self, key: SelectorKey) -> None:
-        i = self._index.get(key.fd)
-        if i is not None:
+        if len(self.keys) == self._capacity and not self._holes:
+            self.fill([key for key in self.keys if key])
+        page, place = divmod(key.fd, _PAGE)
+        places = self._places.get(page) or self._places.setdefault(page, _NO_PLACES[:])
+        i = places[place]
+        if i >= 0:
             self._clear(i)
         elif self._holes:
             i = self._holes.pop()
         else:
             i = len(self.keys)
-            if i == self._capacity:
-                self._allocate([key for key in self.keys if key])
             self.keys.append(None)
             self.pairs.append(None)
-        self._index[key.fd] = i
+        places[place] = i
         self.keys[i] = key
         if key.events == BOTH:
             self.duplex += 1
@@ -278,13 +283,16 @@ class _Array:
         self.keys[i] = self.pairs[i] = None
 
     def drop(self, fd: int) -> None:
-        i = self._index.pop(fd, None)
-        if i is None:
+        page, place = divmod(fd, _PAGE)
+        places = self._places.get(page, _NO_PLACES)
+        i = places[place]
+        if i < 0:
             return
+        places[place] = -1
         self._clear(i)
         entry = self.array[i]
         entry.fd = -1
         entry.events = entry.revents = 0
         self._holes.append(i)
-        if len(self._holes) > len(self._index) + 16:
-            self._allocate([key for key in self.keys if key])
+        if 2 * len(self._holes) > len(self.keys) + 16:
+            self.fill([key for key in self.keys if key])

@@ -142,18 +142,6 @@ class _Offsets(dict):  # type: ignore[type-arg] # dict[...] as a base is slower 
 _offsets = _Offsets()
 
 
-class _Pairs(dict):  # type: ignore[type-arg] # as above
-    """Descriptor -> what its key with one direction yields, from the first time that it does."""
-
-    def __init__(self, keys: dict[int, SelectorKey]) -> None:
-        self._keys = keys
-
-    def __missing__(self, fd: int) -> Pair:
-        key = self._keys[fd]
-        pair = self[fd] = key, key.events
-        return pair
-
-
 class _Bitmaps:
     """A bitmap of words for each direction; see ``Table``."""
 
@@ -167,22 +155,27 @@ class _Bitmaps:
         self._width = ffi.sizeof("fd_mask")  # bytes in a word
         self._zero = ffi.new("struct timeval *")
         self._timeval = ffi.new("struct timeval *")
-        self.keys: dict[int, SelectorKey] = {}
-        self._pairs = _Pairs(self.keys)
+        self.fill([])
+        self.bind()
+
+    def fill(self, keys: list[SelectorKey]) -> None:
+        self.keys: list[Any] = []  # by descriptor; None where none is watched
         self.duplex = 0  # how many keys have both directions
         self._nfds = 0
         self._allocate(16)
-        self.bind()
+        for key in keys:
+            self.put(key)
 
     def _allocate(self, words: int) -> None:
         self._words = words
+        self.keys += [None] * (8 * self._width * words - len(self.keys))
         self._interest = bytearray(2 * words * self._width)
         self._bitmaps = self._ffi.from_buffer("fd_mask[]", self._interest)
         self._answer = bytearray(2 * words * self._width)
         bytes_ = range(self._width) if sys.byteorder == "little" else range(self._width)[::-1]
         #: The descriptor that the lowest bit of each byte stands for.
         self._first = [8 * (self._width * i + j) for i in range(words) for j in bytes_] * 2
-        for key in self.keys.values():
+        for key in filter(None, self.keys):
             self._mark(key.fd, key.events)
 
     def _mark(self, fd: int, events: int) -> None:
@@ -233,25 +226,27 @@ class _Bitmaps:
         self._nfds = max(self._nfds, fd + 1)
 
     def drop(self, fd: int) -> None:
-        key = self.keys.pop(fd, None)
+        keys = self.keys
+        key = keys[fd] if 0 <= fd < self._nfds else None
         if key is None:
             return
+        keys[fd] = None
         self.duplex -= key.events == BOTH
-        self._pairs.pop(fd, None)
         self._mark(fd, 0)
-        if fd + 1 == self._nfds:
-            self._nfds = max(self.keys, default=-1) + 1
+        while self._nfds and keys[self._nfds - 1] is None:
+            self._nfds -= 1
 
     def ready(self, n: int) -> list[Pair]:
         """Decode ``n`` bits, none of which is of a key with both directions."""
-        answer, first, pairs = self._answer, self._first, self._pairs
+        answer, first, keys = self._answer, self._first, self.keys
         result: list[Pair] = []
         match, i = zeros(), -1
         while len(result) < n:
             i = match(answer, i + 1).end()
             fd = first[i]
             for offset in _offsets[answer[i]]:
-                result.append(pairs[fd + offset])
+                key = keys[fd + offset]
+                result.append((key, key.events))
         return result
 
     def events(self) -> dict[int, int]:

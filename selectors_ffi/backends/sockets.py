@@ -38,9 +38,12 @@ class Sockets:
         self._binding = binding
         self._ffi = binding.ffi
         self._select = binding.function("select")
-        self.keys: dict[int, SelectorKey] = {}
+        self.fill([])
         self.duplex = True  # decode by ``events`` always
         self._timeval = self._ffi.new("struct timeval *")
+
+    def fill(self, keys: list[SelectorKey]) -> None:
+        self.keys = {key.fd: key for key in keys}
 
     def put(self, key: SelectorKey) -> None:
         self.keys[key.fd] = key

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
         def bind(self) -> None:
             """Make the calls for the arguments as they are now."""
 
+        def fill(self, keys: list[SelectorKey]) -> None:
+            """Have ``keys`` watched, and nothing else, whatever state the table is in."""
+
         def put(self, key: SelectorKey) -> None:
             """Have ``key``'s descriptor watched for ``key.events``, whatever was there before."""
 
@@ -71,6 +74,7 @@ class TableSelector(_BaseSelectorImpl):
         self._ffi = self._binding.ffi
         self._closed = False
         self._changed: dict[int, None] = {}
+        self._torn = False  # an exception has interrupted a change of the table
         self._table = self._new_table()
         self._idle = deque([self._table])  # empty while a call is using the table
 
@@ -121,8 +125,7 @@ class TableSelector(_BaseSelectorImpl):
         if self._closed:
             raise ValueError("I/O operation on closed selector")
         table = self._new_table()
-        for key in list(self._fd_to_key.values()):
-            table.put(key)
+        table.fill(list(self._fd_to_key.values()))
         table.bind()
         return table
 
@@ -130,6 +133,9 @@ class TableSelector(_BaseSelectorImpl):
         """Bring the table up to date with what has been noted."""
         changed, fd = self._changed, -1
         try:
+            torn, self._torn = self._torn, True
+            if torn:
+                table.fill(list(self._fd_to_key.values()))
             while changed:
                 try:
                     fd = next(iter(changed))
@@ -142,6 +148,7 @@ class TableSelector(_BaseSelectorImpl):
                 else:
                     table.put(key)
             table.bind()
+            self._torn = False
         except BaseException:
-            changed[fd] = None
+            changed[fd] = None  # that the next call comes here
             raise
