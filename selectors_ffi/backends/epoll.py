@@ -282,22 +282,23 @@ class EpollSelector(_BaseSelectorImpl):
     def _decode_records_struct(self, wait: Wait, n: int) -> list[Pair]:
         return look_up(self._records, wait.records, wait, n)
 
+    # PyPy: its compiler removes the objects of a plain loop, not those of ``struct``; and what has 64
+    # bits and no sign is a long integer there, so tokens are put together from words.
+
     def _decode_loop(self, wait: Wait, n: int) -> list[Pair]:
-        """PyPy: its compiler removes the objects of a plain loop, not those of ``struct``."""
-        pairs, buffer = self._pairs, wait.buffer
-        return [pairs[buffer[i].data] for i in range(n)]
+        pairs, words, (step, low, high) = self._pairs, wait.words, wait.layout
+        return [pairs[words[i + low] | words[i + high] << 32] for i in range(0, n * step, step)]
 
     def _decode_records_loop(self, wait: Wait, n: int) -> list[Pair]:
         fd_to_key, tokens, directions = self._fd_to_key, self._tokens, self._directions
-        buffer = wait.buffer
+        words, (step, low, high) = wait.words, wait.layout
         result = []
-        for i in range(n):
-            event = buffer[i]
-            token = event.data
-            fd = token & FD_MASK
+        for i in range(0, n * step, step):
+            fd = words[i + low]
             key = fd_to_key[fd]
-            events = directions[event.events] & key.events
-            if tokens.get(fd, fd) != token or not events:
+            events = directions[words[i]] & key.events
+            token = tokens.get(fd, fd) if tokens else fd
+            if not events or fd | words[i + high] << 32 != token:
                 raise KeyError(fd)
             result.append((key, events))
         return result

@@ -38,6 +38,7 @@ class Wait:
         "buffer",
         "capacity",
         "forever",
+        "layout",
         "now",
         "records",
         "stride",
@@ -45,6 +46,7 @@ class Wait:
         "token",
         "tokens",
         "view",
+        "words",
     )
 
     def __init__(self, binding: Binding, epfd: int, capacity: int = _CAPACITY) -> None:
@@ -56,15 +58,19 @@ class Wait:
         self._arguments = (epfd, self.buffer, capacity)
         self._timespec = ffi.new("struct timespec *")
         self._precise = binding.has("epoll_pwait2")
+        self.stride = ffi.sizeof("struct epoll_event")
         # The token of the first event, as an array of one.
         offset, size = ffi.offsetof("struct epoll_event", "data"), ffi.sizeof("uint64_t")
         # Up to how many events ``tokens`` is for; more, or a full buffer, take more than one step.
         self.batch = min(_CHUNK, capacity - 1)
         self.token: Any = self.view[offset : offset + size].cast("Q")
         if sys.implementation.name == "pypy":
-            self.token = ffi.addressof(self.buffer[0], "data")
+            self.token = ffi.cast("int64_t *", ffi.addressof(self.buffer[0], "data"))
             self.batch = 0
-        self.stride = ffi.sizeof("struct epoll_event")
+        self.words = ffi.cast("uint32_t *", self.buffer)
+        # Words of an event, and which of them are the lower and the higher half of the token.
+        low, high = sorted((offset // 4, offset // 4 + 1), reverse=sys.byteorder == "big")
+        self.layout = self.stride // 4, low, high
         self.tokens = _unpackers("=" + event_format(ffi).replace("I", "4x"))
         self.records = _unpackers(f"={self.stride}s")
         self.bind()
