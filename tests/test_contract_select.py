@@ -249,6 +249,7 @@ def test_timeout_without_registrations(selector):
     assert selector.select(0) == []
 
 
+@pytest.mark.parametrize("method", ["select", pytest.param("select_raw", marks=pytest.mark.ours)])
 @pytest.mark.parametrize(
     ("timeout", "error"),
     [
@@ -262,14 +263,14 @@ def test_timeout_without_registrations(selector):
     ],
     ids=repr,
 )
-def test_bad_timeout(selector, pairs, snapshot, timeout, error):
+def test_bad_timeout(selector, pairs, snapshot, timeout, error, method):
     """A timeout that is no number of seconds is refused, and nothing changes."""
     for left, _ in pairs[:3]:
         selector.register(left, READ)
     before = snapshot(selector)
 
     with pytest.raises(error):
-        selector.select(timeout)
+        getattr(selector, method)(timeout)
 
     assert snapshot(selector) == before
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from errno import EBADF
 from importlib import import_module
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
+from time import monotonic
 
 from ..binding import load
 from ..selftest import require
@@ -68,6 +69,11 @@ def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
     if fd < 0:
         raise ValueError(f"Invalid file descriptor: {fd}")
     return fd
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """Return when, by ``monotonic()``, a wait is over; None if it never is, or is none."""
+    return None if timeout is None or timeout <= 0 else monotonic() + timeout
 
 
 class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to be imported

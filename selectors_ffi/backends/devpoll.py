@@ -23,7 +23,7 @@ from errno import EACCES, EINTR, EIO
 from time import monotonic
 
 from ..binding import milliseconds
-from .base import EVENT_READ, PATIENCE, SelectorKey, _BaseSelectorImpl
+from .base import EVENT_READ, PATIENCE, SelectorKey, _BaseSelectorImpl, deadline_of
 from .directions import Directions
 
 TYPE_CHECKING = False
@@ -135,7 +135,7 @@ class DevpollSelector(_BaseSelectorImpl):
         return error
 
     def select(self, timeout: float | None = None) -> list[Pair]:
-        deadline = None if timeout is None or timeout <= 0 else monotonic() + timeout
+        deadline = deadline_of(timeout)
         until = 0.0
         while True:
             found = self._raw(timeout)

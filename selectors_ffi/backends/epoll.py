@@ -42,7 +42,7 @@ from struct import error as StructError
 from time import monotonic
 
 from ..binding import ATOMIC_STEP
-from .base import INVALID_EVENTS, PATIENCE, SelectorKey, _BaseSelectorImpl
+from .base import INVALID_EVENTS, PATIENCE, SelectorKey, _BaseSelectorImpl, deadline_of
 from .directions import BOTH, Directions
 from .epoll_ghosts import without_ghosts
 from .epoll_wait import FD_MASK, Wait, event_format, look_up
@@ -400,8 +400,7 @@ class EpollSelector(_BaseSelectorImpl):
         except IndexError:
             wait = self._another_wait()
         try:
-            deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
-            n = wait.go_on(self, -1, EINTR, timeout, deadline)
+            n = wait.go_on(self, -1, EINTR, timeout, deadline_of(timeout))
             return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(wait, n)]
         except BaseException:
             wait.bind()

@@ -122,7 +122,7 @@ class Wait:
             elif errno != EINTR:
                 raise self._binding.error(errno)
             remaining = 0.0 if deadline is None else deadline - monotonic()
-            if remaining > 0:
+            if not remaining <= 0:  # NaN, too, which is refused
                 steps = self.until(remaining)
             else:
                 steps = self.forever if timeout is None else self.now

@@ -25,7 +25,7 @@ from time import monotonic
 from weakref import WeakSet
 
 from ..binding import INT_MAX, nanoseconds
-from .base import EVENT_READ, EVENT_WRITE, PATIENCE, SelectorKey, _BaseSelectorImpl
+from .base import EVENT_READ, EVENT_WRITE, PATIENCE, SelectorKey, _BaseSelectorImpl, deadline_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class KqueueSelector(_BaseSelectorImpl):
             return  # all changes have been applied, kevent(2)
 
     def select(self, timeout: float | None = None) -> list[Pair]:
-        deadline = None if timeout is None or timeout <= 0 else monotonic() + timeout
+        deadline = deadline_of(timeout)
         until = 0.0
         while True:
             result, n = self._select(timeout)

@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections import deque
 from errno import EINTR, ENOSYS, EPERM
 from itertools import compress
 from time import monotonic
 
 from ..binding import INT_MAX, milliseconds, nanoseconds
-from .base import SelectorKey
+from .base import SelectorKey, deadline_of
 from .directions import BOTH, Directions
 from .table import TableSelector, zeros
 
@@ -63,9 +62,9 @@ class PollSelector(TableSelector):
         try:
             table = idle.pop()
         except IndexError:
-            table, idle = self._own_table(), deque()
+            return self._select_apart(timeout)
         try:
-            if self._changed and table is self._table:
+            if self._changed:
                 self._update(table)
             deadline = None
             if timeout is None:
@@ -77,11 +76,12 @@ class PollSelector(TableSelector):
                 steps = table.until(timeout)
             for n in steps:
                 break
-            if n < 0:
-                n = self._wait_on(table, n, self._ffi.errno, timeout, deadline)
-            if not n:
-                return []
-            if self._changed or table is not self._table:
+            if n <= 0:
+                if n:
+                    n = self._wait_on(table, n, self._ffi.errno, timeout, deadline)
+                if not n:
+                    return []
+            if self._changed:
                 return self._sift(table)
             if n == 1 and not table.duplex:
                 ready = table.memory[table.lower_bytes]
@@ -139,6 +139,12 @@ class PollSelector(TableSelector):
 
     # Everything below is cold.
 
+    def _select_apart(self, timeout: float | None) -> list[Pair]:
+        """Wait with a table for this call alone, while another call is using the table."""
+        table = self._own_table()
+        self._wait_on(table, -1, EINTR, timeout, deadline_of(timeout))
+        return self._sift(table)
+
     def _wait_on(
         self, table: _Array, n: int, errno: int, timeout: float | None, deadline: float | None
     ) -> int:
@@ -154,7 +160,7 @@ class PollSelector(TableSelector):
                 self._update(table)  # by the signal handler, that what it registered is heard
             table.bind()
             remaining = 0.0 if deadline is None else deadline - monotonic()
-            if remaining > 0:
+            if not remaining <= 0:  # NaN, too, which is refused
                 steps = table.until(remaining)
             else:
                 steps = table.forever if timeout is None else table.now
@@ -175,8 +181,7 @@ class PollSelector(TableSelector):
 
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         table = self._own_table()
-        deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
-        self._wait_on(table, -1, EINTR, timeout, deadline)
+        self._wait_on(table, -1, EINTR, timeout, deadline_of(timeout))
         return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(table)]
 
     def _events(self, table: _Array) -> list[tuple[SelectorKey | None, int, int]]:

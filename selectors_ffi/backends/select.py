@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
 from errno import EBADF, EINTR
 from time import monotonic
 
 from ..binding import nanoseconds
-from .base import EVENT_READ, EVENT_WRITE, SelectorKey
+from .base import EVENT_READ, EVENT_WRITE, SelectorKey, deadline_of
 from .directions import BOTH
 from .sockets import Sockets
 from .table import TableSelector, zeros
@@ -51,9 +50,9 @@ class SelectSelector(TableSelector):
         try:
             table = idle.pop()
         except IndexError:
-            table, idle = self._own_table(), deque()
+            return self._select_apart(timeout)
         try:
-            if self._changed and table is self._table:
+            if self._changed:
                 self._update(table)
             table.arm()
             deadline = None
@@ -66,11 +65,12 @@ class SelectSelector(TableSelector):
                 steps = table.until(timeout)
             for n in steps:
                 break
-            if n < 0:
-                n = self._wait_on(table, n, self._ffi.errno, timeout, deadline)
-            if not n:
-                return []
-            if self._changed or table.duplex or table is not self._table:
+            if n <= 0:
+                if n:
+                    n = self._wait_on(table, n, self._ffi.errno, timeout, deadline)
+                if not n:
+                    return []
+            if self._changed or table.duplex:
                 return self._sift(table)
             result: list[Pair] = table.ready(n)
             return result
@@ -81,6 +81,11 @@ class SelectSelector(TableSelector):
             idle.append(table)
 
     # Everything below is cold.
+
+    def _select_apart(self, timeout: float | None) -> list[Pair]:
+        """Wait with a table for this call alone, while another call is using the table."""
+        table = self._own_table()
+        return self._sift(table) if self._wait_on(table, 0, EINTR, timeout, deadline_of(timeout)) else []
 
     def _wait_on(
         self, table: _Sets, n: int, errno: int, timeout: float | None, deadline: float | None
@@ -103,7 +108,7 @@ class SelectSelector(TableSelector):
             table.bind()
             table.arm()
             remaining = 0.0 if deadline is None else deadline - monotonic()
-            if remaining > 0:
+            if not remaining <= 0:  # NaN, too, which is refused
                 steps = table.until(remaining)
             else:
                 steps = table.forever if timeout is None else table.now
@@ -125,8 +130,7 @@ class SelectSelector(TableSelector):
 
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         table = self._own_table()
-        deadline = monotonic() + timeout if timeout is not None and timeout > 0 else None
-        self._wait_on(table, 0, EINTR, timeout, deadline)
+        self._wait_on(table, 0, EINTR, timeout, deadline_of(timeout))
         events = table.events().items()
         return [(self._fd_to_key.get(fd), fd, ready, 0, 0) for fd, ready in events]
 
