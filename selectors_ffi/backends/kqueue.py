@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 from _thread import _count as other_threads
-from contextlib import suppress
 from errno import EINTR
 from itertools import count
 from time import monotonic
@@ -74,8 +73,10 @@ class KqueueSelector(_BaseSelectorImpl):
         if binding.has("kqueue1"):
             return binding.call(binding.function("kqueue1"), os.O_CLOEXEC)
         fd = binding.call(binding.function("kqueue"))
-        with suppress(OSError):  # EBADF: the number is a simulated kernel's, not this process's
+        try:
             os.set_inheritable(fd, False)
+        except OSError:
+            pass  # EBADF: the number is a simulated kernel's, not this process's
         return fd
 
     def fileno(self) -> int:

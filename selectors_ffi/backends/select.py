@@ -70,8 +70,8 @@ class SelectSelector(TableSelector):
                     n = self._wait_on(table, n, self._ffi.errno, timeout, deadline)
                 if not n:
                     return []
-            if self._changed or table.duplex:
-                return self._sift(table)
+            if self._changed:
+                return self._sift(table, n)
             result: list[Pair] = table.ready(n)
             return result
         except BaseException:
@@ -85,7 +85,7 @@ class SelectSelector(TableSelector):
     def _select_apart(self, timeout: float | None) -> list[Pair]:
         """Wait with a table for this call alone, while another call is using the table."""
         table = self._own_table()
-        return self._sift(table) if self._wait_on(table, 0, EINTR, timeout, deadline_of(timeout)) else []
+        return self._sift(table, self._wait_on(table, 0, EINTR, timeout, deadline_of(timeout)))
 
     def _wait_on(
         self, table: _Sets, n: int, errno: int, timeout: float | None, deadline: float | None
@@ -118,32 +118,30 @@ class SelectSelector(TableSelector):
                 return n
             errno = self._ffi.errno
 
-    def _sift(self, table: _Sets) -> list[Pair]:
-        """Decode where a key has both directions, or where some have changed during the call."""
-        result = []
-        fd_to_key, keys = self._fd_to_key, table.keys
-        for fd, ready in table.events().items():
-            key = fd_to_key.get(fd)
-            if key is not None and key is keys[fd]:
-                result.append((key, ready & key.events))
-        return result
+    def _sift(self, table: _Sets, n: int) -> list[Pair]:
+        """Decode when registrations have changed during the call; leave out those that have."""
+        return [pair for pair in table.ready(n) if self._fd_to_key.get(pair[0].fd) is pair[0]]
 
     def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
         table = self._own_table()
-        self._wait_on(table, 0, EINTR, timeout, deadline_of(timeout))
-        events = table.events().items()
-        return [(self._fd_to_key.get(fd), fd, ready, 0, 0) for fd, ready in events]
+        n = self._wait_on(table, 0, EINTR, timeout, deadline_of(timeout))
+        ready = ((key.fd, events) for key, events in table.ready(n))
+        return [(self._fd_to_key.get(fd), fd, events, 0, 0) for fd, events in ready]
 
 
-class _Offsets(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
-    """Byte -> the numbers of its bits that are set."""
+class _Bits(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
+    """Byte of the readers | byte of the writers << 8 -> (number, EVENT_* mask) of each bit set."""
 
-    def __missing__(self, byte: int) -> tuple[int, ...]:
-        offsets = self[byte] = tuple(bit for bit in range(8) if byte >> bit & 1)
-        return offsets
+    def __missing__(self, bytes_: int) -> tuple[tuple[int, int], ...]:
+        masks = [
+            EVENT_READ * (bytes_ >> bit & 1) | EVENT_WRITE * (bytes_ >> bit + 8 & 1)
+            for bit in range(8)
+        ]
+        bits = self[bytes_] = tuple((bit, events) for bit, events in enumerate(masks) if events)
+        return bits
 
 
-_offsets = _Offsets()
+_bits = _Bits()
 
 
 class _Bitmaps:
@@ -157,14 +155,17 @@ class _Bitmaps:
         self._ffi = ffi = binding.ffi
         self._select = binding.function("select")
         self._width = ffi.sizeof("fd_mask")  # bytes in a word
+        # A descriptor's place among the bits in memory is fd ^ swap: big endian has a word's bytes
+        # in reverse order.
+        self._swap = 8 * (self._width - 1) if sys.byteorder == "big" else 0
         self._zero = ffi.new("struct timeval *")
         self._timeval = ffi.new("struct timeval *")
         self.fill([])
         self.bind()
 
     def fill(self, keys: list[SelectorKey]) -> None:
-        self.keys: list[Any] = []  # by descriptor; None where none is watched
-        self.duplex = 0  # how many keys have both directions
+        self.keys: list[Any] = []  # in the order of the bits in memory; None where none is watched
+        self._duplex = 0  # how many keys have both directions
         self._nfds = 0
         self._allocate(16)
         for key in keys:
@@ -172,23 +173,20 @@ class _Bitmaps:
 
     def _allocate(self, words: int) -> None:
         self._words = words
-        self.keys += [None] * (8 * self._width * words - len(self.keys))
-        self._interest = bytearray(2 * words * self._width)
-        self._bitmaps = self._ffi.from_buffer("fd_mask[]", self._interest)
-        self._answer = bytearray(2 * words * self._width)
-        bytes_ = range(self._width) if sys.byteorder == "little" else range(self._width)[::-1]
-        #: The descriptor that the lowest bit of each byte stands for.
-        self._first = [8 * (self._width * i + j) for i in range(words) for j in bytes_] * 2
+        self._size = words * self._width
+        self.keys += [None] * (8 * self._size - len(self.keys))
+        self._interest = bytearray(2 * self._size)
+        self._answer = bytearray(2 * self._size)
         for key in filter(None, self.keys):
             self._mark(key.fd, key.events)
 
     def _mark(self, fd: int, events: int) -> None:
-        word, bit = divmod(fd, 8 * self._width)
-        for i, event in ((word, EVENT_READ), (self._words + word, EVENT_WRITE)):
+        byte, bit = divmod(fd ^ self._swap, 8)
+        for i, event in ((byte, EVENT_READ), (self._size + byte, EVENT_WRITE)):
             if events & event:
-                self._bitmaps[i] |= 1 << bit
+                self._interest[i] |= 1 << bit
             else:
-                self._bitmaps[i] &= ~(1 << bit)
+                self._interest[i] &= ~(1 << bit)
 
     def bind(self) -> None:
         answer = self._ffi.from_buffer("fd_mask[]", self._answer)
@@ -223,50 +221,51 @@ class _Bitmaps:
             os.fstat(fd)  # a number that is not open is no reason to allocate a giant bitmap
             self._allocate(max(words, 2 * self._words))
         self.drop(fd)
-        self.keys[fd] = key
-        if key.events == BOTH:
-            self.duplex += 1
+        self.keys[fd ^ self._swap] = key
+        self._duplex += key.events == BOTH
         self._mark(fd, key.events)
         self._nfds = max(self._nfds, fd + 1)
 
     def drop(self, fd: int) -> None:
-        keys = self.keys
-        key = keys[fd] if 0 <= fd < self._nfds else None
+        keys, swap = self.keys, self._swap
+        key = keys[fd ^ swap] if 0 <= fd < self._nfds else None
         if key is None:
             return
-        keys[fd] = None
-        self.duplex -= key.events == BOTH
+        keys[fd ^ swap] = None
+        self._duplex -= key.events == BOTH
         self._mark(fd, 0)
-        while self._nfds and keys[self._nfds - 1] is None:
+        while self._nfds and keys[(self._nfds - 1) ^ swap] is None:
             self._nfds -= 1
 
     def ready(self, n: int) -> list[Pair]:
-        """Decode ``n`` bits, none of which is of a key with both directions."""
-        answer, first, keys = self._answer, self._first, self.keys
+        """Decode ``n`` bits."""
+        if self._duplex:
+            return self._ready_either()
+        answer, keys, size, match = self._answer, self.keys, self._size, zeros()
         result: list[Pair] = []
-        match, i = zeros(), -1
+        i = -1
         while len(result) < n:
             i = match(answer, i + 1).end()
-            fd = first[i]
-            for offset in _offsets[answer[i]]:
-                key = keys[fd + offset]
-                result.append((key, key.events))
+            if i < size:
+                first, bits = 8 * i, _bits[answer[i]]
+            else:
+                first, bits = 8 * (i - size), _bits[answer[i] << 8]
+            for bit, events in bits:
+                result.append((keys[first + bit], events))
         return result
 
-    def events(self) -> dict[int, int]:
-        """Return fd -> what is ready."""
-        events: dict[int, int] = {}
-        answer, first = self._answer, self._first
-        size = len(answer)
-        match = zeros()
+    def _ready_either(self) -> list[Pair]:
+        """Decode where a key may have a bit in both bitmaps."""
+        readers, writers = self._answer[: self._size], self._answer[self._size :]
+        either = int.from_bytes(readers, "little") | int.from_bytes(writers, "little")
+        answer, keys, match = either.to_bytes(self._size, "little"), self.keys, zeros()
+        result: list[Pair] = []
         i = match(answer).end()
-        while i < size:
-            event = EVENT_READ if 2 * i < size else EVENT_WRITE
-            fd = first[i]
-            for offset in _offsets[answer[i]]:
-                events[fd + offset] = events.get(fd + offset, 0) | event
+        while i < self._size:
+            for bit, events in _bits[readers[i] | writers[i] << 8]:
+                result.append((keys[8 * i + bit], events))
             i = match(answer, i + 1).end()
-        return events
+        return result
 
 
 if TYPE_CHECKING:

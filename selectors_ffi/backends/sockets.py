@@ -17,10 +17,10 @@ from .base import EVENT_READ, EVENT_WRITE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from ..binding import Binding
     from .base import SelectorKey
+    from .directions import Pair
 
 __all__ = ["Sockets"]
 
@@ -32,14 +32,12 @@ class Sockets:
 
     now: Iterator[int]
     forever: Iterator[int]
-    ready: Any  # is not there, see ``duplex``
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
         self._ffi = binding.ffi
         self._select = binding.function("select")
         self.fill([])
-        self.duplex = True  # decode by ``events`` always
         self._timeval = self._ffi.new("struct timeval *")
 
     def fill(self, keys: list[SelectorKey]) -> None:
@@ -82,14 +80,15 @@ class Sockets:
         self._timeval.tv_sec, self._timeval.tv_usec = divmod(microseconds, 1_000_000)
         return self._binding.calls(self._select, 0, *self._answer, self._timeval)
 
-    def events(self) -> dict[int, int]:
-        """Return fd -> what is ready; an exception is for the writer."""
+    def ready(self, n: int) -> list[Pair]:
+        """Decode ``n`` sockets; an exception is for the writer."""
         events: dict[int, int] = {}
         for fd_set, event in zip(self._answer, (EVENT_READ, EVENT_WRITE, EVENT_WRITE)):
-            for i in range(fd_set.fd_count):
+            for i in range(fd_set.fd_count) if n else ():
                 fd = fd_set.fd_array[i]
                 events[fd] = events.get(fd, 0) | event
-        return events
+        keys = self.keys
+        return [(keys[fd], ready & keys[fd].events) for fd, ready in events.items()]
 
 
 def _sleep(timeout: float | None) -> int:
