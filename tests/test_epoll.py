@@ -111,7 +111,7 @@ def test_what_was_decoded_once_is_looked_up(machine, pairs, monkeypatch, interes
         def fail(*_):
             raise AssertionError("looked up in the registry again")
 
-        monkeypatch.setattr(selector, "_sift", fail)
+        monkeypatch.setattr(selector, "_learn", fail)
         for timeout in (0, None, 1):
             assert dict(selector.select(timeout)) == expected
 

@@ -245,9 +245,7 @@ class EpollSelector(_BaseSelectorImpl):
                     n = wait.go_on(self, n, self._ffi.errno, timeout, deadline)
                 return self._decode_records(wait, n) if self._duplex else self._decode(wait, n)
             except KeyError as error:
-                if not wait.reported(n, *error.args):
-                    raise  # by a signal handler
-                result = self._sift(wait, n)
+                result = self._learn(wait, n, *error.args) or self._sift(wait, n)
                 if result or (timeout is not None and deadline is None):
                     return result
                 return self._wait_for_known(timeout, deadline)
@@ -321,29 +319,59 @@ class EpollSelector(_BaseSelectorImpl):
         self._waits.append(wait)
         return wait
 
-    def _sift(self, wait: Wait, n: int) -> list[Pair]:
-        """Decode event by event, leaving out what is not registered (any more); fill the tables."""
+    def _learn(self, wait: Wait, n: int, missing: object = None, *_: object) -> list[Pair] | None:
+        """Decode, and make what the tables lack; None if an event is of no registration.
+
+        Raises:
+            KeyError: the one that is being handled, if it is not of a table but a signal handler's.
+        """
+        fields: list[Any]
+        table: dict[Any, Pair]
+        if isinstance(missing, bytes):
+            fields, table = wait.all_records(n), self._records
+        else:
+            fields, table = wait.all_tokens(n) if n > 1 else [wait.token[0]], self._pairs
+        if missing not in fields:
+            if missing in [token & FD_MASK for token in wait.all_tokens(n)]:
+                return None  # by a loop, which needs no table
+            raise
         result = []
-        for i, (key, fd, flags) in enumerate(self._events(wait, n)):
-            events = self._directions[flags] & key.events if key else 0
-            if key and events:
+        for i, field in enumerate(fields):
+            pair = table.get(field)
+            if pair is None:
+                flags, token = wait.event(i)
+                fd = token & FD_MASK
+                key = self._fd_to_key.get(fd)
+                events = self._directions[flags] & key.events if key else 0
+                if not (key and events) or self._tokens.get(fd, fd) != token:
+                    return None
                 pair = key, events
-                result.append(pair)
-                self._remember(wait.buffer[i].data, wait.record(i), pair)
+                self._remember(token, field, pair)
+            result.append(pair)
         return result
 
-    def _remember(self, token: int, record: bytes, pair: Pair) -> None:
+    def _remember(self, token: int, field: int | bytes, pair: Pair) -> None:
         key = pair[0]
         if key.events != BOTH:
             self._pairs[token] = pair
-        if self._duplex:
-            self._records[record] = pair
-            self._records_of.setdefault(token, []).append(record)
+        if isinstance(field, bytes):
+            self._records[field] = pair
+            self._records_of.setdefault(token, []).append(field)
         # Another thread may have changed the key after it was read and before this was stored.
         # It changes the registry first and forgets then: one of us sees the other.
         if self._fd_to_key.get(key.fd) is not key:
             self._pairs.pop(token, None)
-            self._records.pop(record, None)
+            if isinstance(field, bytes):
+                self._records.pop(field, None)
+
+    def _sift(self, wait: Wait, n: int) -> list[Pair]:
+        """Decode event by event, leaving out what is not registered (any more)."""
+        result = []
+        for key, _, flags in self._events(wait, n):
+            events = self._directions[flags] & key.events if key else 0
+            if key and events:
+                result.append((key, events))
+        return result
 
     def _forget_records(self, token: int) -> None:
         for record in self._records_of.pop(token, ()):

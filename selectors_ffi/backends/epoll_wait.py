@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .directions import Pair
     from .epoll import EpollSelector
 
+    _Unpackers = list[Callable[..., tuple[Any, ...]]]
+
 FD_MASK = 0xFFFF_FFFF  # the part of a token that is the descriptor
 _CAPACITY = 256  # events; doubled by a call that fills the buffer
 _CHUNK = 256  # events per struct format; formats are kept, so there must be few
@@ -32,6 +34,7 @@ class Wait:
     __slots__ = (
         "_arguments",
         "_binding",
+        "_event",
         "_precise",
         "_timespec",
         "batch",
@@ -39,6 +42,7 @@ class Wait:
         "capacity",
         "forever",
         "layout",
+        "loops",
         "now",
         "records",
         "stride",
@@ -64,13 +68,15 @@ class Wait:
         # Up to how many events ``tokens`` is for; more, or a full buffer, take more than one step.
         self.batch = min(_CHUNK, capacity - 1)
         self.token: Any = self.view[offset : offset + size].cast("Q")
-        if sys.implementation.name == "pypy":
+        self.loops = sys.implementation.name == "pypy"  # see ``EpollSelector._decode_loop``
+        if self.loops:
             self.token = ffi.cast("int64_t *", ffi.addressof(self.buffer[0], "data"))
             self.batch = 0
         self.words = ffi.cast("uint32_t *", self.buffer)
         # Words of an event, and which of them are the lower and the higher half of the token.
         low, high = sorted((offset // 4, offset // 4 + 1), reverse=sys.byteorder == "big")
         self.layout = self.stride // 4, low, high
+        self._event = Struct("=" + event_format(ffi)).unpack_from
         self.tokens = _unpackers("=" + event_format(ffi).replace("I", "4x"))
         self.records = _unpackers(f"={self.stride}s")
         self.bind()
@@ -145,16 +151,30 @@ class Wait:
         for name in Wait.__slots__:
             setattr(self, name, getattr(other, name))
 
-    def reported(self, n: int, what: object = None, *_: object) -> bool:
-        """Tell whether one of ``n`` events has the token, descriptor or record ``what``."""
-        if isinstance(what, bytes):
-            return what in [self.record(i) for i in range(n)]
-        tokens = [self.buffer[i].data for i in range(n)]
-        return isinstance(what, int) and what in [*tokens, *(token & FD_MASK for token in tokens)]
+    def event(self, i: int) -> tuple[int, int]:
+        """Return flags and token of event ``i``."""
+        if self.loops:
+            words, (step, low, high) = self.words, self.layout
+            i *= step
+            return words[i], words[i + low] | words[i + high] << 32
+        return self._event(self.view, i * self.stride)
 
-    def record(self, i: int) -> bytes:
-        """Return the bytes of event ``i``."""
-        return bytes(self.view[i * self.stride : (i + 1) * self.stride])
+    def all_tokens(self, n: int) -> list[int]:
+        """Return the tokens of ``n`` events."""
+        if self.loops:
+            words, (step, low, high) = self.words, self.layout
+            return [words[i + low] | words[i + high] << 32 for i in range(0, n * step, step)]
+        return self._fields(self.tokens, n)
+
+    def all_records(self, n: int) -> list[bytes]:
+        """Return ``n`` events, each as the bytes that it has in the buffer."""
+        return self._fields(self.records, n)
+
+    def _fields(self, unpackers: _Unpackers, n: int) -> list[Any]:
+        fields: list[Any] = []
+        for start in range(0, n, _CHUNK):
+            fields += unpackers[min(n - start, _CHUNK)](self.view, start * self.stride)
+        return fields
 
 
 def event_format(ffi: Any) -> str:
@@ -164,7 +184,7 @@ def event_format(ffi: Any) -> str:
 
 
 @cache
-def _unpackers(event: str) -> list[Callable[..., tuple[Any, ...]]]:
+def _unpackers(event: str) -> _Unpackers:
     """Return n -> a function from (buffer, offset) to n fields of n successive events.
 
     All selectors share them.  Each is made by its first call.  A list, because a dict that makes
@@ -176,16 +196,12 @@ def _unpackers(event: str) -> list[Callable[..., tuple[Any, ...]]]:
         unpack = functions[n] = Struct(order + event * n).unpack_from
         return unpack(*arguments)
 
-    functions: list[Callable[..., tuple[Any, ...]]]
-    functions = [partial(make, n) for n in range(_CHUNK + 1)]
+    functions: _Unpackers = [partial(make, n) for n in range(_CHUNK + 1)]
     return functions
 
 
 def look_up(
-    table: Mapping[Any, Pair],
-    unpackers: list[Callable[..., tuple[Any, ...]]],
-    wait: Wait,
-    n: int,
+    table: Mapping[Any, Pair], unpackers: _Unpackers, wait: Wait, n: int
 ) -> list[Pair]:
     """Return ``[table[field] for each of n events]``, all but a few per chunk in C."""
     result: list[Pair] = []
