@@ -198,6 +198,7 @@ class _Array:
 
     now: Iterator[int]
     forever: Iterator[int]
+    bound: bool
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
@@ -216,6 +217,7 @@ class _Array:
 
     def fill(self, keys: list[SelectorKey]) -> None:
         """Move to a new array, with room for as many again."""
+        self.bound = False
         self._capacity = 2 * len(keys) + 16
         self.memory = bytearray(self._size * self._capacity)
         self.array = self._ffi.from_buffer("struct pollfd[]", self.memory)
@@ -239,6 +241,7 @@ class _Array:
         if self.precise:
             ppoll = self._binding.function("ppoll")
             self.timed = calls(ppoll, array, used, self._timespec, self._ffi.NULL)
+        self.bound = True
 
     def until(self, timeout: float) -> Iterator[int]:
         if self.timed is None:
@@ -260,6 +263,7 @@ class _Array:
             i = self._holes.pop()
         else:
             i = len(self.keys)
+            self.bound = False
             self.keys.append(None)
             self.pairs.append(None)
         places[place] = i

@@ -149,6 +149,7 @@ class _Bitmaps:
 
     now: Iterator[int]
     forever: Iterator[int]
+    bound: bool
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
@@ -167,11 +168,12 @@ class _Bitmaps:
         self.keys: list[Any] = []  # in the order of the bits in memory; None where none is watched
         self._duplex = 0  # how many keys have both directions
         self._nfds = 0
-        self._allocate(16)
+        self._allocate(4)
         for key in keys:
             self.put(key)
 
     def _allocate(self, words: int) -> None:
+        self.bound = False
         self._words = words
         self._size = words * self._width
         self.keys += [None] * (8 * self._size - len(self.keys))
@@ -197,6 +199,7 @@ class _Bitmaps:
         self.now = calls(*self._arguments, self._zero)
         self.forever = calls(*self._arguments, self._ffi.NULL)
         self._timed = calls(*self._arguments, self._timeval)
+        self.bound = True
 
     def arm(self) -> None:
         """Write the interest over the answer."""
@@ -224,7 +227,9 @@ class _Bitmaps:
         self.keys[fd ^ self._swap] = key
         self._duplex += key.events == BOTH
         self._mark(fd, key.events)
-        self._nfds = max(self._nfds, fd + 1)
+        if fd >= self._nfds:
+            self.bound = False
+            self._nfds = fd + 1
 
     def drop(self, fd: int) -> None:
         keys, swap = self.keys, self._swap
@@ -235,6 +240,7 @@ class _Bitmaps:
         self._duplex -= key.events == BOTH
         self._mark(fd, 0)
         while self._nfds and keys[(self._nfds - 1) ^ swap] is None:
+            self.bound = False
             self._nfds -= 1
 
     def ready(self, n: int) -> list[Pair]:

@@ -32,6 +32,7 @@ class Sockets:
 
     now: Iterator[int]
     forever: Iterator[int]
+    bound = True  # by ``arm``, each time
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding

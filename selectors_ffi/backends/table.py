@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
         now: Iterator[int]
         forever: Iterator[int]
+        bound: bool  # whether these calls have the arguments as they are now
 
         def until(self, timeout: float) -> Iterator[int]:
             """Return the call that waits ``timeout`` seconds > 0."""
@@ -147,7 +148,8 @@ class TableSelector(_BaseSelectorImpl):
                     table.drop(fd)
                 else:
                     table.put(key)
-            table.bind()
+            if torn or not table.bound:
+                table.bind()
             self._torn = False
         except BaseException:
             changed[fd] = None  # that the next call comes here

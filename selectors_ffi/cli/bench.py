@@ -18,7 +18,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from .bare import BareCalls
-from .rows import ROWS, Row, Timed, Watch, descriptors, work, work_bare
+from .rows import ROWS, Row, Timed, Watch, descriptors, has_bare, work, work_bare
 
 WARM = 0.4 if platform.python_implementation() == "PyPy" else 0.02  # seconds before measuring
 
@@ -111,7 +111,7 @@ def measure_row(row: Row, turns: int, others: Others, watch: Watch = descriptors
                 contestants[name] = work(row, selector, watched, peers)
             bare = BareCalls(row.backend)
             made.append(bare)
-            if row.backend == "epoll" or row.work == "select":  # else there is no system call
+            if has_bare(row):
                 contestants["bare"] = work_bare(row, bare, watched, peers)
             times = interleave(contestants, turns)
         finally:

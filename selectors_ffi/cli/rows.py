@@ -24,7 +24,7 @@ class Row:
 
     name: str
     backend: str  # "epoll"
-    work: str  # "select", "changing", "register" or "modify"
+    work: str  # "select", "timed", "changing", "register", "modify" or "coming"
     registered: int = 1
     ready: int = 0
     events: int = READ
@@ -41,6 +41,7 @@ Watch = Callable[[Row], AbstractContextManager[tuple[list[Any], list[Any]]]]
 ROWS = (
     Row("epoll, 0 ready of 1", "epoll", "select", 1, 0),
     Row("epoll, 1 ready of 1", "epoll", "select", 1, 1),
+    Row("epoll, 1 ready of 1, timeout 1 s", "epoll", "timed", 1, 1),
     Row("epoll, 1 ready of 1000", "epoll", "select", 1000, 1),
     Row("epoll, 1 ready of 4000", "epoll", "select", 4000, 1),
     Row("epoll, 10 ready of 10", "epoll", "select", 10, 10),
@@ -54,8 +55,10 @@ ROWS = (
     Row("select, 1 ready of 500", "select", "select", 500, 1),
     Row("epoll, register + unregister", "epoll", "register"),
     Row("epoll, modify READ <-> READ|WRITE", "epoll", "modify"),
+    Row("epoll, register + select + unregister", "epoll", "coming", 1, 1),
     Row("poll, register + unregister", "poll", "register"),
     Row("poll, modify READ <-> READ|WRITE", "poll", "modify"),
+    Row("poll, register + select + unregister", "poll", "coming", 1, 1),
 )
 
 
@@ -109,6 +112,15 @@ def work(row: Row, selector: Any, watched: list[Any], peers: list[Any]) -> Timed
             selector.unregister(fd)
 
         return repeated(register)
+    if row.work == "coming":
+        fd = watched[0]
+
+        def come_and_go() -> None:
+            selector.register(fd, READ)
+            selector.select(0)
+            selector.unregister(fd)
+
+        return repeated(come_and_go)
     for fd in watched:
         selector.register(fd, row.events)
     if row.work == "modify":
@@ -124,7 +136,13 @@ def work(row: Row, selector: Any, watched: list[Any], peers: list[Any]) -> Timed
         raise RuntimeError(f"{type(selector)} does not report what is ready")
     if row.work == "changing":
         return changing(lambda: select(0), watched, peers)
-    return repeated(lambda: select(0))
+    timeout = 1.0 if row.work == "timed" else 0
+    return repeated(lambda: select(timeout))
+
+
+def has_bare(row: Row) -> bool:
+    """Tell whether there are system calls to measure a row's work by."""
+    return row.work == "select" or row.backend == "epoll" and row.work not in ("timed", "coming")
 
 
 def work_bare(row: Row, bare: BareCalls, watched: list[Any], peers: list[Any]) -> Timed:
