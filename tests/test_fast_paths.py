@@ -432,6 +432,9 @@ class Interrupted(dict):
     def __missing__(self, key):
         raise KeyError("from a handler")
 
+    def get(self, key):
+        return self[key]
+
 
 @pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy's loop uses another table")
 @pytest.mark.parametrize("duplex", [False, True])

@@ -236,7 +236,10 @@ class EpollSelector(_BaseSelectorImpl):
                 break
             try:
                 if n == 1 and not self._duplex:
-                    return [self._pairs[wait.token[0]]]
+                    pair = self._pairs.get(wait.token[0])
+                    if pair is not None:
+                        return [pair]
+                    return self._missed(wait, 1, wait.token[0], timeout, deadline)
                 if n == 0:
                     return []
                 if 1 < n <= wait.batch and not self._duplex:
@@ -245,10 +248,8 @@ class EpollSelector(_BaseSelectorImpl):
                     n = wait.go_on(self, n, self._ffi.errno, timeout, deadline)
                 return self._decode_records(wait, n) if self._duplex else self._decode(wait, n)
             except KeyError as error:
-                result = self._learn(wait, n, *error.args) or self._sift(wait, n)
-                if result or (timeout is not None and deadline is None):
-                    return result
-                return self._wait_for_known(timeout, deadline)
+                missing = error.args[0] if error.args else None
+                return self._missed(wait, n, missing, timeout, deadline)
         except BaseException:
             wait.bind()  # a call that has failed is spent, see ``Binding.calls``
             raise
@@ -319,7 +320,16 @@ class EpollSelector(_BaseSelectorImpl):
         self._waits.append(wait)
         return wait
 
-    def _learn(self, wait: Wait, n: int, missing: object = None, *_: object) -> list[Pair] | None:
+    def _missed(
+        self, wait: Wait, n: int, missing: object, timeout: float | None, deadline: float | None
+    ) -> list[Pair]:
+        """Decode what the tables lack; wait on for what is registered if nothing of it is."""
+        result = self._learn(wait, n, missing) or self._sift(wait, n)
+        if result or (timeout is not None and deadline is None):
+            return result
+        return self._wait_for_known(timeout, deadline)
+
+    def _learn(self, wait: Wait, n: int, missing: object) -> list[Pair] | None:
         """Decode, and make what the tables lack; None if an event is of no registration.
 
         Raises:
