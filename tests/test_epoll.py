@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import sys
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -114,6 +116,38 @@ def test_what_was_decoded_once_is_looked_up(machine, pairs, monkeypatch, interes
         monkeypatch.setattr(selector, "_learn", fail)
         for timeout in (0, None, 1):
             assert dict(selector.select(timeout)) == expected
+
+
+@pytest.mark.parametrize("events", [EVENT_READ, BOTH])
+@pytest.mark.parametrize("n", [1, 2, 300])
+def test_a_newcomer_alone_is_learned(machine, monkeypatch, n, events):
+    """An event of a new registration costs one look at the registry, whatever comes with it."""
+    reader, writer = socket.socketpair()
+    with machine.boot().selector() as selector, reader, writer:
+        known = [os.dup(reader.fileno()) for _ in range(n - 1)]
+        try:
+            writer.send(b"x")
+            expected = {selector.register(fd, events): events for fd in known}
+            for _ in range(2):
+                assert dict(selector.select(0)) == expected
+            learned = []
+            remember = selector._remember
+
+            def noting(token, *arguments):
+                learned.append(token)
+                remember(token, *arguments)
+
+            monkeypatch.setattr(selector, "_remember", noting)
+            key = selector.register(reader, events)
+            for _ in range(2):
+                found = selector.select(0)
+                assert dict(found) == {**expected, key: events}
+                assert len(found) == n
+            tables = events == EVENT_READ or sys.implementation.name != "pypy"
+            assert learned == ([reader.fileno()] if tables else [])
+        finally:
+            for fd in known:
+                os.close(fd)
 
 
 def test_narrowing_the_last_duplex_key(machine, pairs):
