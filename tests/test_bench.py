@@ -61,11 +61,11 @@ def test_command_writes_what_it_measured(tmp_path, capsys):
     assert "epoll, 0 ready of 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("work", ["changing", "register", "modify"])
+@pytest.mark.parametrize("work", ["changing", "register", "modify", "coming", "timed"])
 @pytest.mark.parametrize("backend", ["epoll", "poll"])
 def test_work_can_be_repeated(backend, work):
     """A row's work leaves everything as it was, so it can be done any number of times."""
-    row = rows.Row("any", backend, work, 4, 2 if work == "changing" else 0)
+    row = rows.Row("any", backend, work, 4, 2 if work in ("changing", "timed") else 0)
     if not bench.available(row):
         pytest.skip(f"no {row.cls} here")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,3 +100,19 @@ def test_modify_where_the_kernel_has_forgotten(kernel, pairs, old, new):
             assert kernel.watched(selector.fileno()) == {fd: new}
         finally:
             os.close(fd)
+
+
+def test_a_number_that_this_process_does_not_have():
+    """Where the kernel's numbers are its own, none can be told not to be inherited: no error."""
+    whole = SimulatedBSD("darwin").binding()
+    closed = []
+
+    def close(number):
+        closed.append(number)
+        return 0
+
+    library = SimpleNamespace(kqueue=lambda: 999_999, kevent=None, close=close)
+
+    KqueueSelector(binding=Binding(whole.target, whole.ffi, library)).close()
+
+    assert closed == [999_999]

@@ -341,9 +341,8 @@ class EpollSelector(_BaseSelectorImpl):
             fields, table = wait.all_records(n), self._records
         else:
             fields, table = wait.all_tokens(n) if n > 1 else [wait.token[0]], self._pairs
-        if missing not in fields:
-            if missing in [token & FD_MASK for token in wait.all_tokens(n)]:
-                return None  # by a loop, which needs no table
+        # A loop names the descriptor.
+        if missing not in fields and missing not in [t & FD_MASK for t in wait.all_tokens(n)]:
             raise
         result = []
         for i, field in enumerate(fields):
