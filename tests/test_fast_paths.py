@@ -6,6 +6,7 @@ second thread would do in that instant, without the thread.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -126,6 +127,41 @@ def test_modified_between_wait_and_decode(selector, between, pairs, before):
         key, events = found[changed]
         assert (key.events, key.data, events) == (WRITE, "new", WRITE)
     assert ready(selector)[changed.fileno()] == WRITE
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("events", [READ, BOTH])
+@pytest.mark.parametrize("timeout", [0, 30])
+def test_closed_between_wait_and_decode(selector, between, pairs, n, events, timeout):
+    """A selector that is closed during a wait has nothing to report, or says that it is closed."""
+    for near, _ in pairs[:n]:
+        selector.register(near, events)
+    make_ready(pairs)
+    ready(selector)
+
+    between.then = selector.close
+    found = []
+    with contextlib.suppress(ValueError):
+        found = selector.select(timeout)
+    assert found == []
+    with pytest.raises(ValueError, match="closed selector"):
+        selector.select(0)
+
+
+@pytest.mark.parametrize("cls", [backends.PollSelector, backends.SelectSelector])
+def test_closed_before_its_changes_are_noted(cls, pairs, monkeypatch):
+    """A selector that another thread closes just before the call does not make it."""
+    with cls() as selector:
+        selector.register(pairs[0][0], READ)
+        update = selector._update
+
+        def close_first(table):
+            selector.close()
+            update(table)
+
+        monkeypatch.setattr(selector, "_update", close_first)
+        with pytest.raises(ValueError, match="closed selector"):
+            selector.select()
 
 
 def test_number_reused_between_wait_and_decode(subject, selector, between, pairs, new_pair):

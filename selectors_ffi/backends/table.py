@@ -113,6 +113,7 @@ class TableSelector(_BaseSelectorImpl):
 
     def close(self) -> None:
         self._closed = True
+        self._changed[-1] = None  # that a call in flight looks its answer up in the registry
         self._idle = deque()  # a call in flight puts its table back into the old one
         self._table = None
         super().close()
@@ -131,7 +132,13 @@ class TableSelector(_BaseSelectorImpl):
         return table
 
     def _update(self, table: Any) -> None:
-        """Bring the table up to date with what has been noted."""
+        """Bring the table up to date with what has been noted.
+
+        Raises:
+            ValueError: the selector has been closed meanwhile.
+        """
+        if self._closed:
+            raise ValueError("I/O operation on closed selector")
         changed, fd = self._changed, -1
         try:
             torn, self._torn = self._torn, True
