@@ -72,7 +72,7 @@ def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
 
 
 def deadline_of(timeout: float | None) -> float | None:
-    """Return when, by ``monotonic()``, a wait is over; None if it never is, or is none."""
+    """Return when, by ``monotonic()``, a wait is over; None if it has no end, or is not to wait."""
     return None if timeout is None or timeout <= 0 else monotonic() + timeout
 
 
