@@ -41,6 +41,7 @@ __all__ = ["PollSelector"]
 _MS_MAX = INT_MAX * 1_000_000  # the longest poll in nanoseconds: one limit on every kernel
 _PAGE = 256  # descriptors
 _NO_PLACES = array("i", [-1]) * _PAGE
+_LOOPS = int(sys.implementation.name == "pypy")  # see ``_decode_loop``
 _SPARSE = 8  # with fewer than one ready entry in so many, searching beats filtering
 
 
@@ -210,7 +211,7 @@ class _Array:
         self._timespec = ffi.new("struct timespec *") if self.precise else None
         self._size = ffi.sizeof("struct pollfd")
         self._lower = ffi.offsetof("struct pollfd", "revents") + (sys.byteorder == "big")
-        self.duplex = 0  # how many keys have both directions
+        self.duplex = _LOOPS  # how many keys have both directions, and one for PyPy's loop
         self.usual = read & 0xFF  # the byte that most calls find, at the speed of memchr(3)
         self.fill([])
         self.bind()
@@ -226,7 +227,7 @@ class _Array:
         self.unmade = 0  # how many such keys have not yet
         self._places: dict[int, array[int]] = {}  # page of descriptors -> their indexes
         self._holes: list[int] = []
-        self.duplex = 0
+        self.duplex = _LOOPS
         for key in keys:
             self.put(key)
 
