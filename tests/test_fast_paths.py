@@ -488,6 +488,26 @@ def test_key_error_of_a_signal_handler(pairs, monkeypatch, n, duplex):
             selector.select(0)
 
 
+@pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
+def test_a_place_that_has_passed_to_another(cls, pipes):
+    """Who comes back does not take the place that somebody else has had since."""
+    reads = [read for read, _ in pipes[:4]]
+    for _, write in pipes[:4]:
+        os.write(write, b"x")
+    with cls() as selector:
+        for read in reads[:3]:
+            selector.register(read, READ)
+        for _ in range(3):
+            assert set(ready(selector)) == set(reads[:3])
+            selector.unregister(reads[0])
+            assert set(ready(selector)) == set(reads[1:3])
+            selector.register(reads[3], READ)
+            assert set(ready(selector)) == set(reads[1:])
+            selector.register(reads[0], READ)
+            assert set(ready(selector)) == set(reads)
+            selector.unregister(reads[3])
+
+
 def test_numbers_far_apart(pipes):
     """poll takes any number, open or not, at no cost of memory, and keeps each one's place."""
     tracemalloc = pytest.importorskip("tracemalloc")
