@@ -1,8 +1,8 @@
 """``python -m benchmarks``: measure, write the figures as JSON, draw them.
 
-    python -m benchmarks --json docs/figures/cpython-3.13.json
-    python -m benchmarks --only growth
-    python -m benchmarks --chart docs/figures/*.json
+python -m benchmarks --json docs/figures/cpython-3.13.json
+python -m benchmarks --only growth
+python -m benchmarks --chart docs/figures/*.json
 """
 
 from __future__ import annotations

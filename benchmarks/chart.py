@@ -139,8 +139,7 @@ def growth(reports: list[Report]) -> str:
             ]  # fmt: skip
             for side, dash in (("ours", ""), ("stdlib", ' stroke-dasharray="4 3"')):
                 points = " ".join(
-                    f"{x.at(result['row']['registered'])},"
-                    f"{y.at(result['times'][side]['median'] / 1000)}"
+                    f"{x.at(result['row']['registered'])},{y.at(result['times'][side]['median'] / 1000)}"
                     for result in found
                 )
                 parts.append(

@@ -32,9 +32,7 @@ def measure(turns: int) -> dict[str, Any]:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": directory}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for _ in range(1 + max(3, turns // 5)):
-            done = subprocess.run(
-                command, env=environment, capture_output=True, check=True, text=True
-            )
+            done = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
             runs.append(done.stdout)
     del runs[0]
     figures: dict[str, Any] = {

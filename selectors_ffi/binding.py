@@ -2,25 +2,25 @@
 
 A ``Binding`` is a target's declarations (``ffi``) and the functions behind them (``lib``).
 ``lib`` is anything with the C functions as attributes, under their link symbols: libc, a
-traced libc, a faulty one, a simulated kernel, an emulator.  Nothing above can tell which.
+traced libc, a faulty one, a simulated kernel, an emulator. Nothing above can tell which.
 
 errno, and why calls are made by an iterator
 --------------------------------------------
-Facts.  An ABI-mode function returns -1 and leaves the reason in ``ffi.errno``, a per-thread
-variable that the next ABI-mode call overwrites.  Between two bytecodes the interpreter may run
+Facts. An ABI-mode function returns -1 and leaves the reason in ``ffi.errno``, a per-thread
+variable that the next ABI-mode call overwrites. Between two bytecodes the interpreter may run
 a signal handler or a finaliser, and EINTR means that a handler is due right now.
 
-Consequence.  ``n = f(...)`` followed by ``ffi.errno`` reads the handler's errno whenever the
+Consequence. ``n = f(...)`` followed by ``ffi.errno`` reads the handler's errno whenever the
 handler itself makes a failing call.
 
-Decision.  ``for n in calls: break`` steps an iterator built of C objects.  CPython 3.10 and
+Decision. ``for n in calls: break`` steps an iterator built of C objects. CPython 3.10 and
 newer look for pending handlers at calls and backward jumps only, so that nothing can run
-between this step and a read of ``ffi.errno`` on the following lines.  CPython 3.9 and PyPy look
+between this step and a read of ``ffi.errno`` on the following lines. CPython 3.9 and PyPy look
 at every bytecode: there the iterator itself turns -1 into ``-errno``, or, where the only other
 result is 0 and nothing else need be told apart, into ``errno``: ``-1 & errno``.
 
-Cost.  None on CPython 3.10+ (the step is cheaper than a call); about 40 ns before it, 25 ns on
-PyPy.  An iterator that has failed is spent and must not be stepped again.
+Cost. None on CPython 3.10+ (the step is cheaper than a call); about 40 ns before it, 25 ns on
+PyPy. An iterator that has failed is spent and must not be stepped again.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Binding:
     def close(self, fd: int) -> None:
         """Close a descriptor that this binding opened; close(2).
 
-        Leaves ``ffi.errno`` as it was, since this also runs in finalisers.  EINTR is success:
+        Leaves ``ffi.errno`` as it was, since this also runs in finalisers. EINTR is success:
         the descriptor is gone, and a second close could hit somebody else's.
         """
         errno = self.ffi.errno

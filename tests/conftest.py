@@ -109,9 +109,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def subjects(config: pytest.Config) -> list[Subject]:
     """Return every (backend, kernel) that can run here."""
     module = subject_module(config)
-    found = [
-        Subject("host", name, getattr(module, name)) for name in BACKENDS if hasattr(module, name)
-    ]
+    found = [Subject("host", name, getattr(module, name)) for name in BACKENDS if hasattr(module, name)]
     if module is not selectors and os.name == "posix":
         from selectors_ffi import backends
         from selectors_ffi.binding import load

@@ -32,7 +32,7 @@ EMULATED = _emulated()
 def needs_large_sets(mechanism: str) -> None:
     """Skip what hands select(2) a number above FD_SETSIZE, where an emulator cannot take it.
 
-    qemu-user 11.1 copies the sets into an fd_set of its own whatever their size.  The call made by
+    qemu-user 11.1 copies the sets into an fd_set of its own whatever their size. The call made by
     ctypes alone, with a number of 1030, is answered by the kernel and ends the emulator: "bit out
     of range 0 - FD_SETSIZE on fd_set".
     """

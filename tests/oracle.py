@@ -165,14 +165,12 @@ class EpollOracle(Oracle):
     def strangers(self, fd):
         """Whether the kernel still watches a former file of the number."""
         entry = self.registry.get(fd)
-        return any(key[0] == fd and (entry is None or key[1] is not entry.file)
-                   for key in self.list)
+        return any(key[0] == fd and (entry is None or key[1] is not entry.file) for key in self.list)
 
     def vague(self):
         # An event of a stranger makes the selector look again at what the number names now.
         for fd, entry in self.registry.items():
-            if self.strangers(fd) and (
-                    fd in self.murky or self.world.files.get(fd) is not entry.file):
+            if self.strangers(fd) and (fd in self.murky or self.world.files.get(fd) is not entry.file):
                 entry.vague = True
                 self.murky.add(fd)
         return super().vague()
@@ -199,8 +197,7 @@ class KqueueOracle(Oracle):
 
     def mask(self, file, events):
         bits = self.world.bits(file)
-        return (EVENT_READ * bool(bits & (IN | HUP | ERR))
-                | EVENT_WRITE * bool(bits & (OUT | HUP | ERR)))
+        return EVENT_READ * bool(bits & (IN | HUP | ERR)) | EVENT_WRITE * bool(bits & (OUT | HUP | ERR))
 
     def add(self, fd, events):
         file = self.world.files.get(fd)

@@ -24,8 +24,16 @@ ROOT = os.path.dirname(HERE)
 PAGE = os.path.join(ROOT, "docs", "reliability.md")
 
 TESTS = (
-    "kernels", "test_faults.py", "test_random_programs.py", "test_threads.py", "test_signals.py",
-    "test_races.py", "test_fork.py", "test_errno.py", "test_async_exceptions.py", "test_soak.py",
+    "kernels",
+    "test_faults.py",
+    "test_random_programs.py",
+    "test_threads.py",
+    "test_signals.py",
+    "test_races.py",
+    "test_fork.py",
+    "test_errno.py",
+    "test_async_exceptions.py",
+    "test_soak.py",
 )
 
 #: What is counted -> the tests that count it.
@@ -114,13 +122,17 @@ def run(profile: str, python: str, modules: tuple[str, ...]) -> tuple[str, Count
     """One interpreter's (title, figures)."""
     with tempfile.TemporaryDirectory() as place:
         path = os.path.join(place, "tally")
-        environment = {
-            **os.environ, "SELECTORS_FFI_TALLY": path, "SELECTORS_FFI_PROFILE": profile}
+        environment = {**os.environ, "SELECTORS_FFI_TALLY": path, "SELECTORS_FFI_PROFILE": profile}
         tests = [os.path.join("tests", name) for name in modules]
         started = time.monotonic()
         done = subprocess.run(
             [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise SystemExit(done.stdout)
         figures: Counter[str] = Counter()

@@ -155,9 +155,7 @@ def test_demo_of_an_unknown_backend(capsys):
     assert all(name in shown for name in USABLE)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["demo", "--clients", "0"], ["demo", "--messages", "x"], ["no"]]
-)
+@pytest.mark.parametrize("arguments", [["demo", "--clients", "0"], ["demo", "--messages", "x"], ["no"]])
 def test_wrong_arguments(capsys, arguments):
     """Wrong arguments are status 2 and a usage line."""
     with pytest.raises(SystemExit) as caught:

@@ -409,9 +409,7 @@ def test_closed_while_registered(subject, selector, pairs):
         assert caught.value.errno == expected
     elif subject.mechanism == "poll":
         for _ in range(2):
-            assert set(selector.select(0)) == {(key, WRITE) for key in keys} | {
-                (closed, READ | WRITE)
-            }
+            assert set(selector.select(0)) == {(key, WRITE) for key in keys} | {(closed, READ | WRITE)}
     else:
         live = [ready for ready in selector.select(0) if ready[0] is not closed]
         assert set(live) == {(key, WRITE) for key in keys}

@@ -106,8 +106,9 @@ def test_a_change_after_two_calls_keeps_its_token(machine, pairs):
 def test_what_was_decoded_once_is_looked_up(machine, pairs, monkeypatch, interests):
     """From the second time on a result needs no look at the registry, of whatever keys it is."""
     with machine.boot().selector() as selector:
-        expected = {selector.register(near, events): events
-                    for events, (near, _) in zip(interests, pairs)}
+        expected = {
+            selector.register(near, events): events for events, (near, _) in zip(interests, pairs)
+        }
         assert dict(selector.select(0)) == expected
 
         def fail(*_):

@@ -262,9 +262,7 @@ def test_two_threads_in_select(selector, between, pairs):
     assert ready(selector) == {near.fileno(): READ for near, _ in others}
     looked.set()
     thread.join(20)
-    assert [[(key.fileobj, events) for key, events in found] for found in results] == [
-        [(first, READ)]
-    ]
+    assert [[(key.fileobj, events) for key, events in found] for found in results] == [[(first, READ)]]
     assert ready(selector) == {near.fileno(): READ for near, _ in others}
 
 

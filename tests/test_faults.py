@@ -152,7 +152,8 @@ class Program:
         ready = {self.a: BOTH, self.b: BOTH, self.c: EVENT_WRITE}
         expected = {
             fd: (data, ready[fd] & events)
-            for fd, (events, data) in self.expected.items() if ready[fd] & events
+            for fd, (events, data) in self.expected.items()
+            if ready[fd] & events
         }
         found = self.selector.select(timeout)
         assert {key.fd: (key.data, events) for key, events in found} == expected
@@ -195,8 +196,7 @@ def test_every_call_fails_with_every_errno(machine):
         try:
             survive(machine, symbol, place, code)
         except BaseException as error:
-            raise AssertionError(
-                f"{symbol} call {place}: {errno.errorcode[code]}: {error!r}") from error
+            raise AssertionError(f"{symbol} call {place}: {errno.errorcode[code]}: {error!r}") from error
     tally.count("faults injected", len(plans))
 
 
@@ -259,7 +259,8 @@ def dir_of(session):
 
 
 @pytest.mark.parametrize(
-    "machine", [m for m in MACHINES if m.mechanism == "kqueue" and m.simulated], ids=str)
+    "machine", [m for m in MACHINES if m.mechanism == "kqueue" and m.simulated], ids=str
+)
 @pytest.mark.parametrize("refused", [EVENT_READ, EVENT_WRITE])
 def test_a_changelist_refused_in_the_middle(machine, refused):
     """When one filter of two is refused, neither stays: nothing has been registered or modified."""

@@ -145,8 +145,11 @@ def test_kqueue_stays_behind(session, pair):
             assert host.file_of(number) is None
             taken = os.open(os.devnull, os.O_RDONLY)
             assert os.dup2(taken, number) == number  # somebody else's from here on
-            for call in (selector.fileno, lambda: selector.select(0),
-                         lambda: selector.register(taken, EVENT_READ)):
+            for call in (
+                selector.fileno,
+                lambda: selector.select(0),
+                lambda: selector.register(taken, EVENT_READ),
+            ):
                 with pytest.raises(ValueError, match="closed"):
                     call()
             selector.close()
@@ -165,9 +168,11 @@ def test_devpoll_is_owned(session, pair):
         key = selector.register(near, EVENT_READ)
 
         def child():
-            for call in (lambda: selector.select(0),
-                         lambda: selector.register(far, EVENT_READ),
-                         lambda: selector.modify(near, BOTH)):
+            for call in (
+                lambda: selector.select(0),
+                lambda: selector.register(far, EVENT_READ),
+                lambda: selector.modify(near, BOTH),
+            ):
                 with pytest.raises(PermissionError, match="another process") as caught:
                     call()
                 assert caught.value.errno == errno.EACCES

@@ -136,8 +136,9 @@ def attempt(operation, selector, fd, name):
 def test_one_operation_inside_another(machine, first, second, registered, company):
     """Before and after each system call of one thread's operation another thread does all of his."""
     for n in range(1, 6):
-        played = [perform(machine, first, second, registered, moment, n)
-                  for moment in ("before", "after")]
+        played = [
+            perform(machine, first, second, registered, moment, n) for moment in ("before", "after")
+        ]
         tally.count("orders of two changes of one descriptor", sum(played))
         if not any(played):
             return
@@ -147,7 +148,8 @@ def perform(machine, first, second, registered, moment, n):
     """The two operations in one order; tell whether the first one has an n-th call."""
     stage = []
     session = machine.boot(
-        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0]
+    )
     near, far = socket.socketpair()
     with near, far, session.selector() as selector:
         far.send(b"x")
@@ -170,8 +172,9 @@ def agree(session, selector, where):
     registry = {key.fd: key.events for key in selector.get_map().values()}
     assert session.watched(selector) == registry, where
     for _ in range(2):
-        assert dict(selector.select(0)) == {
-            key: key.events for key in selector.get_map().values()}, where
+        assert dict(selector.select(0)) == {key: key.events for key in selector.get_map().values()}, (
+            where
+        )
 
 
 def heal(session, selector, near, where):
@@ -190,7 +193,8 @@ def test_two_signal_handlers_in_one_operation(machine, first):
     """What one handler registers and a later one removes is registered by whom they interrupted."""
     stage = []
     session = machine.boot(
-        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0]
+    )
     near, far = socket.socketpair()
     with near, far, session.selector() as selector:
         far.send(b"x")
@@ -318,7 +322,8 @@ def test_registered_while_it_is_removed(machine, moment):
     """What was left behind is removed; registered by a handler meanwhile, it is watched again."""
     stage = []
     session = machine.boot(
-        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0]
+    )
     near, far = socket.socketpair()
     with near, far, session.selector() as selector:
         watch_unregistered(session, selector, near.fileno())
@@ -371,7 +376,8 @@ def test_closed_by_another_thread(machine, company):
     """
     stage = []
     session = machine.boot(
-        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0]
+    )
     near, far = socket.socketpair()
     with near, far, session.selector() as selector:
         fd = near.fileno()
@@ -395,7 +401,8 @@ def test_overtaken_and_refused(machine, code, monkeypatch):
     """What a thread that was overtaken sets right may be refused: EBADF ends it, else it is raised."""
     stage = []
     session = machine.boot(
-        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0])
+        lambda whole: stage.append(Stage(whole, CHANGES[machine.mechanism])) or stage[0]
+    )
     near, far = socket.socketpair()
     with near, far, session.selector() as selector:
         selector.register(near, EVENT_READ)

@@ -36,7 +36,8 @@ from .oracle import BOTH, ORACLES
 from .world import World
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="the model of descriptors is Linux's")
+    not sys.platform.startswith("linux"), reason="the model of descriptors is Linux's"
+)
 
 STEPS = 200_000 if tally.long_profile() else 5_000
 NUMBER = st.integers(0, 19)
@@ -296,7 +297,8 @@ class Program(RuleBasedStateMachine):
             certain = {fd for fd in self.oracle.registry if self.comparable(fd)} - vague
             certain &= set(self.other.get_map())
             assert {fd: m for fd, m in theirs.items() if fd in certain} == {
-                fd: m for fd, m in found.items() if fd in certain}
+                fd: m for fd, m in found.items() if fd in certain
+            }
 
     def answers(self, ready):
         """{fd: mask} of a result, which has each descriptor once and no empty mask."""
@@ -312,8 +314,9 @@ class Program(RuleBasedStateMachine):
             return False
         strangers = getattr(self.oracle, "strangers", None)
         return strangers is None or not (
-            strangers(fd) or (any(key[0] == fd for key in self.oracle.list) and
-            fd not in self.oracle.registry))
+            strangers(fd)
+            or (any(key[0] == fd for key in self.oracle.list) and fd not in self.oracle.registry)
+        )
 
     def reconcile(self):
         """Bring the stdlib's selector to where ours is, after a deliberate difference."""
@@ -342,10 +345,15 @@ def test_random_programs(machine, alarm):
     program = type("Program", (Program,), {"machine": machine, "steps": 0})
     share = STEPS // len(MACHINES) + 1
     profile = settings(
-        max_examples=max(8, share // 60), stateful_step_count=50, deadline=None, database=None,
+        max_examples=max(8, share // 60),
+        stateful_step_count=50,
+        deadline=None,
+        database=None,
         # What every commit is judged by must not depend on chance; the long profile explores.
         derandomize=not tally.long_profile(),
-        suppress_health_check=list(HealthCheck), verbosity=Verbosity.normal)
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.normal,
+    )
     while program.steps < share:
         run_state_machine_as_test(program, settings=profile)
     tally.count("steps of random programs", program.steps)

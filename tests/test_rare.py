@@ -177,8 +177,9 @@ def test_a_failed_self_test_is_shown(monkeypatch):
 
     def check(binding, mechanism):
         if mechanism == "poll":
-            raise SelfTestError(SimpleNamespace(
-                mechanism="poll", target="t", struct="s", sizeof=1, problems=("wrong",)))
+            raise SelfTestError(
+                SimpleNamespace(mechanism="poll", target="t", struct="s", sizeof=1, problems=("wrong",))
+            )
         raise OSError
 
     monkeypatch.setattr("selectors_ffi.selftest.check", check)

@@ -200,5 +200,3 @@ def test_wakeup_fd_and_selector(session, pair):
             assert near.recv(10) == bytes([signal.SIGALRM])
     finally:
         signal.set_wakeup_fd(previous)
-
-

@@ -70,7 +70,8 @@ def test_as_many_descriptors_as_the_limit_allows(machine, many):
         os.write(writer, b"x")
         found = selector.select(0)
         assert {key.fd: (key.data, events) for key, events in found} == {
-            fd: (fd, EVENT_READ) for fd in copies}
+            fd: (fd, EVENT_READ) for fd in copies
+        }
         os.read(copies[0], 1)
         assert selector.select(0) == []
         for fd in copies:
@@ -114,8 +115,7 @@ def test_cycles_leave_nothing(machine):
     session = machine.boot()
     near, far = socket.socketpair()
     far.send(b"x")
-    cycles = (1_000_000 if LONG else 20_000) if not machine.simulated else (
-        20_000 if LONG else 300)
+    cycles = (1_000_000 if LONG else 20_000) if not machine.simulated else (20_000 if LONG else 300)
 
     def turn(count):
         for i in range(count):

@@ -157,8 +157,7 @@ class Gate(FaultyLibrary):
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
-@pytest.mark.parametrize(
-    "machine", [m for m in MACHINES if m.mechanism in ("epoll", "kqueue")], ids=str)
+@pytest.mark.parametrize("machine", [m for m in MACHINES if m.mechanism in ("epoll", "kqueue")], ids=str)
 def test_an_event_may_come_before_its_registration(monkeypatch, machine, timeout):
     """The kernel reports at once what the registry does not hold yet: the wait goes on for it.
 
@@ -194,7 +193,8 @@ def test_two_waits_at_once(session, switching):
         for index, (near, far) in enumerate(pairs):
             far.send(b"x")
             expected[selector.register(near, BOTH if index % 2 else EVENT_READ, index)] = (
-                BOTH if index % 2 else EVENT_READ)
+                BOTH if index % 2 else EVENT_READ
+            )
         crew = Crew()
         for _ in range(3):
             crew.start(wait)

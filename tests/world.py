@@ -86,8 +86,11 @@ class World:
         if file.kind == "writer":
             return OUT * (not file.full) | ERR * gone
         ended = gone or file.peer.shut
-        return (IN * (file.inbox > 0 or ended) | OUT * (gone or not file.full)
-                | HUP * (gone or (file.shut and file.peer.shut)))
+        return (
+            IN * (file.inbox > 0 or ended)
+            | OUT * (gone or not file.full)
+            | HUP * (gone or (file.shut and file.peer.shut))
+        )
 
     # -- what happens to the descriptors ------------------------------------
 

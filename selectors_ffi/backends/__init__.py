@@ -1,6 +1,6 @@
 """Translates: ``EVENT_*`` masks to native flags and back, one class per mechanism.
 
-All five classes are here on every system.  One that this system lacks raises ``OSError`` (ENOSYS)
+All five classes are here on every system. One that this system lacks raises ``OSError`` (ENOSYS)
 when it is made, unless it is given a binding of another kernel.
 """
 

@@ -1,6 +1,6 @@
 """What every backend shares: keys, the abstract base, the registry.
 
-The registry maps descriptors to keys and knows no kernel.  A backend plugs its mechanism in with
+The registry maps descriptors to keys and knows no kernel. A backend plugs its mechanism in with
 three methods, each called before the registry changes, so that a refused call changes nothing:
 
 ``_add(fd, events)``
@@ -8,7 +8,7 @@ three methods, each called before the registry changes, so that a refused call c
 ``_remove(fd)``
     Stop watching ``fd``; a kernel that no longer knows the descriptor is no error.
 ``_change(key, events)``
-    Watch ``key.fd`` for ``events`` instead, or raise and leave the old interest in force.  Where
+    Watch ``key.fd`` for ``events`` instead, or raise and leave the old interest in force. Where
     the descriptor is gone (EBADF) there is nothing left to keep: ``_gone(key)`` drops the entry.
 """
 
@@ -41,9 +41,9 @@ __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
 
 INVALID_EVENTS = ~(EVENT_READ | EVENT_WRITE)
 
-#: Seconds for which a wait goes on after events that are of no registration.  It may be in the
+#: Seconds for which a wait goes on after events that are of no registration. It may be in the
 #: making: the kernel is told first, the registry second, and the thread that does it may have to
-#: wait for the interpreter (5 ms, sys.setswitchinterval).  Or it is a stranger's, or of a closed
+#: wait for the interpreter (5 ms, sys.setswitchinterval). Or it is a stranger's, or of a closed
 #: descriptor that a duplicate keeps alive, and the kernel will report it for ever: then the caller
 #: gets ``[]``.
 PATIENCE = 0.05
@@ -112,9 +112,7 @@ class BaseSelector(selectors.BaseSelector):
     """
 
     @abstractmethod
-    def register(
-        self, fileobj: FileDescriptorLike, events: int, data: Any = None
-    ) -> SelectorKey:
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         """Watch a file object.
 
         Args:
@@ -164,7 +162,7 @@ class BaseSelector(selectors.BaseSelector):
         """Wait until a registered file object is ready.
 
         Args:
-            timeout: seconds; None blocks, <= 0 polls.  Never returns early.
+            timeout: seconds; None blocks, <= 0 polls. Never returns early.
 
         Returns:
             One ``(key, events)`` per ready file object, ``events`` a subset of ``key.events``.
@@ -177,7 +175,7 @@ class BaseSelector(selectors.BaseSelector):
         raise NotImplementedError
 
     def close(self) -> None:
-        """Release the kernel object, if any, and forget all registrations.  Idempotent."""
+        """Release the kernel object, if any, and forget all registrations. Idempotent."""
 
     def get_key(self, fileobj: FileDescriptorLike) -> SelectorKey:
         """Return the key of a registered file object.
@@ -207,7 +205,7 @@ def _debug(module: str) -> Any:
 
 
 class _BaseSelectorImpl(BaseSelector):
-    """The registry.  The name, and ``_fd_to_key``, are what code built on the stdlib subclasses."""
+    """The registry. The name, and ``_fd_to_key``, are what code built on the stdlib subclasses."""
 
     _mechanism: ClassVar[str]
 
@@ -252,9 +250,7 @@ class _BaseSelectorImpl(BaseSelector):
                 return key.fd
         return _fileobj_to_fd(fileobj)  # raises
 
-    def register(
-        self, fileobj: FileDescriptorLike, events: int, data: Any = None
-    ) -> SelectorKey:
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
         fd = self._fileobj_lookup(fileobj)

@@ -1,14 +1,14 @@
 """/dev/poll: illumos and Oracle Solaris.
 
-Facts.  write(2) of struct pollfd changes a set that the kernel keeps; masks are OR-ed into what is
-there, so that a smaller one must remove the entry first.  A closed descriptor is accepted without
-a word; one that is closed later is reported as POLLNVAL on every call.  The handle belongs to the
-process that first used it.  On Oracle's line a write waits until no call is sleeping.  The
+Facts. write(2) of struct pollfd changes a set that the kernel keeps; masks are OR-ed into what is
+there, so that a smaller one must remove the entry first. A closed descriptor is accepted without
+a word; one that is closed later is reported as POLLNVAL on every call. The handle belongs to the
+process that first used it. On Oracle's line a write waits until no call is sleeping. The
 ``events`` of a result are stale; more entries asked for than RLIMIT_NOFILE are refused.
 
-Decision.  A change is written at once, always remove-and-add in one write, after a look whether
-the descriptor is open: an error surfaces where it was caused.  What is POLLNVAL is removed, not
-returned.  Where there are threads, a call that sleeps also watches a pipe; a write wakes it
+Decision. A change is written at once, always remove-and-add in one write, after a look whether
+the descriptor is open: an error surfaces where it was caused. What is POLLNVAL is removed, not
+returned. Where there are threads, a call that sleeps also watches a pipe; a write wakes it
 through that, and a lock keeps it from sleeping again before the write is through.
 
 https://illumos.org/man/4D/poll
@@ -61,7 +61,7 @@ class DevpollSelector(_BaseSelectorImpl):
         self._devpollfd = binding.call(binding.function("open"), b"/dev/poll", open_flags)
 
     def fileno(self) -> int:
-        """Return the /dev/poll descriptor.  It cannot itself be watched: POLLERR, poll(4D).
+        """Return the /dev/poll descriptor. It cannot itself be watched: POLLERR, poll(4D).
 
         Raises:
             ValueError: the selector is closed.
@@ -164,7 +164,7 @@ class DevpollSelector(_BaseSelectorImpl):
             self._binding.close(devpollfd)
 
     def __del__(self) -> None:
-        # As the C object does that the stdlib's selector owns.  A failed __init__ has no number.
+        # As the C object does that the stdlib's selector owns. A failed __init__ has no number.
         if getattr(self, "_devpollfd", -1) >= 0:
             DevpollSelector.close(self)
 

@@ -1,28 +1,28 @@
 """epoll(7): Linux.
 
-Facts.  The kernel keys a registration by (descriptor, open file) and hands back 64 bits of ours
-with each event.  A file that is open elsewhere (dup, fork) keeps its registration after close(2)
-and goes on being reported under a number that may by now name another file.  What makes the
+Facts. The kernel keys a registration by (descriptor, open file) and hands back 64 bits of ours
+with each event. A file that is open elsewhere (dup, fork) keeps its registration after close(2)
+and goes on being reported under a number that may by now name another file. What makes the
 standard library slow is its Python loop that turns events into ``(key, events)``; the system call
 itself costs more here than there (200 to 300 ns on CPython).
 
-Consequence.  What comes back must tell old from new, and no Python code may run per event.
+Consequence. What comes back must tell old from new, and no Python code may run per event.
 
-Decision.  The 64 bits are a token: the bare number, until something may still report it after its
+Decision. The 64 bits are a token: the bare number, until something may still report it after its
 registration has ended or changed (the kernel refused to delete it, or another call is in flight);
-from then on the number and a serial that no other registration has had.  A key with one direction
+from then on the number and a serial that no other registration has had. A key with one direction
 yields the same pair whatever bits arrive, so ``_pairs`` maps token to pair and ``itemgetter`` looks
-up a batch at once.  While a key with both directions exists, whole event records are looked up in
-``_records`` instead.  Neither is filled before the first event: idle descriptors cost nothing.
+up a batch at once. While a key with both directions exists, whole event records are looked up in
+``_records`` instead. Neither is filled before the first event: idle descriptors cost nothing.
 ``select`` steps an iterator with its arguments bound (see ``binding``) and an output buffer that
-belongs to one call at a time.  There is no lock (330 ns for a register and unregister): whoever
+belongs to one call at a time. There is no lock (330 ns for a register and unregister): whoever
 changes a registration leaves a mark in ``_changer``, and who finds another's mark there when he is
-through makes the kernel agree with the registry.  What is reported and not registered is removed
+through makes the kernel agree with the registry. What is reported and not registered is removed
 from the kernel, unless a thread may be registering it just now; for what cannot be removed see
 ``epoll_ghosts``.
 
-Cost.  Results are looked up by what the kernel said, so whoever changes a key must forget what was
-made of it.  That epoll_ctl, too, is stepped, to keep its errno from a signal handler's failing
+Cost. Results are looked up by what the kernel said, so whoever changes a key must forget what was
+made of it. That epoll_ctl, too, is stepped, to keep its errno from a signal handler's failing
 call, costs 150 ns each.
 
 https://man7.org/linux/man-pages/man7/epoll.7.html
@@ -174,9 +174,7 @@ class EpollSelector(_BaseSelectorImpl):
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
         old_fileobj, _, old_events, old_data = key
-        rearm = events != old_events or (
-            fileobj is not old_fileobj and self._replaced(key, fileobj)
-        )
+        rearm = events != old_events or (fileobj is not old_fileobj and self._replaced(key, fileobj))
         if not (rearm or data != old_data):
             return key
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
@@ -192,8 +190,7 @@ class EpollSelector(_BaseSelectorImpl):
                 # has removed the descriptor meanwhile, and may add it again.
                 healed = errno == ENOENT and (
                     self._add_anew(fd, events)
-                    or ((other_threads() or self._changer is not new)
-                        and self._adopt(fd, event, new))
+                    or ((other_threads() or self._changer is not new) and self._adopt(fd, event, new))
                 )
                 if not healed:
                     if errno == EBADF:
@@ -269,7 +266,7 @@ class EpollSelector(_BaseSelectorImpl):
             self._binding.close(epfd)
 
     def __del__(self) -> None:
-        # As the C object does that the stdlib's selector owns.  A failed __init__ has no _epfd.
+        # As the C object does that the stdlib's selector owns. A failed __init__ has no _epfd.
         if getattr(self, "_epfd", -1) >= 0:
             EpollSelector.close(self)
 

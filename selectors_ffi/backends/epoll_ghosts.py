@@ -1,16 +1,16 @@
 """An epoll set without its ghosts: registrations that nobody can name any more.
 
-Facts.  epoll_ctl(2) names a registration by number and open file.  When the number is closed while
+Facts. epoll_ctl(2) names a registration by number and open file. When the number is closed while
 the file is open elsewhere (dup, fork), the registration stays, is reported for ever if it is ready,
-and no call can remove it.  Only the end of the set, or of the file, is the end of it.
+and no call can remove it. Only the end of the set, or of the file, is the end of it.
 
-Decision.  A new set takes over what can still be named, then the number of the old one: dup3(2).
+Decision. A new set takes over what can still be named, then the number of the old one: dup3(2).
 A thread that waits on the old one goes on doing so; therefore, where there are threads, the old set
 watches the new one, and whatever happens there wakes that thread, which then asks the new one.
 
-Cost.  Who watches the old set itself is left with it.  So a set that another epoll watches, that
+Cost. Who watches the old set itself is left with it. So a set that another epoll watches, that
 holds something wanted which cannot be named, or of which the kernel gives no full list (no /proc,
-an old Linux), stays as it is.  A forked child goes on with the old one.
+an old Linux), stays as it is. A forked child goes on with the old one.
 
 https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
 https://man7.org/linux/man-pages/man5/proc_pid_fdinfo.5.html
@@ -42,7 +42,7 @@ def without_ghosts(
 
     Args:
         binding: makes the calls.
-        epfd: keeps its number.  A call that waits on it goes on, but not through a second
+        epfd: keeps its number. A call that waits on it goes on, but not through a second
             replacement.
         pack: (flags, token) -> the event that epoll_ctl takes.
         wanted: (fd, token) -> whether that registration is one that must stay.
@@ -67,7 +67,7 @@ def without_ghosts(
         for fd, flags, token, _ in living:
             binding.call(control, new, add, fd, pack(flags, token))
         if other_threads():
-            # Before anybody can miss an event.  No registration has the descriptor of a set.
+            # Before anybody can miss an event. No registration has the descriptor of a set.
             # EINVAL: one file is registered under more than 500 numbers, path_limits in fs/eventpoll.c.
             binding.call(control, old, add, new, pack(constant("EPOLLIN"), epfd))
         binding.call(binding.function("dup3"), new, epfd, os.O_CLOEXEC)

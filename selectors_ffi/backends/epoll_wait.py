@@ -137,7 +137,7 @@ class Wait:
             if n < 0:
                 errno = self._binding.ffi.errno if n == -1 else -n
         while n == self.capacity:
-            # More may be ready.  What is ready stays ready: ask for all of it.
+            # More may be ready. What is ready stays ready: ask for all of it.
             larger = Wait(self._binding, self._arguments[0], 2 * n)
             for n in larger.now:
                 break
@@ -187,7 +187,7 @@ def event_format(ffi: Any) -> str:
 def _unpackers(event: str) -> _Unpackers:
     """Return n -> a function from (buffer, offset) to n fields of n successive events.
 
-    All selectors share them.  Each is made by its first call.  A list, because a dict that makes
+    All selectors share them. Each is made by its first call. A list, because a dict that makes
     what is missing is looked up five times slower.
     """
     order, event = event[:1], event[1:]
@@ -200,9 +200,7 @@ def _unpackers(event: str) -> _Unpackers:
     return functions
 
 
-def look_up(
-    table: Mapping[Any, Pair], unpackers: _Unpackers, wait: Wait, n: int
-) -> list[Pair]:
+def look_up(table: Mapping[Any, Pair], unpackers: _Unpackers, wait: Wait, n: int) -> list[Pair]:
     """Return ``[table[field] for each of n events]``, all but a few per chunk in C."""
     result: list[Pair] = []
     for start in range(0, n, _CHUNK):

@@ -1,14 +1,14 @@
 """kqueue(2): macOS and the BSDs; on Linux libkqueue.
 
-Facts.  The kernel keys a registration by (descriptor, filter): reading and writing are two, and
-either may be refused alone.  With room for no events, kevent(2) applies its changes in order, stops
-at the first that fails, and returns -1; those before it stay applied.  Interrupted by a signal, it
-has applied them all.  close(2) removes the registrations of a descriptor.  A kqueue is not
-inherited by fork(2): in the child its number is closed, or somebody else's.  libkqueue differs: it
+Facts. The kernel keys a registration by (descriptor, filter): reading and writing are two, and
+either may be refused alone. With room for no events, kevent(2) applies its changes in order, stops
+at the first that fails, and returns -1; those before it stay applied. Interrupted by a signal, it
+has applied them all. close(2) removes the registrations of a descriptor. A kqueue is not
+inherited by fork(2): in the child its number is closed, or somebody else's. libkqueue differs: it
 refuses to add what it has, with the errno of a former call.
 
-Decision.  Both filters go in one call; if the second is refused, the first is taken back.  Events
-of one descriptor become one result, as the documentation promises.  ``udata`` carries a serial, new
+Decision. Both filters go in one call; if the second is refused, the first is taken back. Events
+of one descriptor become one result, as the documentation promises. ``udata`` carries a serial, new
 with each registration, so that an event of a closed and reused number is recognised.
 
 https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
@@ -223,7 +223,7 @@ class KqueueSelector(_BaseSelectorImpl):
             self._binding.close(kqfd)
 
     def __del__(self) -> None:
-        # As the C object does that the stdlib's selector owns.  A failed __init__ has no _kqfd.
+        # As the C object does that the stdlib's selector owns. A failed __init__ has no _kqfd.
         if getattr(self, "_kqfd", -1) >= 0:
             KqueueSelector.close(self)
 
@@ -232,7 +232,7 @@ class KqueueSelector(_BaseSelectorImpl):
         return not kevent.flags & self._ERROR and self._serial.get(kevent.ident) == kevent.udata
 
     def _wait(self, timeout: float | None) -> tuple[Any, int]:
-        """Wait; return (buffer, n).  The buffer belongs to this call until it is put back."""
+        """Wait; return (buffer, n). The buffer belongs to this call until it is put back."""
         ffi, timespec, deadline = self._ffi, self._ffi.NULL, None
         if timeout is not None:
             timespec = ffi.new("struct timespec *")

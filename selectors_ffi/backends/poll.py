@@ -1,16 +1,16 @@
 """poll(2): every Unix.
 
-Facts.  The kernel is handed an array of all descriptors and writes ``revents`` into it.  It skips
-an entry whose ``fd`` is negative.  The time goes to the kernel, which asks every file (25 to 50 ns
+Facts. The kernel is handed an array of all descriptors and writes ``revents`` into it. It skips
+an entry whose ``fd`` is negative. The time goes to the kernel, which asks every file (25 to 50 ns
 each on Linux); what is left to win is to find the ready entries without looking at each in Python.
 
-Decision.  The array is the table (see ``table``); what leaves makes a hole, which the next comer
-fills.  The array's memory is a ``bytearray``, because a slice of that with a step copies one byte
-of each ``revents`` at C speed (0.4 ns an entry; a ``memoryview`` needs 8 ns).  It is the lower one,
-which holds every bit that comes unasked (ERR, HUP, NVAL) and every bit that we ask for.  A regular
+Decision. The array is the table (see ``table``); what leaves makes a hole, which the next comer
+fills. The array's memory is a ``bytearray``, because a slice of that with a step copies one byte
+of each ``revents`` at C speed (0.4 ns an entry; a ``memoryview`` needs 8 ns). It is the lower one,
+which holds every bit that comes unasked (ERR, HUP, NVAL) and every bit that we ask for. A regular
 expression then runs over the zeros (0.4 ns); where many are ready, ``compress`` is faster.
 
-Cost.  A copy of one byte per watched descriptor and call.
+Cost. A copy of one byte per watched descriptor and call.
 
 https://man7.org/linux/man-pages/man2/poll.2.html
 """

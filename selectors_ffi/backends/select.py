@@ -1,13 +1,13 @@
 """select(2): every Unix; the sockets of Windows.
 
-Facts.  The kernel is handed three sets, and overwrites them with its answer.  On Unix a set is a
+Facts. The kernel is handed three sets, and overwrites them with its answer. On Unix a set is a
 bitmap of words, 64 or 32 bits wide by system; the kernel reads as many as the highest descriptor
-needs, FD_SETSIZE is only the size of a C type.  On Windows it is a counted array, see ``sockets``.
+needs, FD_SETSIZE is only the size of a C type. On Windows it is a counted array, see ``sockets``.
 As with poll(2) the time goes to the kernel, which asks every file.
 
-Decision.  The table (see ``table``) holds one ``bytearray`` with a bitmap for each direction, as
-long as they must be; a call works on a copy.  A regular expression runs over the zero bytes of the
-answer, and a dict tells the bits of the others.  Which descriptor a byte begins with is looked up
+Decision. The table (see ``table``) holds one ``bytearray`` with a bitmap for each direction, as
+long as they must be; a call works on a copy. A regular expression runs over the zero bytes of the
+answer, and a dict tells the bits of the others. Which descriptor a byte begins with is looked up
 too, so that big endian needs no code of its own.
 
 https://man7.org/linux/man-pages/man2/select.2.html
@@ -134,8 +134,7 @@ class _Bits(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to 
 
     def __missing__(self, bytes_: int) -> tuple[tuple[int, int], ...]:
         masks = [
-            EVENT_READ * (bytes_ >> bit & 1) | EVENT_WRITE * (bytes_ >> bit + 8 & 1)
-            for bit in range(8)
+            EVENT_READ * (bytes_ >> bit & 1) | EVENT_WRITE * (bytes_ >> bit + 8 & 1) for bit in range(8)
         ]
         bits = self[bytes_] = tuple((bit, events) for bit, events in enumerate(masks) if events)
         return bits

@@ -1,7 +1,7 @@
 """The arguments of select on Windows, where it takes sockets only.
 
-Facts.  A set is a counted array of sockets, not a bitmap.  Three empty ones are an error, and a
-failed connect is reported as an exception.  The reason of a failure is not in errno.
+Facts. A set is a counted array of sockets, not a bitmap. Three empty ones are an error, and a
+failed connect is reported as an exception. The reason of a failure is not in errno.
 
 https://learn.microsoft.com/en-us/windows/win32/api/winsock2/nf-winsock2-select
 """

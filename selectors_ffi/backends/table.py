@@ -1,17 +1,17 @@
 """What poll(2) and select(2) have in common: the interest lives in this process.
 
-Facts.  The kernel keeps nothing between two calls; each is handed the whole interest, and writes
-its answer.  The arguments must neither change nor move while a call is using them.
+Facts. The kernel keeps nothing between two calls; each is handed the whole interest, and writes
+its answer. The arguments must neither change nor move while a call is using them.
 
-Decision.  One table holds the arguments, and the calls bound to them.  A change touches the
+Decision. One table holds the arguments, and the calls bound to them. A change touches the
 registry alone and notes the descriptor in ``_changed``; a call takes the table out of ``_idle``,
-brings it up to date with what was noted, and puts it back when it is through.  A second call at
-the same time finds no table and makes its own, for once.  Each step is one atomic operation of a
-deque or a dict, so there is no lock.  What was noted during a call makes it look its answer up
+brings it up to date with what was noted, and puts it back when it is through. A second call at
+the same time finds no table and makes its own, for once. Each step is one atomic operation of a
+deque or a dict, so there is no lock. What was noted during a call makes it look its answer up
 in the registry again, entry by entry, as does a call with a table of its own, since what it missed
 may have been dealt with already; otherwise the table's ready-made pairs are the answer.
 
-Cost.  A change while another thread is waiting takes effect with the next call.
+Cost. A change while another thread is waiting takes effect with the next call.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """``bench``: this package against the standard library, on this machine and interpreter.
 
-Both run in one process, taking turns, so that what slows the machine down slows both.  A figure is
+Both run in one process, taking turns, so that what slows the machine down slows both. A figure is
 the median over the turns of the ratio (standard library's time / ours); above 1 we are faster.
 The bare row is the limit: the same system calls through the same ABI-mode functions, and nothing
-else.  Descriptors are pipes; where both directions are watched, connected sockets.
+else. Descriptors are pipes; where both directions are watched, connected sockets.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class debugging:
     Args:
         flags: ``Debug`` flags or their names.
         sink: where to: a callable that takes a record, a path, a descriptor, a text file;
-            None is the logger ``selectors_ffi``.  A path is closed at the end of the block.
+            None is the logger ``selectors_ffi``. A path is closed at the end of the block.
 
     Yields:
         The sink.

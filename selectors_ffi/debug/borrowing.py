@@ -1,8 +1,8 @@
 """Borrowing: a socket object to ask a descriptor things with, that leaves it as it is.
 
 Making one from a descriptor may switch the descriptor's mode: CPython makes it non-blocking if
-``socket.setdefaulttimeout`` was called, PyPy blocking if it was not.  The mode belongs to the open
-file, so a duplicate does not help.  A type with SOCK_NONBLOCK says that the mode is known already,
+``socket.setdefaulttimeout`` was called, PyPy blocking if it was not. The mode belongs to the open
+file, so a duplicate does not help. A type with SOCK_NONBLOCK says that the mode is known already,
 and neither touches it.
 """
 

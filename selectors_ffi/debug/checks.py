@@ -1,6 +1,6 @@
 """Checks: the state behind the lints, of one selector.
 
-Every method returns the findings; whoever calls it warns.  ``changes`` counts changes of the
+Every method returns the findings; whoever calls it warns. ``changes`` counts changes of the
 registry, so that an event that crossed an ``unregister`` in another thread is no ghost.
 """
 

@@ -100,9 +100,7 @@ def _epoll_descriptor(selector: Any) -> int:
     return selector.fileno() if isinstance(selector, EpollSelector) else -1
 
 
-def _differences(
-    keys: Iterable[SelectorKey], kernel: Iterable[Watched], selector: Any
-) -> Iterable[str]:
+def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selector: Any) -> Iterable[str]:
     """Spell out how the two lists differ."""
     ffi = selector._binding.ffi
     bits = event_bits(ffi)

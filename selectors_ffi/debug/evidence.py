@@ -1,7 +1,7 @@
 """Evidence: whether anything was done about a descriptor that was reported ready.
 
 Nobody tells a selector what is read or written, so the kernel's own counters are compared: at the
-end of one wait and at the beginning of the next.  Where no counter is trustworthy there is no
+end of one wait and at the beginning of the next. Where no counter is trustworthy there is no
 evidence, and no lint: a false alarm costs more than a missed one.
 """
 

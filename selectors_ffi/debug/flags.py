@@ -10,7 +10,7 @@ __all__ = ["Debug", "FlagsLike", "flags_of"]
 
 
 class Debug(enum.Flag):
-    """What to show of a selector's work.  Combine with ``|``; chosen when a selector is made."""
+    """What to show of a selector's work. Combine with ``|``; chosen when a selector is made."""
 
     SYSCALLS = enum.auto()
     """One line per system call, in strace's grammar."""

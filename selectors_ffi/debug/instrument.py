@@ -1,7 +1,7 @@
 """Instrumentation: the subclass of a selector class that shows what it does.
 
-``backends.base`` asks ``instrument`` when a selector is made.  No flag: the class itself, not a
-line of it changed.  Flags: a subclass of the same name, made once per class and flags.
+``backends.base`` asks ``instrument`` when a selector is made. No flag: the class itself, not a
+line of it changed. Flags: a subclass of the same name, made once per class and flags.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ class LeakGuarded(_BaseSelectorImpl):
             return
         message = f"unclosed {shown(self)}"
         try:
-            self._leak_sink(
-                Lint(now(), here(type(self).__name__), LEAK, -1, message, self._created)
-            )
+            self._leak_sink(Lint(now(), here(type(self).__name__), LEAK, -1, message, self._created))
             message = f"{message}, created at {self._created}"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:

@@ -1,6 +1,6 @@
 """Lints: the warnings of ``Debug.CHECKS``, one class each, with ids that stay.
 
-``docs/lints.md`` has cause and cure of each.  Silence one as any warning:
+``docs/lints.md`` has cause and cure of each. Silence one as any warning:
 ``warnings.filterwarnings("ignore", category=selectors_ffi.debug.BusyLoop)``.
 """
 

@@ -1,7 +1,7 @@
 """The observer: what one traced selector knows of itself, and whom it tells.
 
 Nothing here raises into the selector, except a lint that the user's warning filters turn into an
-exception.  ``ffi.errno`` is the tap's business.
+exception. ``ffi.errno`` is the tap's business.
 """
 
 from __future__ import annotations
@@ -145,13 +145,9 @@ class Observer:
             registry = self._registry._fd_to_key
             natives = [native for native in natives if native.fd != self._wake_up()]
             unchanged = self.checks.changes == changes
-            self.tell(
-                self.checks.after(natives, given, self._tokens, registry, unchanged=unchanged)
-            )
+            self.tell(self.checks.after(natives, given, self._tokens, registry, unchanged=unchanged))
 
-    def failed(
-        self, begun: tuple[int, int, Any], timeout: float | None, error: BaseException
-    ) -> None:
+    def failed(self, begun: tuple[int, int, Any], timeout: float | None, error: BaseException) -> None:
         """Take note that a wait raised; a flight recorder is dumped."""
         begin, _, outer = begun
         self._waits.natives = outer
@@ -178,9 +174,7 @@ class Observer:
             return
         fileobj = shown(key.fileobj) if key is not None else ""
         kind = kind_of(native.fd)
-        self.emit(
-            Event(now(), self.source(), native.fd, kind, native.decoded, events, fileobj, dropped)
-        )
+        self.emit(Event(now(), self.source(), native.fd, kind, native.decoded, events, fileobj, dropped))
 
     def _reason(self, native: Native, key: SelectorKey | None) -> str:
         """Return why an event was not handed on."""

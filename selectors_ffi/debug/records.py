@@ -1,4 +1,4 @@
-"""Records: what a sink is given.  ``str(record)`` is its line, ``record.as_dict()`` its fields.
+"""Records: what a sink is given. ``str(record)`` is its line, ``record.as_dict()`` its fields.
 
 Times are nanoseconds of ``time.perf_counter_ns()``, durations nanoseconds.
 """

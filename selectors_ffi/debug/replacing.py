@@ -2,7 +2,7 @@
 
 Done in the ``selectors`` module itself, so that ``import selectors`` finds it before and after;
 and in every loaded module that took a class out of it by name (``subprocess._PopenSelector``,
-``socketserver._ServerSelector``, ``from selectors import DefaultSelector``).  What cannot be
+``socketserver._ServerSelector``, ``from selectors import DefaultSelector``). What cannot be
 reached: classes derived from the stdlib's before, and names kept inside functions or objects.
 """
 

@@ -1,4 +1,4 @@
-"""Sinks: where records go.  A sink is any callable that takes one record.
+"""Sinks: where records go. A sink is any callable that takes one record.
 
 ``Emitter`` stands in front of every sink and keeps the promises of the facility: a sink that
 raises harms nobody, a sink that uses a selector does not trace itself, ``ffi.errno`` survives.
@@ -95,7 +95,7 @@ class LogSink:
 class FileSink(Locked):
     """Write one line per record, whole, to a path, a descriptor or a text file.
 
-    A path is opened for appending when the sink is made.  A descriptor is written with one
+    A path is opened for appending when the sink is made. A descriptor is written with one
     write(2) per line, so that lines of several processes do not mix either.
     """
 

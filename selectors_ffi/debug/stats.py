@@ -1,7 +1,7 @@
 """Statistics: counts and times of system calls, waits and events.
 
 Durations are kept in buckets of an eighth of a power of two, so that a median costs a fixed
-amount of memory; it is exact to 6 %.  Totals and maxima are exact.
+amount of memory; it is exact to 6 %. Totals and maxima are exact.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tap: a library whose every function reports its calls, and otherwise is the one below.
 
 Wrapped and bare functions have one shape, so no caller asks whether tracing is on; it is decided
-when a selector is made.  ``ffi.errno`` after a call is what the call left, whatever the report
+when a selector is made. ``ffi.errno`` after a call is what the call left, whatever the report
 did in between.
 """
 
@@ -97,9 +97,7 @@ class Tap:
                 raise
             finally:
                 note, natives, armed = _leave(form, arguments, texts, result, note)
-                record = Syscall(
-                    begin, source(), name, tuple(texts), result, errno, note, end - begin
-                )
+                record = Syscall(begin, source(), name, tuple(texts), result, errno, note, end - begin)
                 report(Called(record, natives, armed))
                 ffi.errno = left  # the report may have made calls of its own
             return result

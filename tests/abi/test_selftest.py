@@ -539,8 +539,7 @@ def test_a_select_that_forgets(library, monkeypatch):
     """A count that is not that of the bits is told with both sets."""
     binding, library = library
     symbol, select = binding.find("select")
-    monkeypatch.setattr(
-        library, symbol, lambda *arguments: select(*arguments) - 1, raising=False)
+    monkeypatch.setattr(library, symbol, lambda *arguments: select(*arguments) - 1, raising=False)
     assert "2 ready of 3, set" in refusal(binding, "select")
 
 

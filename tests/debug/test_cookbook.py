@@ -12,9 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cookbook.md").read_text("utf-8")
-PROGRAMS = {
-    match[2]: match[1] for match in re.finditer(r"```python\n(# (\w+\.py)\n[\s\S]*?)```", PAGE)
-}
+PROGRAMS = {match[2]: match[1] for match in re.finditer(r"```python\n(# (\w+\.py)\n[\s\S]*?)```", PAGE)}
 RUNS = re.findall(r"```console\n\$ (.*)\n([\s\S]*?)```", PAGE)
 
 if not sys.platform.startswith("linux") or sys.implementation.name != "cpython":

@@ -247,12 +247,9 @@ def test_devpoll():
     dvpoll = ffi.new("struct dvpoll *", {"dp_fds": fds, "dp_nfds": 3, "dp_timeout": 1000})
     poll = ffi.integer_const("DP_POLL")
 
-    assert line(ffi, "open", (b"/dev/poll", flags), 4) == (
-        'open("/dev/poll", O_RDWR|O_CLOEXEC) = 4'
-    )
+    assert line(ffi, "open", (b"/dev/poll", flags), 4) == ('open("/dev/poll", O_RDWR|O_CLOEXEC) = 4')
     assert line(ffi, "write", (4, fds, 24), 24) == (
-        "write(4, [{fd=7, events=POLLREMOVE}, {fd=8, events=POLLIN}, {fd=9, events=POLLOUT}], 24)"
-        " = 24"
+        "write(4, [{fd=7, events=POLLREMOVE}, {fd=8, events=POLLIN}, {fd=9, events=POLLOUT}], 24) = 24"
     )
     assert line(ffi, "ioctl", (4, poll, dvpoll), 3) == (
         "ioctl(4, DP_POLL, {dp_fds=[{fd=7, revents=POLLIN}, {fd=8, revents=POLLOUT}, "

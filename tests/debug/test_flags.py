@@ -38,9 +38,7 @@ def test_names():
 
 def test_unknown_name():
     """An unknown name is an error that lists the known ones."""
-    with pytest.raises(
-        ValueError, match="unknown debug flag 'sycalls'; known are syscalls, events"
-    ):
+    with pytest.raises(ValueError, match="unknown debug flag 'sycalls'; known are syscalls, events"):
         backends.SelectSelector(debug="sycalls")
     with pytest.raises(TypeError, match="must be Debug flags or their names, not 3"):
         backends.SelectSelector(debug=3)

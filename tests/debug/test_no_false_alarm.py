@@ -21,7 +21,7 @@ elif os.name != "posix":
 else:
     SUITE = ""
 
-# CPython's suite, on our classes, each made with every flag on.  test_modify_unregister patches a
+# CPython's suite, on our classes, each made with every flag on. test_modify_unregister patches a
 # private attribute of the stdlib's classes.
 PROGRAM = """
 import sys, unittest, warnings

@@ -304,7 +304,8 @@ def test_description_without_procfs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "lines", ["tfd: x events: 1 data: 2", "tfd: 5 data: 2", "tfd: 5 events: zz data: 2"])
+    "lines", ["tfd: x events: 1 data: 2", "tfd: 5 data: 2", "tfd: 5 events: zz data: 2"]
+)
 def test_a_kernel_list_of_another_form(monkeypatch, lines):
     """Lines that are not as expected are no list, rather than a wrong one."""
     monkeypatch.setattr(procfs, "open", lambda *_, **__: io.StringIO(lines), raising=False)

@@ -222,7 +222,7 @@ def test_signals(script, number):
     path = script(
         f"""
         import os, selectors, signal
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job inherits that
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: # a background job inherits that
             signal.signal(signal.SIGINT, signal.default_int_handler)
         with selectors.DefaultSelector() as selector:
             selector.select(0)

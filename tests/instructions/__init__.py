@@ -81,7 +81,7 @@ def read():
 def fits(baseline, counts):
     """Tell whether a baseline was made with this very build.
 
-    Compilers and their options differ from build to build of one version.  The standard library's
+    Compilers and their options differ from build to build of one version. The standard library's
     counts tell: where those have not changed, ours are comparable.
     """
     return all(

@@ -3,6 +3,7 @@
 Each is a Python object whose methods are C functions with C semantics, working
 on the target's own memory layout over real descriptors. See ``base``.
 """
+
 from __future__ import annotations
 
 from typing import Any, Callable
@@ -32,5 +33,10 @@ KERNELS: list[tuple[str, str, Callable[[], Any]]] = [
 WINDOWS = ("windows", "SelectSelector", lambda: SimulatedWindows().binding())
 
 __all__ = [
-    "KERNELS", "WINDOWS", "SimulatedBSD", "SimulatedLinux", "SimulatedSolaris", "SimulatedWindows",
+    "KERNELS",
+    "WINDOWS",
+    "SimulatedBSD",
+    "SimulatedLinux",
+    "SimulatedSolaris",
+    "SimulatedWindows",
 ]

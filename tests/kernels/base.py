@@ -1,4 +1,5 @@
 """What the simulated kernels share: handles, an errno, sleepers and their bells."""
+
 from __future__ import annotations
 
 import contextlib

@@ -23,6 +23,7 @@ K14 the layouts agree in their first bytes, so one record proves nothing.
 The layouts are written down here a second time, from the headers, not taken
 from the package's declarations: a wrong declaration shows as garbage.
 """
+
 from __future__ import annotations
 
 import collections
@@ -80,15 +81,38 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     variant.target: variant
     for variant in (
-        Variant("freebsd", layout=_EXTENDED, makers=("kqueuex", "kqueue1", "kqueue"),
-                o_cloexec=0x100000, dead_pipe=errno.EPIPE),
+        Variant(
+            "freebsd",
+            layout=_EXTENDED,
+            makers=("kqueuex", "kqueue1", "kqueue"),
+            o_cloexec=0x100000,
+            dead_pipe=errno.EPIPE,
+        ),
         Variant("freebsd11", dead_pipe=errno.EPIPE),
-        Variant("netbsd", kevent="__kevent50", layout=_NETBSD, read=0, write=1,
-                makers=("kqueue1", "kqueue"), o_cloexec=0x400000, dead_pipe=errno.EBADF,
-                newest_first=True, tick=10_000_000),
-        Variant("netbsd11", kevent="__kevent100", layout=_NETBSD_EXTENDED, read=0, write=1,
-                makers=("kqueue1", "kqueue"), o_cloexec=0x400000, dead_pipe=errno.EBADF,
-                newest_first=True, tick=10_000_000),
+        Variant(
+            "netbsd",
+            kevent="__kevent50",
+            layout=_NETBSD,
+            read=0,
+            write=1,
+            makers=("kqueue1", "kqueue"),
+            o_cloexec=0x400000,
+            dead_pipe=errno.EBADF,
+            newest_first=True,
+            tick=10_000_000,
+        ),
+        Variant(
+            "netbsd11",
+            kevent="__kevent100",
+            layout=_NETBSD_EXTENDED,
+            read=0,
+            write=1,
+            makers=("kqueue1", "kqueue"),
+            o_cloexec=0x400000,
+            dead_pipe=errno.EBADF,
+            newest_first=True,
+            tick=10_000_000,
+        ),
         Variant("openbsd", layout=_PLAIN_INT64, makers=("kqueue1", "kqueue"), o_cloexec=0x10000),
         Variant("dragonfly", timespec=_TIMESPEC_LONG, dead_pipe=errno.EPIPE),
         Variant("darwin", timespec=_TIMESPEC_LONG, terminal=errno.EINVAL),
@@ -159,8 +183,9 @@ class SimulatedBSD(SimulatedKernel):
             self.handles[made.fd] = made
             return made.fd
 
-    def kevent(self, kq: int, changelist: Any, nchanges: int,
-               eventlist: Any, nevents: int, timeout: Any) -> int:
+    def kevent(
+        self, kq: int, changelist: Any, nchanges: int, eventlist: Any, nevents: int, timeout: Any
+    ) -> int:
         """kevent(2)."""
         layout = self.variant.layout
         if nchanges < 0 or nevents < 0:
@@ -224,8 +249,9 @@ class SimulatedBSD(SimulatedKernel):
                     return self.fail(errno.EINTR)  # K3: the changes stay applied
                 queue.sleepers.silence(bell)
 
-    def _apply(self, queue: Kqueue, ident: int, filt: int, flags: int,
-               fflags: int, data: int, udata: int) -> int:
+    def _apply(
+        self, queue: Kqueue, ident: int, filt: int, flags: int, fflags: int, data: int, udata: int
+    ) -> int:
         """One change; its errno, or 0."""
         if filt not in (self.variant.read, self.variant.write):
             return errno.EINVAL
@@ -312,8 +338,9 @@ class SimulatedBSD(SimulatedKernel):
                     continue
                 flags, data = found
                 flags |= EV_ONESHOT * knote.once | EV_DISPATCH * knote.dispatch
-                self._put(room, count,
-                          (knote.ident, knote.filter, flags, knote.fflags, data, knote.udata))
+                self._put(
+                    room, count, (knote.ident, knote.filter, flags, knote.fflags, data, knote.udata)
+                )
                 count += 1
                 key = knote.ident, knote.filter
                 if knote.once:
@@ -347,7 +374,7 @@ class SimulatedBSD(SimulatedKernel):
 
     def _put(self, room: Any, index: int, record: tuple[int, ...]) -> None:
         size = self.variant.layout.size
-        room[index * size:(index + 1) * size] = self.variant.layout.pack(*record)
+        room[index * size : (index + 1) * size] = self.variant.layout.pack(*record)
 
     def watched(self, fd: int) -> dict[int, int]:
         with self.lock:

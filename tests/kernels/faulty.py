@@ -1,4 +1,5 @@
 """A library whose calls fail where a plan says so."""
+
 from __future__ import annotations
 
 import collections

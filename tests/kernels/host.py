@@ -6,6 +6,7 @@ blocking and interruption come from this host: a call to the C function
 own ``select.poll`` will not do, it repeats an interrupted call (PEP 475) and the
 simulated system call would never return -1.
 """
+
 from __future__ import annotations
 
 import errno

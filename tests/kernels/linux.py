@@ -7,6 +7,7 @@ ERR and HUP come unasked; E6 ONESHOT leaves it disarmed; E7 level-triggered
 registrations go to the end of the line when reported. Source: epoll_ctl(2),
 epoll(7).
 """
+
 from __future__ import annotations
 
 import collections
@@ -48,7 +49,8 @@ class Epoll(Handle):
     def __init__(self, lock: Any, cloexec: bool) -> None:
         super().__init__(lock, cloexec)
         self.interests: collections.OrderedDict[tuple[int, host.File], Interest] = (
-            collections.OrderedDict())
+            collections.OrderedDict()
+        )
 
 
 class SimulatedLinux(SimulatedKernel):
@@ -97,7 +99,7 @@ class SimulatedLinux(SimulatedKernel):
             if memory is None:
                 return self.fail(errno.EFAULT)
             interest = epoll.interests.setdefault((fd, file), Interest())
-            interest.events, interest.data = self.layout.unpack(bytes(memory[:self.layout.size]))
+            interest.events, interest.data = self.layout.unpack(bytes(memory[: self.layout.size]))
             if interest.events & EPOLLET:
                 raise NotImplementedError("EPOLLET: poll(2) of the host does not show edges")
             epoll.sleepers.ring()
@@ -106,8 +108,7 @@ class SimulatedLinux(SimulatedKernel):
     def epoll_wait(self, epfd: int, events: Any, maxevents: int, timeout: int) -> int:
         return self._wait(epfd, events, maxevents, None if timeout < 0 else timeout * 1_000_000)
 
-    def epoll_pwait2(self, epfd: int, events: Any, maxevents: int,
-                     timeout: Any, sigmask: Any) -> int:
+    def epoll_pwait2(self, epfd: int, events: Any, maxevents: int, timeout: Any, sigmask: Any) -> int:
         nanoseconds = None
         if timeout != self.ffi.NULL:
             seconds, fraction = _TIMESPEC.unpack(bytes(self.bytes_at(timeout, _TIMESPEC.size)))
@@ -168,7 +169,7 @@ class SimulatedLinux(SimulatedKernel):
             if not found or count == maxevents:
                 continue
             size = self.layout.size
-            room[count * size:(count + 1) * size] = self.layout.pack(found, interest.data)
+            room[count * size : (count + 1) * size] = self.layout.pack(found, interest.data)
             count += 1
             epoll.interests.move_to_end(key)  # E7
             if interest.events & EPOLLONESHOT:

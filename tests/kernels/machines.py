@@ -1,4 +1,5 @@
 """The machines that the reliability tests run on: every backend on every kernel."""
+
 from __future__ import annotations
 
 import contextlib
@@ -100,7 +101,8 @@ MACHINES = _machines()
 
 #: One of each mechanism and of each peculiarity, for tests that would take too long on all.
 SOME = [
-    machine for machine in MACHINES
+    machine
+    for machine in MACHINES
     if not machine.simulated or machine.name in ("freebsd", "netbsd11", "illumos", "solaris11")
 ]
 

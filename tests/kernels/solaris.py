@@ -9,6 +9,7 @@ W write(2), which adds and removes; P ioctl DP_POLL, which waits; R what poll
 reports per kind of object; C watched descriptors that get closed; I ioctl
 DP_ISPOLLED; X extensions of illumos; T threads.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -161,7 +162,7 @@ class SimulatedSolaris(SimulatedKernel):
             memory = self.bytes_at(buffer, size)
             if memory is None and size:
                 return self.fail(errno.EFAULT)  # W12
-            content = bytes(memory[:records * _POLLFD.size]) if records else b""
+            content = bytes(memory[: records * _POLLFD.size]) if records else b""
             code = 0
             for number, events, _ in _POLLFD.iter_unpack(content):
                 code = self._apply(handle, number, events)
@@ -246,7 +247,7 @@ class SimulatedSolaris(SimulatedKernel):
             entry = handle.entries.get(number)
             if entry is None or entry.file is None:
                 return 0  # I1, I3
-            memory[0:_POLLFD.size] = _POLLFD.pack(number, events, entry.events)  # I2
+            memory[0 : _POLLFD.size] = _POLLFD.pack(number, events, entry.events)  # I2
             return 1
 
     def _poll(self, handle: PollSet, argument: Any) -> int:
@@ -287,8 +288,9 @@ class SimulatedSolaris(SimulatedKernel):
         self._thread.buffer = nfds
         return False
 
-    def _sleep(self, handle: PollSet, address: int, nfds: int,
-               deadline: host.Deadline, bell: int) -> int:
+    def _sleep(
+        self, handle: PollSet, address: int, nfds: int, deadline: host.Deadline, bell: int
+    ) -> int:
         while True:
             found, wanted = self._look(handle, address, nfds)
             left = deadline.left()
@@ -299,8 +301,7 @@ class SimulatedSolaris(SimulatedKernel):
                 return self.fail(errno.EINTR)  # P12
             handle.sleepers.silence(bell)
 
-    def _look(self, handle: PollSet, address: int,
-              nfds: int) -> tuple[int | None, dict[int, int]]:
+    def _look(self, handle: PollSet, address: int, nfds: int) -> tuple[int | None, dict[int, int]]:
         """(the result of the ioctl, None to go to sleep; what to wait for)."""
         with self.lock:
             if not handle.current():
@@ -314,8 +315,7 @@ class SimulatedSolaris(SimulatedKernel):
         if not address:
             return self.fail(errno.EFAULT)  # P10
         numbers = sorted(ready)  # P7
-        numbers = [n for n in numbers if n >= handle.resume] + [
-            n for n in numbers if n < handle.resume]
+        numbers = [n for n in numbers if n >= handle.resume] + [n for n in numbers if n < handle.resume]
         stored = numbers[:nfds]
         handle.resume = stored[-1] + 1 if len(stored) == nfds else 0
         results = self.ffi.cast("char *", address)
@@ -327,7 +327,7 @@ class SimulatedSolaris(SimulatedKernel):
                 events = _POLLFD.unpack(bytes(room))[1]  # P9: whatever was there
             elif events & POLLONESHOT:
                 entry.events = POLLONESHOT  # X1
-            room[0:_POLLFD.size] = _POLLFD.pack(number, events, ready[number])  # P5
+            room[0 : _POLLFD.size] = _POLLFD.pack(number, events, ready[number])  # P5
         return len(stored)
 
     def _examine(self, handle: PollSet) -> tuple[dict[int, int], dict[int, int]]:
@@ -368,8 +368,12 @@ class SimulatedSolaris(SimulatedKernel):
 
     def _is_readers_pipe(self, entry: Entry) -> bool:
         file = entry.file
-        return (file is not None and self.variant.bidirectional_pipes
-                and file.kind == stat.S_IFIFO and file.access == os.O_RDONLY)
+        return (
+            file is not None
+            and self.variant.bidirectional_pipes
+            and file.kind == stat.S_IFIFO
+            and file.access == os.O_RDONLY
+        )
 
     def _to_host(self, entry: Entry) -> int:
         events = 0

@@ -1,4 +1,5 @@
 """The simulated BSD kernel itself, clause by clause (see ``bsd``)."""
+
 from __future__ import annotations
 
 import errno
@@ -42,10 +43,7 @@ class Process:
         call = getattr(self.kernel.lib, self.kernel.variant.kevent)
         result = call(self.kq, changelist, len(changes), events, room, spec)
         code = ffi.errno
-        found = [
-            (e.ident, e.filter, e.flags, e.data, e.udata)
-            for e in events[0:max(result, 0)]
-        ]
+        found = [(e.ident, e.filter, e.flags, e.data, e.udata) for e in events[0 : max(result, 0)]]
         return result, code, found
 
     def add(self, fd, filt, udata=0):
@@ -81,8 +79,10 @@ def test_three_records_keep_their_places(process, pairs):
         assert process.add(near.fileno(), process.read, 1000 + index) == (0, 0)
         far.send(b"x" * (index + 1))
     _, _, events = process.kevent(room=8)
-    expected = {(near.fileno(), process.read, 0, index + 1, 1000 + index)
-                for index, (near, _) in enumerate(pairs)}
+    expected = {
+        (near.fileno(), process.read, 0, index + 1, 1000 + index)
+        for index, (near, _) in enumerate(pairs)
+    }
     assert set(events) == expected
 
 
@@ -102,8 +102,10 @@ def test_one_registration_may_be_refused_alone(process, pairs):
     near = pairs[0][0].fileno()
     process.kernel.refusals[near, process.write] = errno.ENOMEM
     result, code, _ = process.kevent(
-        (near, process.read, EV_ADD, 1), (near, process.write, EV_ADD, 1),
-        (pairs[1][0].fileno(), process.read, EV_ADD, 1))
+        (near, process.read, EV_ADD, 1),
+        (near, process.write, EV_ADD, 1),
+        (pairs[1][0].fileno(), process.read, EV_ADD, 1),
+    )
     assert (result, code) == (-1, errno.ENOMEM)
     assert process.kernel.watched(process.kq) == {near: 1}
 
@@ -163,7 +165,8 @@ def test_adding_again_updates(process, pairs):
 
 @pytest.mark.parametrize(
     ("system", "code"),
-    [("freebsd", errno.EPIPE), ("netbsd", errno.EBADF), ("netbsd11", errno.EBADF), ("darwin", 0)])
+    [("freebsd", errno.EPIPE), ("netbsd", errno.EBADF), ("netbsd11", errno.EBADF), ("darwin", 0)],
+)
 def test_a_pipe_without_reader(system, code):
     """K6: WRITE is refused with EPIPE, with EBADF, or accepted and at its end."""
     process = Process(system)
@@ -289,8 +292,7 @@ def test_data_wakes_a_sleeper(process, pairs):
 def test_closing_the_kqueue_wakes_a_sleeper(process):
     """A thread asleep on a kqueue that is closed gets EBADF."""
     found = []
-    waiter = threading.Thread(
-        target=lambda: found.append(process.kevent(room=1, timeout=None)[:2]))
+    waiter = threading.Thread(target=lambda: found.append(process.kevent(room=1, timeout=None)[:2]))
     waiter.start()
     wait_for_sleeper(process)
     process.kernel.lib.close(process.kq)

@@ -1,4 +1,5 @@
 """The simulated epoll against the real one: the method itself, checked."""
+
 from __future__ import annotations
 
 import errno
@@ -16,7 +17,8 @@ hypothesis = pytest.importorskip("hypothesis")
 given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="there is no real epoll to compare with")
+    not sys.platform.startswith("linux"), reason="there is no real epoll to compare with"
+)
 
 OPS = {"register": 1, "unregister": 2, "modify": 3}
 
@@ -48,8 +50,11 @@ class Process:
 
 
 OPERATIONS = st.one_of(
-    st.tuples(st.sampled_from(sorted(OPS)), st.integers(0, 5),
-              st.sampled_from([0, 1, 4, 5, 0x2001, EPOLLONESHOT | 5])),
+    st.tuples(
+        st.sampled_from(sorted(OPS)),
+        st.integers(0, 5),
+        st.sampled_from([0, 1, 4, 5, 0x2001, EPOLLONESHOT | 5]),
+    ),
     st.tuples(st.sampled_from(["send", "drain", "shutdown", "close", "poll"]), st.integers(0, 5)),
     st.tuples(st.sampled_from(["dup", "over"]), st.integers(0, 5), st.integers(0, 5)),
 )
@@ -181,8 +186,10 @@ def test_a_signal_interrupts():
     spec.tv_sec = 20
     previous = signal.signal(signal.SIGALRM, lambda *_: None)
     try:
-        for call in (lambda: lib.epoll_wait(process.fd, events, 1, 20000),
-                     lambda: lib.epoll_pwait2(process.fd, events, 1, spec, ffi.NULL)):
+        for call in (
+            lambda: lib.epoll_wait(process.fd, events, 1, 20000),
+            lambda: lib.epoll_pwait2(process.fd, events, 1, spec, ffi.NULL),
+        ):
             signal.setitimer(signal.ITIMER_REAL, 0.05)
             assert call() == -1
             assert ffi.errno == errno.EINTR

@@ -1,4 +1,5 @@
 """The simulated Solaris kernel itself, clause by clause (see ``solaris``)."""
+
 from __future__ import annotations
 
 import errno
@@ -56,8 +57,7 @@ class Process:
         argument.dp_timeout = timeout
         ffi.errno = 0
         result = self.kernel.lib.ioctl(self.fd, DP_POLL, argument)
-        return result, ffi.errno, [
-            (r.fd, r.events, r.revents) for r in records[0:max(result, 0)]]
+        return result, ffi.errno, [(r.fd, r.events, r.revents) for r in records[0 : max(result, 0)]]
 
     def ready(self, **arguments):
         result, code, found = self.poll(**arguments)
@@ -256,8 +256,7 @@ def test_a_refusing_driver_stops_the_write(process, pairs):
     """W11: earlier records stay applied, later ones are not looked at."""
     first, second, third = (near.fileno() for near, _ in pairs)
     process.kernel.refusals[second] = errno.ENXIO
-    assert process.write((first, POLLOUT), (second, POLLOUT), (third, POLLOUT)) == (
-        -1, errno.ENXIO)
+    assert process.write((first, POLLOUT), (second, POLLOUT), (third, POLLOUT)) == (-1, errno.ENXIO)
     assert process.ready() == {first: POLLOUT}
 
 

@@ -7,6 +7,7 @@ S5 errno stays as it is, WSAGetLastError tells; S6 no signal ends the wait.
 
 https://learn.microsoft.com/en-us/windows/win32/api/winsock2/nf-winsock2-select
 """
+
 from __future__ import annotations
 
 import stat
@@ -91,15 +92,15 @@ class SimulatedWindows(SimulatedKernel):
             return []
         (count,) = _COUNT.unpack(bytes(self.bytes_at(pointer, _COUNT.size)))
         memory = bytes(self.bytes_at(pointer, self._array() + count * _SOCKET.size))
-        return [number for (number,) in _SOCKET.iter_unpack(memory[self._array():])]
+        return [number for (number,) in _SOCKET.iter_unpack(memory[self._array() :])]
 
     def _write(self, pointer: Any, ready: list[int]) -> None:
         if pointer == self.ffi.NULL:
             return
         size = self._array() + len(ready) * _SOCKET.size
         memory = self.bytes_at(pointer, size)
-        memory[:_COUNT.size] = _COUNT.pack(len(ready))
-        memory[self._array():size] = b"".join(map(_SOCKET.pack, ready))
+        memory[: _COUNT.size] = _COUNT.pack(len(ready))
+        memory[self._array() : size] = b"".join(map(_SOCKET.pack, ready))
 
     def watched(self, fd: int) -> dict[int, int]:
         raise NotImplementedError("the kernel keeps no list")

@@ -1,6 +1,6 @@
 """Decoders: what each system call was given and returned, as text and as events.
 
-One module per mechanism, each a table ``FORMS`` of C function name -> ``Form``.  They need a
+One module per mechanism, each a table ``FORMS`` of C function name -> ``Form``. They need a
 target's declarations (``ffi``) and memory, never its kernel: a FreeBSD ``struct kevent`` is
 decoded on Linux.
 """

@@ -80,9 +80,7 @@ class Ioctl(Form):
         poll = self._poll(arguments)
         if poll is not None:
             fds = results(self.ffi, self.bits, poll.dp_fds, result)
-            texts[2] = struct(
-                dp_fds=fds, dp_nfds=int(poll.dp_nfds), dp_timeout=int(poll.dp_timeout)
-            )
+            texts[2] = struct(dp_fds=fds, dp_nfds=int(poll.dp_nfds), dp_timeout=int(poll.dp_timeout))
         return "Timeout" if result == 0 else ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:

@@ -36,7 +36,7 @@ class Native(NamedTuple):
 
 
 class Form:
-    """The default form: integers as they are, pointers as addresses.  One instance per function.
+    """The default form: integers as they are, pointers as addresses. One instance per function.
 
     Args:
         ffi: the declarations of the target whose memory the arguments are.

@@ -1,4 +1,4 @@
-"""poll(2): poll, ppoll.  The array is input (``events``) and output (``revents``) at once."""
+"""poll(2): poll, ppoll. The array is input (``events``) and output (``revents``) at once."""
 
 from __future__ import annotations
 

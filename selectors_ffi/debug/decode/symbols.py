@@ -1,8 +1,8 @@
 """Symbols: native flags by name, in a fixed order, unknown bits in hexadecimal.
 
-The order within each family is that of the systems' headers.  A name that a target's
+The order within each family is that of the systems' headers. A name that a target's
 declarations lack is left out, so that its bit shows in hexadecimal rather than under a name that
-belongs to another system.  Values come from the declarations alone.
+belongs to another system. Values come from the declarations alone.
 """
 
 from __future__ import annotations
