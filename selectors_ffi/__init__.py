@@ -12,10 +12,12 @@ import sys
 from importlib import import_module
 
 from . import backends
+
 from .backends import EVENT_READ as EVENT_READ
 from .backends import EVENT_WRITE as EVENT_WRITE
 from .backends import BaseSelector as BaseSelector
 from .backends import SelectorKey as SelectorKey
+from .backends import base as _base
 from .backends.base import _BaseSelectorImpl
 from .backends.base import _fileobj_to_fd as _fileobj_to_fd
 from .selftest import SelfTestError
@@ -62,6 +64,13 @@ _default = _choose(_usable)
 if _default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI
     DefaultSelector = _default
 
+
+def _load_debug() -> Any:
+    """Import the debug package; ``backends.base`` does not know it."""
+    return import_module(".debug", __name__)
+
+
+_base.load_debug = _load_debug
 
 # The flags choose a selector's class when it is made, so they must be known before the first one.
 if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:

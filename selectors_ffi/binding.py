@@ -4,31 +4,36 @@ A ``Binding`` is a target's declarations (``ffi``) and the functions behind them
 ``lib`` is anything with the C functions as attributes, under their link symbols: libc, a
 traced libc, a faulty one, a simulated kernel, an emulator. Nothing above can tell which.
 
-errno, and why calls are made by an iterator
---------------------------------------------
-Facts. An ABI-mode function returns -1 and leaves the reason in ``ffi.errno``, a per-thread
-variable that the next ABI-mode call overwrites. Between two bytecodes the interpreter may run
-a signal handler or a finaliser, and EINTR means that a handler is due right now.
+errno
+-----
+An ABI-mode function returns -1 and leaves the reason in ``ffi.errno``, a variable of the thread that
+the next ABI-mode call overwrites. Between two bytecodes the interpreter may run a signal handler,
+and EINTR means that one is due right now. So ``n = f(...)`` followed by ``ffi.errno`` reads the
+handler's errno whenever the handler makes a failing call itself.
 
-Consequence. ``n = f(...)`` followed by ``ffi.errno`` reads the handler's errno whenever the
-handler itself makes a failing call.
+Therefore each call is a step of an iterator that is built of C objects, and ``errno(step)`` tells why
+a step has failed::
 
-Decision. ``for n in calls: break`` steps an iterator built of C objects. CPython 3.10 and
-newer look for pending handlers at calls and backward jumps only, so that nothing can run
-between this step and a read of ``ffi.errno`` on the following lines. CPython 3.9 and PyPy look
-at every bytecode: there the iterator itself turns -1 into ``-errno``, or, where the only other
-result is 0 and nothing else need be told apart, into ``errno``: ``-1 & errno``.
+    for n in binding.calls(function, *arguments):
+        break
+    if n < 0:
+        errno = binding.errno(n)
 
-Cost. None on CPython 3.10+ (the step is cheaper than a call); about 40 ns before it, 25 ns on
-PyPy. An iterator that has failed is spent and must not be stepped again.
+CPython 3.11 and newer run handlers only at the start of a function, after a call and at a backward
+jump (``CHECK_EVAL_BREAKER`` in the evaluation loop). None of these lies between the step and the
+read of ``ffi.errno`` above, which is a call of a C function. Other interpreters look more often: 3.9
+and PyPy before every bytecode, 3.10 also at forward jumps. There the iterator itself turns -1 into
+``-errno``, which takes 40 ns a step (25 ns on PyPy). ``tests/test_errno.py`` proves both.
+
+An iterator that has failed is spent: it must not be stepped again.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from errno import ENOSYS
-from functools import cache
+from errno import EACCES, EINVAL, ENOSYS, ENOTSUP, EPERM
+from functools import cache, partial
 from itertools import chain, repeat, starmap, takewhile
 from math import ceil
 from operator import and_, neg
@@ -43,9 +48,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Binding", "load", "milliseconds", "nanoseconds"]
 
-ATOMIC_STEP = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
+ATOMIC_STEP = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
 INT_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+#: Why an old kernel or a sandbox refuses a call that has an older form (epoll_pwait2, ppoll).
+REFUSALS = (ENOSYS, EPERM, EACCES, ENOTSUP, EINVAL)
 
 
 class Binding:
@@ -59,12 +66,17 @@ class Binding:
         self.lib = lib
         #: (function, tuples of arguments) -> an iterator as of ``calls``, a step for each tuple.
         self.steps: Callable[..., Iterator[int]] = starmap
-        #: The same for a function that returns 0 or -1, made faster: a step that is not 0 is a
-        #: failure, ``errno = ffi.errno if ATOMIC_STEP else step``.
+        #: The same, faster on PyPy, for a function that returns 0 or -1: a step that is not 0 failed.
         self.attempts: Callable[..., Iterator[int]] = starmap
+        #: (failed step) -> its errno. To be called in the function that made the step, at once.
+        #: ``getattr(ffi, "errno", step)`` ignores the step: ffi always has an errno.
+        self.errno: Callable[[int], int] = partial(getattr, ffi, "errno")
         if not ATOMIC_STEP:
-            self.steps, self.attempts = _told_in_the_step(ffi)
+            self.steps, self.attempts = _steps_with_errno(ffi)
+            self.errno = abs
+        self._facts: dict[Any, Any] = {}
         self.refused: set[str] = set()  #: functions that failed a self-test, as if not there
+        self.proven: set[str] = set()  #: mechanisms whose self-test need not be asked for again
 
     def __repr__(self) -> str:
         return f"Binding({self.target!r}, lib={self.lib!r})"
@@ -113,10 +125,16 @@ class Binding:
     def calls(self, function: Callable[..., int], *arguments: object) -> Iterator[int]:
         """Return an endless iterator of which each step is one ``function(*arguments)``.
 
-        A negative step is a failure: ``errno = ffi.errno if n == -1 else -n``, read in the very
-        function that made the step (see above), after which the iterator is spent.
+        A negative step is a failure; ``errno(step)`` says why. The iterator is spent then.
         """
         return self.steps(function, repeat(arguments))
+
+    def facts(self, kind: Callable[[Binding], Any]) -> Any:
+        """Return ``kind(self)``, made once for this binding and shared by its selectors."""
+        try:
+            return self._facts[kind]
+        except KeyError:
+            return self._facts.setdefault(kind, kind(self))
 
     def call(self, function: Callable[..., int], *arguments: object) -> int:
         """Call once; return the result.
@@ -127,8 +145,7 @@ class Binding:
         for result in self.calls(function, *arguments):
             break
         if result < 0:
-            # Where a step is not atomic -1 is never the bare result, it is -EPERM.
-            raise self.error(self.ffi.errno if result == -1 and ATOMIC_STEP else -result)
+            raise self.error(self.errno(result))
         return result
 
     @staticmethod
@@ -139,22 +156,30 @@ class Binding:
     def close(self, fd: int) -> None:
         """Close a descriptor that this binding opened; close(2).
 
-        Leaves ``ffi.errno`` as it was, since this also runs in finalisers. EINTR is success:
-        the descriptor is gone, and a second close could hit somebody else's.
+        Leaves ``ffi.errno`` as it was, since this also runs in finalisers. EINTR is success: the
+        descriptor is gone, and a second close could hit another file that got its number.
         """
         errno = self.ffi.errno
         try:
-            if self.has("close"):
-                self.call(self.function("close"), fd)
-            else:
-                os.close(fd)
+            self.call(self.facts(_close_function), fd)
         except InterruptedError:
             pass
         finally:
             self.ffi.errno = errno
 
 
-def _told_in_the_step(ffi: Any) -> tuple[Callable[..., Iterator[int]], ...]:
+def _close_function(binding: Binding) -> Callable[..., int]:
+    """Return close(2), or the standard library's where the target does not declare it."""
+    found = binding.find("close")
+    return found[1] if found else _close_by_os
+
+
+def _close_by_os(fd: int) -> int:
+    os.close(fd)
+    return 0
+
+
+def _steps_with_errno(ffi: Any) -> tuple[Callable[..., Iterator[int]], ...]:
     """Return ``Binding.steps`` and ``Binding.attempts`` where a step is not atomic."""
     errnos = map(getattr, repeat(ffi), repeat("errno"))  # at each step what it is then
 
@@ -203,26 +228,25 @@ def open_library(ffi: Any, library: str | None = None) -> Any:
 
 
 def milliseconds(timeout: float) -> int:
-    """Return seconds > 0 as milliseconds for a C int, rounded up so as never to wait less.
+    """Return seconds > 0 as milliseconds, rounded up so as never to wait less.
+
+    A C int holds 24.8 days; what is longer is cut to that, and the caller waits again.
 
     Raises:
-        OverflowError: infinite, or more than an int holds (24.8 days).
+        OverflowError: infinite.
         ValueError: NaN.
     """
-    result = ceil(timeout * 1000)
-    if result > INT_MAX:
-        raise OverflowError("timeout is too large")
-    return result
+    return min(ceil(float(timeout) * 1e3), INT_MAX)
 
 
-def nanoseconds(timeout: float, limit: int = INT64_MAX) -> int:
+def nanoseconds(timeout: float) -> int:
     """Return seconds > 0 as nanoseconds, rounded up so as never to wait less.
 
     Raises:
-        OverflowError: infinite, or more than ``limit``.
+        OverflowError: infinite, or more than 292 years.
         ValueError: NaN.
     """
-    result = ceil(timeout * 1_000_000_000)
-    if result > limit:
+    result = ceil(float(timeout) * 1e9)
+    if result > INT64_MAX:
         raise OverflowError("timeout is too large")
     return result

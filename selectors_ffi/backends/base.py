@@ -1,29 +1,47 @@
-"""What every backend shares: keys, the abstract base, the registry.
+"""What every backend shares: keys, the abstract base, the registry and the order of a change.
 
-The registry maps descriptors to keys and knows no kernel. A backend plugs its mechanism in with
-three methods, each called before the registry changes, so that a refused call changes nothing:
+The registry ``_fd_to_key`` maps descriptors to keys and says what is to be watched. Every change is
+made in the same order::
 
-``_add(fd, events)``
-    Start watching ``fd``, or raise.
-``_remove(fd)``
-    Stop watching ``fd``; a kernel that no longer knows the descriptor is no error.
-``_change(key, events)``
-    Watch ``key.fd`` for ``events`` instead, or raise and leave the old interest in force. Where
-    the descriptor is gone (EBADF) there is nothing left to keep: ``_gone(key)`` drops the entry.
+    registry[fd] = key                    # 1. the registry (or pop)
+    self._watch(fd, key.events, was)      # 2. the kernel
+    while registry.get(fd) is not key:    # 3. look again: apply what the registry says now
+        ...
+
+A thread or signal handler that changes the same descriptor in the middle changes the registry, too.
+Whichever call reaches the kernel last looks at the registry after it. So the kernel ends as the
+registry says, without a lock. A refused change puts the old entry back and raises.
+
+A backend translates. It has the same methods in the same order in every file:
+
+``_watch(fd, events, was)``
+    Make the kernel watch ``fd`` for exactly ``events``; 0: not at all. ``was`` is what it had before, or
+    ``ANY``. It copes with a kernel that has something else: what is there already is changed, what is
+    missing is added. It forgets what was made of the old key, as ``_forget`` does.
+``_forget(fd)``
+    Invalidate what was made of the key of ``fd``; for a change of the data alone.
+``select(timeout)``
+    Wait, and turn native events into ``(key, events)``.
+``_native(timeout)``
+    Wait, and return every event as a ``NativeEvent``.
+``_interrupt()``
+    End the waits of other threads, and the next one of this thread.
+``_release()``
+    Give back what the kernel and the process have lent.
 """
 
 from __future__ import annotations
 
 import selectors
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections import namedtuple
+from collections.abc import ItemsView, Mapping, ValuesView
 from errno import EBADF
-from importlib import import_module
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
-from time import monotonic
 
-from ..binding import load
+from ..binding import INT_MAX, load
 from ..selftest import require
+from .clock import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,24 +51,32 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
-    from ..debug.describe import Description
-    from ..debug.raw import RawEvent
-    from ..debug.stats import Stats
+    from ..debug import Description, RawEvent, Stats
 
-__all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
+__all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
 
-INVALID_EVENTS = ~(EVENT_READ | EVENT_WRITE)
+BOTH = EVENT_READ | EVENT_WRITE
+INVALID_EVENTS = ~BOTH
+ANY = BOTH  # of ``_watch``: whatever the kernel has; the most there can be to take away
+CLOSED = "I/O operation on closed selector"
+_make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
-#: Seconds for which a wait goes on after events that are of no registration. It may be in the
-#: making: the kernel is told first, the registry second, and the thread that does it may have to
-#: wait for the interpreter (5 ms, sys.setswitchinterval). Or it is a stranger's, or of a closed
-#: descriptor that a duplicate keeps alive, and the kernel will report it for ever: then the caller
-#: gets ``[]``.
-PATIENCE = 0.05
+NativeEvent = namedtuple(
+    "NativeEvent", ["key", "fd", "flags", "fflags", "data", "filter"], defaults=[0, 0, 0]
+)
+NativeEvent.__doc__ = """One event as the kernel reported it; ``key`` is None if it is of no registration.
 
-#: Set by ``selectors_ffi.debug`` when it is imported; None costs a constructor two comparisons.
-#: (class, flags or None) -> the class to make an instance of.
-instrument: Callable[[type[Any], Any], type[Any]] | None = None
+``flags`` are ``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue, and of
+select(2), which has none, the ``EVENT_*`` of its sets. The last three fields are kqueue's.
+"""
+
+#: Set by the debug package while a flag may be in force: (selector, value of ``debug=``) -> None.
+instrument: Callable[[Any, Any], None] | None = None
+
+
+def load_debug() -> Any:
+    """Return the debug package; ``selectors_ffi`` puts a function here that imports it."""
+    raise NotImplementedError
 
 
 def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
@@ -71,37 +97,91 @@ def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
     return fd
 
 
-def deadline_of(timeout: float | None) -> float | None:
-    """Return when, by ``monotonic()``, a wait is over; None if it has no end, or is not to wait."""
-    return None if timeout is None or timeout <= 0 else monotonic() + timeout
+def _lookup(registry: dict[int, SelectorKey], fileobj: FileDescriptorLike) -> int:
+    """Return the descriptor; for a closed file object, the one it was registered with.
+
+    Raises:
+        ValueError: invalid, and not registered either.
+    """
+    try:
+        # _fileobj_to_fd(fileobj), without the cost of calling it.
+        fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+        if fd >= 0:
+            return fd
+    except (AttributeError, TypeError, ValueError):
+        pass
+    for key in list(registry.values()):
+        if key.fileobj is fileobj:
+            return key.fd
+    return _fileobj_to_fd(fileobj)  # raises
+
+
+class Descriptor:
+    """The kernel object of a selector, which is closed with its last reference.
+
+    It is outside every reference cycle, and has the only finaliser. So a dropped selector gives its
+    descriptor back at once, and a copied selector shares it with the original.
+    """
+
+    __slots__ = ("_binding", "fd")
+
+    def __init__(self, binding: Binding, fd: int) -> None:
+        self._binding = binding
+        self.fd = fd
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            self._binding.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to be imported
-    """Read-only live view of the registry: iterates descriptors, looks up any file object."""
+    """Read-only live view of the registry: iterates descriptors, looks up any file object.
+
+    It may be iterated while other threads register: it takes a snapshot. It holds the registry and
+    not the selector, so that the two are no cycle.
+    """
 
     def __init__(self, selector: _BaseSelectorImpl) -> None:
-        self._selector = selector
+        self._fd_to_key = selector._fd_to_key
 
     def __len__(self) -> int:
-        return len(self._selector._fd_to_key)
+        return len(self._fd_to_key)
 
     def get(self, fileobj: FileDescriptorLike, default: Any = None) -> Any:
-        fd = self._selector._fileobj_lookup(fileobj)
-        return self._selector._fd_to_key.get(fd, default)
+        return self._fd_to_key.get(_lookup(self._fd_to_key, fileobj), default)
 
     def __getitem__(self, fileobj: FileDescriptorLike) -> SelectorKey:
-        fd = self._selector._fileobj_lookup(fileobj)
-        key = self._selector._fd_to_key.get(fd)
+        key = self.get(fileobj)
         if key is None:
             raise KeyError(f"{fileobj!r} is not registered")
-        return key
+        return key  # type: ignore[no-any-return]
 
     def __contains__(self, fileobj: object) -> bool:
-        fd = self._selector._fileobj_lookup(fileobj)  # type: ignore[arg-type] # refuses by itself
-        return fd in self._selector._fd_to_key
+        fd = _lookup(self._fd_to_key, fileobj)  # type: ignore[arg-type] # refuses by itself
+        return fd in self._fd_to_key
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._selector._fd_to_key)
+        return iter(self._fd_to_key.copy())
+
+    def values(self) -> ValuesView[SelectorKey]:
+        return _Values(self)
+
+    def items(self) -> ItemsView[int, SelectorKey]:
+        return _Items(self)
+
+
+class _Values(ValuesView):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[SelectorKey]:
+        return iter(self._mapping._fd_to_key.copy().values())  # type: ignore[attr-defined]
+
+
+class _Items(ItemsView):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[tuple[int, SelectorKey]]:
+        return iter(self._mapping._fd_to_key.copy().items())  # type: ignore[attr-defined]
 
 
 class BaseSelector(selectors.BaseSelector):
@@ -166,16 +246,19 @@ class BaseSelector(selectors.BaseSelector):
 
         Returns:
             One ``(key, events)`` per ready file object, ``events`` a subset of ``key.events``.
-            Empty on timeout.
+            Empty on timeout, after ``wakeup()``, and after ``close()`` by another thread.
 
         Raises:
             ValueError: the selector is closed, or ``timeout`` is NaN.
-            OverflowError: ``timeout`` does not fit the kernel's type.
+            OverflowError: ``timeout`` is infinite, or longer than 292 years.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Release the kernel object, if any, and forget all registrations. Idempotent."""
+        """Release the kernel object, if any, and forget all registrations. Idempotent.
+
+        Waits in other threads end and return ``[]``.
+        """
 
     def get_key(self, fileobj: FileDescriptorLike) -> SelectorKey:
         """Return the key of a registered file object.
@@ -199,28 +282,22 @@ class BaseSelector(selectors.BaseSelector):
         raise NotImplementedError
 
 
-def _debug(module: str) -> Any:
-    """Import a module of the debug package, which no backend needs until it is asked for."""
-    return import_module(f"..debug.{module}", __package__)
-
-
 class _BaseSelectorImpl(BaseSelector):
-    """The registry. The name, and ``_fd_to_key``, are what code built on the stdlib subclasses."""
+    """The registry. Third-party selectors subclass this name and use ``_fd_to_key``."""
 
     _mechanism: ClassVar[str]
-
-    def __new__(cls, *_args: object, debug: object = None, **_kwargs: object) -> Any:
-        """Make an instance of ``cls``, or of the subclass that the debug flags ask for."""
-        if debug is not None and instrument is None:
-            import_module("..debug", __package__)  # sets it
-        if instrument is not None:
-            cls = instrument(cls, debug)
-        return super().__new__(cls)
+    _map: _SelectorMapping | None
+    _closed = False
+    _shared = False  # the kernel object may hold registrations that are not ours
+    _woken = False  # ``wakeup`` was called, and no wait has ended for it yet
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         self._fd_to_key: dict[int, SelectorKey] = {}
-        self._map: _SelectorMapping | None = _SelectorMapping(self)
-        self._changer: object = None
+        self._map = _SelectorMapping(self)
+        if debug is not None:
+            load_debug().instrument(self, debug)
+        elif instrument is not None:
+            instrument(self, None)
 
     def _bind(self, binding: Binding | None) -> Binding:
         """Return the kernel interface to use; the debug package overrides this to watch it.
@@ -230,127 +307,147 @@ class _BaseSelectorImpl(BaseSelector):
         """
         if binding is None:
             binding = load()
-        return require(binding, self._mechanism) if binding.opened else binding
+        if self._mechanism in binding.proven or not binding.opened:
+            return binding
+        return require(binding, self._mechanism)
 
     def _fileobj_lookup(self, fileobj: FileDescriptorLike) -> int:
-        """Return the descriptor; for a closed file object, the one it was registered with.
-
-        Raises:
-            ValueError: invalid, and not registered either.
-        """
-        try:
-            # _fileobj_to_fd(fileobj), without the cost of calling it.
-            fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
-            if fd >= 0:
-                return fd
-        except (AttributeError, TypeError, ValueError):
-            pass
-        for key in list(self._fd_to_key.values()):
-            if key.fileobj is fileobj:
-                return key.fd
-        return _fileobj_to_fd(fileobj)  # raises
+        return _lookup(self._fd_to_key, fileobj)
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
-        fd = self._fileobj_lookup(fileobj)
-        if fd in self._fd_to_key:
+        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+        if fd > INT_MAX:
+            raise OverflowError("Python int too large to convert to C int")
+        if self._closed:
+            raise ValueError(CLOSED)
+        registry = self._fd_to_key
+        key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
+        try:
+            mine = registry.setdefault(fd, key) is key
+            if mine:
+                self._watch(fd, events, 0)
+        except BaseException as error:
+            self._take_back(key, None, error)
+            raise
+        if not mine:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
-        self._changer = key = SelectorKey(fileobj, fd, events, data)
-        self._add(fd, events)
-        kept = self._fd_to_key.setdefault(fd, key)
-        if self._changer is not key:
-            self._settle(fd)
-        if kept is not key:
-            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        if registry.get(fd) is not key:
+            self._settle(fd, key)
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
-        key = self._registered(fileobj)
-        self._changer = mark = object()
-        self._remove(key.fd)
-        removed = self._fd_to_key.pop(key.fd, None)
-        if self._changer is not mark:
-            self._settle(key.fd)
-        if removed is None:  # another thread has been faster
+        registry = self._fd_to_key
+        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+        try:
+            key = registry.pop(fd, None)
+            if key is not None:
+                self._watch(fd, 0, key.events)
+        except BaseException:
+            self._forget(fd)  # what is not registered is never returned again
+            raise
+        if key is None:
             raise KeyError(f"{fileobj!r} is not registered")
+        if fd in registry:
+            self._settle(fd, None)
         return key
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
-        key = self._registered(fileobj)
+        registry = self._fd_to_key
+        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+        key = registry.get(fd)
+        if key is None:
+            raise KeyError(f"{fileobj!r} is not registered")
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
-        rearm = events != key.events or self._replaced(key, fileobj)
-        if not (rearm or data != key.data):
+        old_fileobj, _, was, old_data = key
+        if events == was and fileobj is old_fileobj and not data != old_data:
             return key
-        self._changer = new = SelectorKey(fileobj, key.fd, events, data)
-        if rearm:
-            try:
-                self._change(key, events)
-            except OSError as error:
-                if error.errno == EBADF:
-                    self._gone(key)
-                raise
-        self._fd_to_key[key.fd] = new
-        if self._changer is not new:
-            self._settle(key.fd)
+        if type(self)._watch is _BaseSelectorImpl._watch:
+            return self._modify_by_name(key, fileobj, events, data)
+        new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
+        try:
+            registry[fd] = new
+            # A number, or another object, may name another file than before.
+            if events != was or fileobj is not old_fileobj or type(fileobj) is int:
+                self._watch(fd, events, was)
+            else:
+                self._forget(fd)
+        except BaseException as error:
+            self._take_back(new, key, error)
+            raise
+        if registry.get(fd) is not new:
+            self._settle(fd, new)
         return new
 
-    def _registered(self, fileobj: FileDescriptorLike) -> SelectorKey:
-        """Return the key of ``fileobj`` or raise what the stdlib raises."""
-        try:
-            return self._fd_to_key[self._fileobj_lookup(fileobj)]
-        except KeyError:
-            raise KeyError(f"{fileobj!r} is not registered") from None
+    def _modify_by_name(
+        self, key: SelectorKey, fileobj: FileDescriptorLike, events: int, data: Any
+    ) -> SelectorKey:
+        """Change a third-party selector as the stdlib does: by its own methods."""
+        if events != key.events:
+            self.unregister(fileobj)
+            return self.register(fileobj, events, data)
+        if data != key.data:
+            key = self._fd_to_key[key.fd] = key._replace(data=data)
+        return key
 
-    @staticmethod
-    def _replaced(key: SelectorKey, fileobj: FileDescriptorLike) -> bool:
-        """Tell whether ``fileobj`` is another object than the one registered.
+    def _take_back(self, key: SelectorKey, old: SelectorKey | None, error: BaseException) -> None:
+        """Undo a change that was refused or interrupted, if no other call has made one since."""
+        fd, registry = key.fd, self._fd_to_key
+        applied: SelectorKey | None = key
+        if isinstance(error, OSError) and error.errno == EBADF:
+            old = None  # the descriptor is closed: there is nothing left to keep
+        if registry.get(fd) is key:
+            if isinstance(error, OSError):
+                applied = old  # a refused change leaves the kernel as it was
+            if old is None:
+                registry.pop(fd, None)
+            else:
+                registry[fd] = old
+        self._settle(fd, applied)
 
-        If so, the number may have been reused, and the kernel must be asked even if the events
-        are the same, else the new file would never be armed.
-        """
-        return fileobj is not key.fileobj and not (
-            isinstance(fileobj, int) and isinstance(key.fileobj, int)
-        )
-
-    def _gone(self, key: SelectorKey) -> None:
-        """Drop the entry of a descriptor that the kernel says is closed."""
-        self._remove(key.fd)
-        self._fd_to_key.pop(key.fd, None)
-
-    def _settle(self, fd: int) -> None:
-        """Make the kernel agree with the registry about ``fd``.
-
-        Due when two threads, or a thread and its signal handler, have changed registrations at the
-        same time; ``_changer``, who began last, tells.
-        """
-        mark = None
-        while self._changer is not mark:
-            self._changer = mark = object()
-            key = self._fd_to_key.get(fd)
-            if key is None:
-                self._remove(fd)
-                continue
+    def _settle(self, fd: int, key: SelectorKey | None) -> None:
+        """Look again: make the kernel, which has applied ``key``, watch ``fd`` as the registry says."""
+        registry = self._fd_to_key
+        while registry.get(fd) is not key:
+            key = registry.get(fd)
             try:
-                self._change(key._replace(events=EVENT_READ | EVENT_WRITE), key.events)
-            except OSError as error:
-                if error.errno != EBADF:
-                    raise
-                self._gone(key)  # the other thread has closed it
+                self._watch(fd, key.events if key else 0, ANY)
+            except OSError:
+                # The kernel refuses what it had accepted: the descriptor is closed.
+                if key is not None and registry.get(fd) is key:
+                    registry.pop(fd, None)
 
-    def _add(self, fd: int, events: int) -> None:
-        """Nothing to arm: a selector of somebody else's, built on the registry alone."""
+    def _watch(self, fd: int, events: int, was: int) -> None:
+        """Nothing to arm: a third-party selector, built on the registry alone."""
 
-    def _remove(self, fd: int) -> None:
-        """Nothing to disarm."""
+    def _forget(self, fd: int) -> None:
+        """Nothing is made of a key."""
 
-    def _change(self, key: SelectorKey, events: int) -> None:
-        """Nothing to change."""
-
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
-        """Wait; return (key or None, fd, flags, fflags, data) per event, kqueue also the filter."""
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
         raise NotImplementedError(f"{type(self).__name__} has no native events")
+
+    def _interrupt(self) -> None:
+        raise NotImplementedError(f"{type(self).__name__} cannot be woken up")
+
+    def _release(self) -> None:
+        """Nothing was lent."""
+
+    def wakeup(self) -> None:
+        """End a ``select()`` in another thread, or else the next one of this selector.
+
+        It returns what is ready, or ``[]``. Several calls may end a single ``select()``. Any thread may
+        call it, and a signal handler.
+
+        Raises:
+            ValueError: the selector is closed.
+            OSError: no descriptor is left to wake a thread with (EMFILE, ENFILE).
+        """
+        if self._closed:
+            raise ValueError(CLOSED)
+        self._woken = True
+        self._interrupt()
 
     def select_raw(self, timeout: float | None = None) -> list[RawEvent]:
         """Wait as ``select`` does, but return what the kernel said.
@@ -360,11 +457,11 @@ class _BaseSelectorImpl(BaseSelector):
             ``select`` folds away: hang-up, error, priority, EOF and its errno, bytes available.
             ``key`` is None for a descriptor that is not registered.
         """
-        return _debug("raw").select_raw(self, timeout)  # type: ignore[no-any-return]
+        return load_debug().select_raw(self, timeout)  # type: ignore[no-any-return]
 
     def describe(self) -> Description:
         """Return the registrations as a table, and on Linux how epoll's own list differs."""
-        return _debug("describe").describe(self)  # type: ignore[no-any-return]
+        return load_debug().describe(self)  # type: ignore[no-any-return]
 
     def stats(self) -> Stats:
         """Return counts and times so far.
@@ -375,8 +472,10 @@ class _BaseSelectorImpl(BaseSelector):
         raise RuntimeError("stats() needs a selector made with debug=Debug.STATS")
 
     def close(self) -> None:
+        self._closed = True
+        self._map = None
         self._fd_to_key.clear()
-        self._map = self._changer = None
+        self._release()
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         return self._map  # type: ignore[return-value] # the stdlib's annotation hides the None

@@ -1,514 +1,660 @@
 """epoll(7): Linux.
 
-Facts. The kernel keys a registration by (descriptor, open file) and hands back 64 bits of ours
-with each event. A file that is open elsewhere (dup, fork) keeps its registration after close(2)
-and goes on being reported under a number that may by now name another file. What makes the
-standard library slow is its Python loop that turns events into ``(key, events)``; the system call
-itself costs more here than there (200 to 300 ns on CPython).
+What the kernel does
+--------------------
+The kernel keys a registration by (descriptor, open file) and returns 64 bits of ours, the *token*,
+with each event. What makes the standard library slow is its Python loop that turns events into
+``(key, events)``; the call itself costs 200 to 300 ns more here than there. So no Python code runs per
+event: ``_pairs`` maps tokens to results, and ``itemgetter`` looks up a whole batch.
 
-Consequence. What comes back must tell old from new, and no Python code may run per event.
+A key with one direction always yields the same pair. While a key with both directions exists, whole
+event records are looked up in ``_records`` instead, since their flags matter. Both tables are caches:
+a change of a key invalidates its entries, and only its first event fills them. So idle descriptors
+cost no memory.
 
-Decision. The 64 bits are a token: the bare number, until something may still report it after its
-registration has ended or changed (the kernel refused to delete it, or another call is in flight);
-from then on the number and a serial that no other registration has had. A key with one direction
-yields the same pair whatever bits arrive, so ``_pairs`` maps token to pair and ``itemgetter`` looks
-up a batch at once. While a key with both directions exists, whole event records are looked up in
-``_records`` instead. Neither is filled before the first event: idle descriptors cost nothing.
-``select`` steps an iterator with its arguments bound (see ``binding``) and an output buffer that
-belongs to one call at a time. There is no lock (330 ns for a register and unregister): whoever
-changes a registration leaves a mark in ``_changer``, and who finds another's mark there when he is
-through makes the kernel agree with the registry. What is reported and not registered is removed
-from the kernel, unless a thread may be registering it just now; for what cannot be removed see
-``epoll_ghosts``.
+Tokens
+------
+Normally the token is just the descriptor. Once an old registration might still be reported, its
+upper half becomes a new serial: when the kernel refused to delete it, or when another thread is in a
+call that may hold an event for the old interest.
 
-Cost. Results are looked up by what the kernel said, so whoever changes a key must forget what was
-made of it. That epoll_ctl, too, is stepped, to keep its errno from a signal handler's failing
-call, costs 150 ns each.
+Stale registrations
+-------------------
+A *stale registration* is one that the kernel still reports although its number was closed, because a
+duplicate keeps the file open::
 
-https://man7.org/linux/man-pages/man7/epoll.7.html
+    register(5); copy = dup(5); close(5)    # EPOLL_CTL_DEL of 5 is now EBADF, or hits another file
+
+No call can delete it. So when a token is reported again after the kernel was told what the registry
+says, the set is replaced: a new one is made from the registry and takes the number of the old one,
+dup3(2). Threads that wait on the old set are woken and go over to the new one.
+
+The set is not ours alone once the caller has asked for ``fileno()`` or the process has forked. From
+then on nothing is replaced, and an event of no registration gives ``[]``, as in the standard library.
+
+https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from _thread import _count as other_threads
 from _thread import allocate_lock
-from collections import deque
 from errno import EBADF, EEXIST, EINTR, ENOENT
-from itertools import count
+from functools import cache, partial
+from itertools import count, islice
+from math import ceil
 from operator import itemgetter
 from struct import Struct
-from struct import error as StructError
-from time import monotonic
 
-from ..binding import ATOMIC_STEP
-from .base import INVALID_EVENTS, PATIENCE, SelectorKey, _BaseSelectorImpl, deadline_of
-from .directions import BOTH, Directions
-from .epoll_ghosts import without_ghosts
-from .epoll_wait import FD_MASK, Wait, event_format, look_up
+from ..binding import INT64_MAX, REFUSALS, milliseconds
+from . import forks
+from .base import BOTH, CLOSED, Descriptor, NativeEvent, SelectorKey, _BaseSelectorImpl
+from .clock import Deadline, clock
+from .directions import Directions
+from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
-
-    from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
     from .directions import Pair
 
+    _Unpackers = list[Callable[..., tuple[Any, ...]]]
+
 __all__ = ["EpollSelector"]
 
+_FD_MASK = 0xFFFF_FFFF  # the part of a token that is the descriptor
 _SERIAL_SHIFT = 32
-_replacing = allocate_lock()
-_make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
+_WAKE = _FD_MASK  # the waker's token: no descriptor is as large
+_CAPACITY = 16  # events in the first buffer of a selector
+_CHUNK = 256  # events per struct format; formats are kept, so there must be few
+_LARGE_STEPS = 256  # calls after which a buffer of more than _CHUNK events must grow anew
+_LOOPS = sys.implementation.name == "pypy"  # see ``_Buffer.look_up``
+_NOTHING: Any = object()  # a key that no registry holds
+_serials = count()
+_rebuilding = allocate_lock()
+
+
+class _Unknown(Exception):
+    """A cache lacks what the kernel reported. A signal handler cannot raise it, as it can KeyError."""
+
+
+class _Cache(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
+    __slots__ = ()
+
+    def __missing__(self, _key: object) -> Any:
+        raise _Unknown
 
 
 class EpollSelector(_BaseSelectorImpl):
     """Epoll-based selector."""
 
     _mechanism = "epoll"
+    _waker: Waker | None = None
+    _retired: tuple[Waker, ...] = ()  # of sets that were replaced, while threads may wait on them
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__()
-        self._epfd = -1
+        super().__init__(debug=debug)
         self._binding = binding = self._bind(binding)
-        self._ffi = binding.ffi
-        constant = binding.constant
-        self._attempts = binding.attempts
-        self._epoll_ctl = binding.function("epoll_ctl")
-        self._ADD = constant("EPOLL_CTL_ADD")
-        self._MOD = constant("EPOLL_CTL_MOD")
-        self._DEL = constant("EPOLL_CTL_DEL")
-        self._NULL = self._ffi.NULL
-        read, write = constant("EPOLLIN"), constant("EPOLLOUT")
-        self._flags = (0, read, write, read | write)
-        self._directions = Directions(read, write)
-        self._pack = Struct("=" + event_format(self._ffi)).pack
-
-        self._serials = count(1)
+        self._facts: _Facts = binding.facts(_Facts)
+        self._forks = forks.seen
         self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
-        self._changer: object = None  # who made the last change
-        self._pairs: dict[int, Pair] = {}
-        self._duplex: set[int] = set()  # the descriptors registered for both directions
-        self._records: dict[bytes, Pair] = {}
+        self._suspects: dict[int, int] = {}  # descriptor -> token that was reported unregistered
+        self._pairs: dict[int, Pair] = _Cache()
+        self._duplex: dict[int, None] = {}  # descriptors registered for both directions
+        self._records: dict[bytes, Pair] = _NO_RECORDS
         self._records_of: dict[int, list[bytes]] = {}  # by token
-        self._waits: list[Wait] = []
-        self._idle: deque[Wait] = deque()  # those of which no call is in flight
-        self._stragglers: list[Wait] = []  # in flight when the set was last replaced
-        create = binding.function("epoll_create1")
-        self._epfd = binding.call(create, constant("EPOLL_CLOEXEC"))
+        self._made: list[None] = []  # as long as there are buffers, idle or in use
+        self._idle: list[_Buffer] = []  # buffers that no call is using
+        self._descriptor = Descriptor(binding, self._facts.create())
 
     def fileno(self) -> int:
-        """Return the epoll descriptor.
+        """Return the epoll descriptor. From then on stale registrations stay, as in the stdlib.
 
         Raises:
             ValueError: the selector is closed.
         """
-        if self._epfd < 0:
-            raise ValueError("I/O operation on closed selector")
-        return self._epfd
+        self._check_open()
+        self._shared = True
+        return self._descriptor.fd
 
-    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
-        if not events or events & INVALID_EVENTS:
-            raise ValueError(f"Invalid events: {events!r}")
-        fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
-        fd_to_key = self._fd_to_key
-        if fd in fd_to_key:
-            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
-        key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
-        self._changer = key
+    def _check_open(self) -> None:
+        if self._descriptor.fd < 0:
+            raise ValueError(CLOSED)
+
+    def _watch(self, fd: int, events: int, was: int) -> None:
+        facts = self._facts
         token = self._tokens.get(fd, fd) if self._tokens else fd
-        try:
-            event = self._pack(self._flags[events], token)
-        except (StructError, ValueError, OverflowError):  # by implementation
-            self._fileobj_lookup(fileobj)  # raises for a negative number
-            raise OverflowError("Python int too large to convert to C int") from None
-        for refused in self._attempts(self._epoll_ctl, ((self._epfd, self._ADD, fd, event),)):
+        if was:
+            self._pairs.pop(token, None)
+            if self._duplex:
+                self._forget_duplex(fd, token)
+            if len(self._idle) < len(self._made):  # another thread may hold an event
+                token = self._new_token(fd)
+        if not events:
+            refused = facts.epoll_ctl(self._descriptor.fd, facts.DEL, fd, facts.NULL)
+            if refused or len(self._idle) < len(self._made):
+                self._new_token(fd)
+            return
+        if events == BOTH:
+            self._duplex[fd] = None
+        event = facts.pack(facts.flags[events], token)
+        control = (self._descriptor.fd, facts.MOD if was else facts.ADD, fd, event)
+        for refused in facts.attempts(facts.epoll_ctl, (control,)):
             break
         if refused:
-            errno = self._ffi.errno if ATOMIC_STEP else refused
-            if errno != EEXIST or not self._adopt(fd, event, key):
-                self.fileno()
-                raise self._binding.error(errno)
-        if events == BOTH:
-            self._duplex.add(fd)
-        kept = fd_to_key.setdefault(fd, key)
-        if self._changer is not key:
-            self._settle(fd)
-        if kept is not key:
-            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
-        return key
+            self._insist(fd, events, facts.errno(refused))
 
-    def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
-        try:
-            fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
-            key = self._fd_to_key[fd]
-        except KeyError:
-            raise self._unknown(fileobj) from None
-        self._changer = key
-        refused = self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL)
-        removed = self._fd_to_key.pop(fd, None)
-        token = self._tokens.get(fd, fd) if self._tokens else fd
-        if refused or len(self._idle) < len(self._waits):
-            # The descriptor is closed or its number reused, and a duplicate may still be watched;
-            # or an event may be on its way to another thread.
-            self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
+    def _forget(self, fd: int) -> None:
+        token = self._tokens.get(fd, fd)
         self._pairs.pop(token, None)
-        if self._duplex:
-            self._duplex.discard(fd)
-        if self._records_of:
-            self._forget_records(token)
-        if self._changer is not key:
-            self._settle(fd)
-        if removed is None:  # another thread has been faster
-            raise self._unknown(fileobj)
-        return removed
-
-    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
-        try:
-            fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
-            key = self._fd_to_key[fd]
-        except KeyError:
-            raise self._unknown(fileobj) from None
-        if not events or events & INVALID_EVENTS:
-            raise ValueError(f"Invalid events: {events!r}")
-        old_fileobj, _, old_events, old_data = key
-        rearm = events != old_events or (fileobj is not old_fileobj and self._replaced(key, fileobj))
-        if not (rearm or data != old_data):
-            return key
-        new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
-        self._changer = new
-        token = self._tokens.get(fd, fd) if self._tokens else fd
-        if rearm:
-            event = self._pack(self._flags[events], token)
-            for refused in self._attempts(self._epoll_ctl, ((self._epfd, self._MOD, fd, event),)):
-                break
-            if refused:
-                errno = self._ffi.errno if ATOMIC_STEP else refused
-                # ENOENT: the number was reused, the new file has never been added; or somebody
-                # has removed the descriptor meanwhile, and may add it again.
-                healed = errno == ENOENT and (
-                    self._add_anew(fd, events)
-                    or ((other_threads() or self._changer is not new) and self._adopt(fd, event, new))
-                )
-                if not healed:
-                    if errno == EBADF:
-                        self._drop(key)
-                    self.fileno()
-                    raise self._binding.error(errno)
-            if len(self._idle) < len(self._waits):
-                # An event for the old interest may be on its way to another thread.
-                self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
-                event = self._pack(self._flags[events], self._tokens[fd])
-                self._epoll_ctl(self._epfd, self._MOD, fd, event)
-            if events == BOTH:
-                self._duplex.add(fd)
-        self._fd_to_key[fd] = new
-        self._pairs.pop(token, None)
-        if old_events == BOTH != events:
-            self._duplex.discard(fd)
-        if self._records_of:
-            self._forget_records(token)
-        if self._changer is not new:
-            self._settle(fd)
-        return new
+        self._forget_duplex(fd, token)
+        key = self._fd_to_key.get(fd)
+        if key is not None and key.events == BOTH:
+            self._duplex[fd] = None
 
     def select(self, timeout: float | None = None) -> list[Pair]:
         idle = self._idle
         try:
-            wait = idle.pop()
+            buffer = idle.pop()
         except IndexError:
-            wait = self._another_wait()
+            buffer = self._new_buffer()
         try:
-            deadline = None
+            start = 0.0
             if timeout is None:
-                steps = wait.forever
+                steps = buffer.forever or buffer.bind_forever()
             elif timeout <= 0:
-                steps = wait.now
+                steps = buffer.now or buffer.bind_now()
             else:
-                deadline = monotonic() + timeout
-                steps = wait.until(timeout)
+                start = clock.now()
+                steps = buffer.until(timeout)
             for n in steps:
                 break
+            else:  # of a large buffer: see whether it must be as large
+                buffer = buffer.sized(_CHUNK)
+                n = buffer.step(timeout)
+                if n < 0:
+                    return self._wait_on(buffer, n, timeout, start)
             try:
                 if n == 1 and not self._duplex:
-                    pair = self._pairs.get(wait.token[0])
+                    pair = self._pairs.get(buffer.token[0])
                     if pair is not None:
                         return [pair]
-                    return self._missed(wait, 1, wait.token[0], timeout, deadline)
-                if n == 0:
+                elif n == 0:
                     return []
-                if 1 < n <= wait.batch and not self._duplex:
-                    return [*itemgetter(*wait.tokens[n](wait.view))(self._pairs)]
-                if n < 0 or n == wait.capacity:
-                    n = wait.go_on(self, n, self._ffi.errno, timeout, deadline)
-                return self._decode_records(wait, n) if self._duplex else self._decode(wait, n)
-            except KeyError as error:
-                missing = error.args[0] if error.args else None
-                return self._missed(wait, n, missing, timeout, deadline)
+                elif 1 < n <= buffer.batch and not self._duplex:
+                    return [*itemgetter(*buffer.tokens[n](buffer.view))(self._pairs)]
+                elif n < 0:
+                    return self._wait_on(buffer, -self._facts.errno(n), timeout, start)
+                if n == buffer.capacity:
+                    buffer, n = buffer.grown(n)
+                if self._duplex:
+                    return buffer.look_up_records(self._records, n)
+                return buffer.look_up(self._pairs, n)
+            except _Unknown:
+                return self._wait_on(buffer, n, timeout, start)
         except BaseException:
-            wait.bind()  # a call that has failed is spent, see ``Binding.calls``
+            buffer.bind()  # a call that has failed is spent, see ``Binding.calls``
             raise
         finally:
-            idle.append(wait)
+            idle.append(buffer)
 
-    def close(self) -> None:
-        epfd, self._epfd = self._epfd, -1
-        # A new queue: a call in flight puts its buffer back into the old one.
-        self._waits, self._idle, self._stragglers = [], deque(), []
-        super().close()
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
+        found: list[NativeEvent] = []
+        try:
+            buffer = self._idle.pop()
+        except IndexError:
+            buffer = self._new_buffer()
+        try:
+            start = clock.now()
+            self._wait_on(buffer, -EINTR, None if timeout is None else float(timeout), start, found)
+            return found
+        finally:
+            buffer.bind()
+            self._idle.append(buffer)
+
+    def _interrupt(self) -> None:
+        waker = self._waker or self._add_waker()
+        waker.renew()
+        waker.ring()
+
+    def _release(self) -> None:
+        busy = len(self._idle) < len(self._made)
         self._pairs.clear()
-        self._records.clear()
-        self._records_of.clear()
-        self._duplex.clear()
-        if epfd >= 0:
-            self._binding.close(epfd)
-
-    def __del__(self) -> None:
-        # As the C object does that the stdlib's selector owns. A failed __init__ has no _epfd.
-        if getattr(self, "_epfd", -1) >= 0:
-            EpollSelector.close(self)
-
-    # The fast decoders; KeyError for what is not in the tables (yet, or any more).
-
-    def _decode_struct(self, wait: Wait, n: int) -> list[Pair]:
-        return look_up(self._pairs, wait.tokens, wait, n)
-
-    def _decode_records_struct(self, wait: Wait, n: int) -> list[Pair]:
-        return look_up(self._records, wait.records, wait, n)
-
-    # PyPy: its compiler removes the objects of a plain loop, not those of ``struct``; and what has 64
-    # bits and no sign is a long integer there, so tokens are put together from words.
-
-    def _decode_loop(self, wait: Wait, n: int) -> list[Pair]:
-        pairs, words, (step, low, high) = self._pairs, wait.words, wait.layout
-        return [pairs[words[i + low] | words[i + high] << 32] for i in range(0, n * step, step)]
-
-    def _decode_records_loop(self, wait: Wait, n: int) -> list[Pair]:
-        fd_to_key, tokens, directions = self._fd_to_key, self._tokens, self._directions
-        words, (step, low, high) = wait.words, wait.layout
-        result = []
-        for i in range(0, n * step, step):
-            fd = words[i + low]
-            key = fd_to_key[fd]
-            events = directions[words[i]] & key.events
-            token = tokens.get(fd, fd) if tokens else fd
-            if not events or fd | words[i + high] << 32 != token:
-                raise KeyError(fd)
-            result.append((key, events))
-        return result
-
-    if sys.implementation.name == "pypy":
-        _decode, _decode_records = _decode_loop, _decode_records_loop
-    else:
-        _decode, _decode_records = _decode_struct, _decode_records_struct
+        self._records = _NO_RECORDS
+        self._records_of = {}
+        self._duplex = {}
+        idle, self._idle, self._made = self._idle, [], []
+        idle.clear()  # a copy of this selector shares it
+        if busy:
+            # The waker stays rung until the last thread has left; it goes with the selector.
+            self._interrupt()
+        elif self._waker is not None:
+            give_back(self.__dict__.pop("_waker"))
+        self._descriptor.close()
 
     # Everything below is cold.
 
-    def _unknown(self, fileobj: FileDescriptorLike) -> KeyError:
-        """Return the exception for what is not registered; raise ValueError for a bad number."""
-        if isinstance(fileobj, int):
-            self._fileobj_lookup(fileobj)
-        return KeyError(f"{fileobj!r} is not registered")
+    def _new_buffer(self) -> _Buffer:
+        self._check_open()
+        buffer = _Buffer(self._facts, self._descriptor.fd, _CAPACITY)
+        self._made.append(None)
+        return buffer
 
-    def _another_wait(self) -> Wait:
-        wait = Wait(self._binding, self.fileno())
-        self._waits.append(wait)
-        return wait
+    def _new_token(self, fd: int) -> int:
+        token = self._tokens[fd] = fd | (next(_serials) % _FD_MASK + 1) << _SERIAL_SHIFT
+        return token
 
-    def _missed(
-        self, wait: Wait, n: int, missing: object, timeout: float | None, deadline: float | None
-    ) -> list[Pair]:
-        """Decode what the tables lack; wait on for what is registered if nothing of it is."""
-        result = self._learn(wait, n, missing) or self._sift(wait, n)
-        if result or (timeout is not None and deadline is None):
-            return result
-        return self._wait_for_known(timeout, deadline)
-
-    def _learn(self, wait: Wait, n: int, missing: object) -> list[Pair] | None:
-        """Decode, and make what the tables lack; None if an event is of no registration.
-
-        Raises:
-            KeyError: the one that is being handled, if it is not of a table but a signal handler's.
-        """
-        fields: list[Any]
-        table: dict[Any, Pair]
-        if isinstance(missing, bytes):
-            fields, table = wait.all_records(n), self._records
-        else:
-            fields, table = wait.all_tokens(n) if n > 1 else [wait.token[0]], self._pairs
-        # A loop names the descriptor.
-        if missing not in fields and missing not in [t & FD_MASK for t in wait.all_tokens(n)]:
-            raise
-        result = []
-        for i, field in enumerate(fields):
-            pair = table.get(field)
-            if pair is None:
-                flags, token = wait.event(i)
-                fd = token & FD_MASK
-                key = self._fd_to_key.get(fd)
-                events = self._directions[flags] & key.events if key else 0
-                if not (key and events) or self._tokens.get(fd, fd) != token:
-                    return None
-                pair = key, events
-                self._remember(token, field, pair)
-            result.append(pair)
-        return result
-
-    def _remember(self, token: int, field: int | bytes, pair: Pair) -> None:
-        key = pair[0]
-        if key.events != BOTH:
-            self._pairs[token] = pair
-        if isinstance(field, bytes):
-            self._records[field] = pair
-            self._records_of.setdefault(token, []).append(field)
-        # Another thread may have changed the key after it was read and before this was stored.
-        # It changes the registry first and forgets then: one of us sees the other.
-        if self._fd_to_key.get(key.fd) is not key:
-            self._pairs.pop(token, None)
-            if isinstance(field, bytes):
-                self._records.pop(field, None)
-
-    def _sift(self, wait: Wait, n: int) -> list[Pair]:
-        """Decode event by event, leaving out what is not registered (any more)."""
-        result = []
-        for key, _, flags in self._events(wait, n):
-            events = self._directions[flags] & key.events if key else 0
-            if key and events:
-                result.append((key, events))
-        return result
-
-    def _forget_records(self, token: int) -> None:
+    def _forget_duplex(self, fd: int, token: int) -> None:
+        self._duplex.pop(fd, None)
         for record in self._records_of.pop(token, ()):
             self._records.pop(record, None)
 
-    def _wait_for_known(self, timeout: float | None, deadline: float | None) -> list[Pair]:
-        """Go on waiting after events that are of no registration, see ``PATIENCE``."""
-        until, hopeless = monotonic() + PATIENCE, False
+    def _insist(self, fd: int, events: int, errno: int) -> None:
+        """Go on where the kernel has more, or less, than was expected.
+
+        EEXIST: an interrupted call, or a thread or signal handler that adds the descriptor, too, was
+        first. ENOENT: the number was reused, and the new file has never been added.
+        """
+        facts = self._facts
+        for _ in range(16):
+            if errno == EEXIST and not self._is_shared():
+                op, token = facts.MOD, self._tokens.get(fd, fd)
+            elif errno == ENOENT:
+                op, token = facts.ADD, self._new_token(fd)
+            else:
+                break
+            control = (self._descriptor.fd, op, fd, facts.pack(facts.flags[events], token))
+            for refused in facts.attempts(facts.epoll_ctl, (control,)):
+                break
+            if not refused:
+                return
+            errno = facts.errno(refused)
+        self._check_open()
+        raise self._binding.error(errno, fd, "epoll")
+
+    def _is_shared(self) -> bool:
+        """Tell whether the set may hold registrations that are not ours."""
+        if self._forks != forks.seen:
+            self._shared = True
+        return self._shared
+
+    def _wait_on(
+        self,
+        buffer: _Buffer,
+        n: int,
+        timeout: float | None,
+        start: float,
+        native: list[NativeEvent] | None = None,
+    ) -> list[Pair]:
+        """Decode ``n`` events one by one; wait on while there is nothing to return.
+
+        Args:
+            n: events in the buffer; negative is -errno of a failed call.
+            timeout: as given to ``select``.
+            start: when a wait with a timeout > 0 began.
+            native: takes every event as the kernel reported it, if given.
+        """
+        deadline = Deadline(timeout, start)
         while True:
-            remaining = None if deadline is None else max(deadline - monotonic(), 0)
-            found = self._raw(remaining)
-            result = []
-            for key, _, flags, _, _ in found:
-                events = self._directions[flags] & key.events if key else 0
-                if key and events:
-                    result.append((key, events))
-            if result or not found or remaining == 0:
+            if n < 0:
+                self._recover(buffer, -n)
+            result, go_on = self._sift(buffer, n, native) if n > 0 else ([], not self._closed)
+            if result or native or not go_on:
                 return result
-            hopeless = hopeless or not self._exorcise()
-            if hopeless and monotonic() > until:
-                return []
+            remaining = deadline.remaining()
+            if remaining == 0 and n >= 0:
+                return result
+            n = buffer.step(remaining)
 
-    def _exorcise(self) -> bool:
-        """Replace the set by one without ghosts, see ``epoll_ghosts``; return whether it is one."""
-        if not _replacing.acquire(blocking=False):
-            return False
-        try:
-            # The calls that were waiting on the last set that was replaced must be through.
-            idle = self._idle.copy()  # other threads change the original meanwhile
-            if any(wait not in idle for wait in self._stragglers):
-                return False
-            self._changer = mark = object()
-            fds = without_ghosts(
-                self._binding,
-                self._epfd,
-                self._pack,
-                lambda fd, token: fd in self._fd_to_key and self._tokens.get(fd, fd) == token,
-            )
-            if fds is None:
-                return False
-            idle = self._idle.copy()
-            self._stragglers = [wait for wait in list(self._waits) if wait not in idle]
-        finally:
-            _replacing.release()
-        if self._changer is not mark:  # somebody has changed the old set, or the new one?
-            for fd in {*fds, *list(self._fd_to_key)}:
-                self._settle(fd)
-        return True
+    def _recover(self, buffer: _Buffer, errno: int) -> None:
+        """Prepare for another call after one has failed, or raise."""
+        buffer.bind()
+        if self._closed or errno == EINTR:
+            return
+        if errno in REFUSALS and buffer.precise and self._facts.precise:
+            self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
+            return
+        self._check_open()
+        raise self._binding.error(errno)
 
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
-        idle = self._idle
-        try:
-            wait = idle.pop()
-        except IndexError:
-            wait = self._another_wait()
-        try:
-            n = wait.go_on(self, -1, EINTR, timeout, deadline_of(timeout))
-            return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(wait, n)]
-        except BaseException:
-            wait.bind()
-            raise
-        finally:
-            idle.append(wait)
-
-    def _events(self, wait: Wait, n: int) -> Iterator[tuple[SelectorKey | None, int, int]]:
-        """Yield (key or None, fd, flags) per event; mend what an unknown token betrays."""
+    def _sift(
+        self, buffer: _Buffer, n: int, native: list[NativeEvent] | None
+    ) -> tuple[list[Pair], bool]:
+        """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""
+        result, unknown, go_on = [], [], True
         for i in range(n):
-            event = wait.buffer[i]
-            token, flags = event.data, event.events
-            fd = token & FD_MASK
+            flags, token = buffer.event(i)
+            fd = token & _FD_MASK
+            if fd == _WAKE:
+                go_on = self._woken_up() and go_on
+                continue
             key = self._fd_to_key.get(fd)
-            if key is not None and self._tokens.get(fd, fd) != token:
+            if token != self._tokens.get(fd, fd) and not (token == fd and self._is_shared()):
                 key = None
-                self._settle(fd)
-            elif key is None and not other_threads():  # else one may be registering it just now
-                self._settle(fd)
-            yield key, fd, flags
+            if native is not None:
+                native.append(NativeEvent(key, fd, flags))
+            if key is None:
+                unknown.append((fd, token))
+                continue
+            events = self._facts.directions[flags] & key.events
+            if events:
+                result.append((key, events))
+                self._remember(buffer, i, token, result[-1])
+            elif not self._is_shared():
+                self._settle(fd, _NOTHING)  # the kernel has another interest
+        if unknown and not self._closed:
+            go_on = self._heal(unknown) and go_on
+        return result, go_on and not self._closed
 
-    def _adopt(self, fd: int, event: bytes, mark: SelectorKey) -> bool:
-        """Take over what the kernel has and the registry has not; return whether it worked.
+    def _remember(self, buffer: _Buffer, i: int, token: int, pair: Pair) -> None:
+        """Cache the result of event ``i``.
 
-        An exception that interrupted a call has left it, or a closed duplicate, or a thread or a
-        signal handler is registering the descriptor too, and may remove it again.
+        Only while no other call is in flight: such a call may hold an event for an older interest under
+        the same token, and would be given this pair.
         """
-        for op in (self._MOD, self._ADD) * 8:
-            if not self._epoll_ctl(self._epfd, op, fd, event):
-                return True
-            if not other_threads() and self._changer is mark:
-                break  # nobody else is at it
-        return False
+        key = pair[0]
+        if len(self._idle) + 1 < len(self._made):
+            return
+        if key.events != BOTH:
+            self._pairs[token] = pair
+        if self._duplex:
+            record = buffer.record(i)
+            if self._records is _NO_RECORDS:
+                self._records = _Cache()
+            self._records[record] = pair
+            self._records_of.setdefault(token, []).append(record)
+        # A change writes the registry first and forgets then: one of the two calls sees the other.
+        if self._fd_to_key.get(key.fd) is not key:
+            self._forget(key.fd)
+            self._pairs.pop(token, None)
+            for record in self._records_of.pop(token, ()):
+                self._records.pop(record, None)
 
-    def _add_anew(self, fd: int, events: int) -> bool:
-        """Watch the file that a reused number names now; return whether the kernel does.
+    def _woken_up(self) -> bool:
+        """Take a wake-up; return whether to wait on: it was for another call, or for a change."""
+        waker = self._waker
+        if waker is not None and not self._closed:
+            waker.drain()  # first: a wake-up that comes after the look at the flag must stay
+        woken, self._woken = self._woken, False
+        return not woken
 
-        Its token is a new one, for the former file may be open elsewhere and still be reported.
+    def _heal(self, unknown: list[tuple[int, int]]) -> bool:
+        """Make the kernel agree with the registry about what it should not have reported.
+
+        Returns:
+            Whether to wait on; if not, the kernel will go on reporting it.
         """
-        token = fd | next(self._serials) << _SERIAL_SHIFT
-        if self._epoll_ctl(self._epfd, self._ADD, fd, self._pack(self._flags[events], token)):
+        if self._is_shared():
             return False
-        old = self._tokens.get(fd, fd)
-        self._tokens[fd] = token
-        self._pairs.pop(old, None)
-        self._forget_records(old)
+        stale = False
+        for fd, token in unknown:
+            stale = stale or self._suspects.get(fd) == token
+            self._suspects[fd] = token
+            self._settle(fd, _NOTHING)
+        return not stale or self._rebuild()
+
+    def _add_waker(self) -> Waker:
+        """Have the set watch a waker; this wakes the threads that wait already."""
+        lent = lend()
+        waker: Waker = self.__dict__.setdefault("_waker", lent)
+        if waker is not lent:
+            give_back(lent)
+        self._watch_waker(self._descriptor.fd, waker)
+        return waker
+
+    def _watch_waker(self, epfd: int, waker: Waker) -> None:
+        facts = self._facts
+        event = facts.pack(facts.flags[1], _WAKE)
+        try:
+            self._binding.call(facts.epoll_ctl, epfd, facts.ADD, waker.reader, event)
+        except FileExistsError:
+            pass
+
+    def _rebuild(self) -> bool:
+        """Replace the set by one made from the registry; return whether that was possible."""
+        if not self._facts.dup3 or not _rebuilding.acquire(blocking=False):
+            return False
+        try:
+            new = Descriptor(self._binding, self._facts.create())
+            try:
+                made = self._move_to(new.fd)
+            finally:
+                new.close()
+        except OSError:
+            return False  # no descriptor or no memory is left
+        finally:
+            _rebuilding.release()
+        self._suspects.clear()
+        for fd in {*made, *self._fd_to_key.copy()}:  # changes that went to the old set meanwhile
+            if self._fd_to_key.get(fd) is not made.get(fd):
+                self._settle(fd, made.get(fd))
         return True
 
-    def _settle(self, fd: int) -> None:
-        """Make the kernel agree with the registry about ``fd``.
+    def _move_to(self, new: int) -> dict[int, SelectorKey]:
+        """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
+        facts, epfd, old_waker = self._facts, self._descriptor.fd, self._waker
+        made = self._fd_to_key.copy()
+        for fd, key in made.items():
+            event = facts.pack(facts.flags[key.events], self._tokens.get(fd, fd))
+            try:
+                self._binding.call(facts.epoll_ctl, new, facts.ADD, fd, event)
+            except OSError as error:
+                if error.errno != EBADF:
+                    raise
+        if other_threads():
+            # The old waker stays rung, so that every thread that waits on the old set leaves it.
+            old_waker = old_waker or self._add_waker()
+            waker = lend()
+            self._watch_waker(new, waker)
+            self._binding.call(facts.dup3, new, epfd, os.O_CLOEXEC)
+            self._waker = waker
+            old_waker.ring()
+            if len(self._idle) + 1 == len(self._made):
+                self._retired = ()
+            else:
+                self._retired = (*self._retired, old_waker)
+        else:
+            if old_waker:
+                self._watch_waker(new, old_waker)
+            self._binding.call(facts.dup3, new, epfd, os.O_CLOEXEC)
+        return made
 
-        Due when two threads, or a thread and its signal handler, have changed one descriptor at the
-        same time; ``_changer`` tells whoever is through last.
+
+_NO_RECORDS: dict[bytes, Any] = _Cache()
+
+
+class _Facts:
+    """What depends on the binding alone, shared by its selectors."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.ffi = ffi = binding.ffi
+        function, constant = binding.function, binding.constant
+        self.calls, self.attempts, self.errno = binding.calls, binding.attempts, binding.errno
+        self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
+        self.precise = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
+        self.dup3 = function("dup3") if binding.has("dup3") else None
+        self.ADD, self.MOD = constant("EPOLL_CTL_ADD"), constant("EPOLL_CTL_MOD")
+        self.DEL, self.NULL = constant("EPOLL_CTL_DEL"), ffi.NULL
+        read, write = constant("EPOLLIN"), constant("EPOLLOUT")
+        self.flags = (0, read, write, read | write)
+        self.directions = Directions(read, write)
+        self._create = binding.call, function("epoll_create1"), constant("EPOLL_CLOEXEC")
+        self.stride = ffi.sizeof("struct epoll_event")
+        self.offset = ffi.offsetof("struct epoll_event", "data")
+        padding = self.offset - ffi.sizeof("uint32_t")
+        self.pack = Struct(f"=I{padding}xQ").pack
+        self.unpack = Struct(f"=I{padding}xQ").unpack_from
+        self.tokens = _unpackers(f"{self.offset}xQ")
+        self.records = _unpackers(f"{self.stride}s")
+
+    def create(self) -> int:
+        """Return the descriptor of a new set."""
+        call, epoll_create1, flags = self._create
+        return call(epoll_create1, flags)
+
+
+class _Buffer:
+    """An output buffer that belongs to one call at a time, and the calls bound to it."""
+
+    __slots__ = (
+        "_arguments", "_facts", "_timespec", "_words",
+        "array", "batch", "capacity", "forever", "now", "timed", "token", "tokens", "view",
+    )  # fmt: skip
+
+    def __init__(self, facts: _Facts, epfd: int, capacity: int) -> None:
+        ffi = facts.ffi
+        self._facts = facts
+        self.capacity = capacity
+        self.array = ffi.new("struct epoll_event[]", capacity)
+        self._arguments = (epfd, self.array, capacity)
+        self._timespec: Any = None
+        self.tokens = facts.tokens
+        if _LOOPS:
+            self.batch = 0
+            self.token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
+            self._words = ffi.cast("uint32_t *", self.array)
+        else:
+            # Up to how many events ``tokens`` is for; more, or a full buffer, take more than one step.
+            self.batch = min(_CHUNK, capacity - 1)
+            self.view = memoryview(ffi.buffer(self.array))
+            # The token of the first event, as an array of one.
+            self.token = self.view[facts.offset : facts.offset + 8].cast("Q")
+        self.bind()
+
+    def bind(self) -> None:
+        """Have the calls bound anew when they are next made."""
+        self.now: Iterator[int] | None = None
+        self.forever: Iterator[int] | None = None
+        self.timed: Iterator[int] | None = None
+
+    def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
+        """Return the calls of ``function``; with a large buffer they come to an end, see ``select``."""
+        if self.capacity <= _CHUNK:
+            return self._facts.calls(function, *self._arguments, *timeout)
+        return islice(self._facts.calls(function, *self._arguments, *timeout), _LARGE_STEPS)
+
+    def bind_now(self) -> Iterator[int]:
+        """Return the calls that do not wait."""
+        self.now = steps = self._calls(self._facts.epoll_wait, 0)
+        return steps
+
+    def bind_forever(self) -> Iterator[int]:
+        """Return the calls that wait without end."""
+        self.forever = steps = self._calls(self._facts.epoll_wait, -1)
+        return steps
+
+    def until(self, timeout: float) -> Iterator[int]:
+        """Return the calls that wait ``timeout`` seconds > 0."""
+        facts = self._facts
+        if facts.precise is None:
+            return facts.calls(facts.epoll_wait, *self._arguments, milliseconds(timeout))
+        nanoseconds = ceil(timeout * 1e9) if type(timeout) is float else ceil(float(timeout) * 1e9)
+        if nanoseconds > INT64_MAX:
+            raise OverflowError("timeout is too large")
+        timespec = self._timespec
+        if timespec is None:
+            timespec = self._timespec = facts.ffi.new("struct timespec *")
+        timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds, 1_000_000_000)
+        steps = self.timed
+        if steps is None:
+            steps = self.timed = self._calls(facts.precise, timespec, facts.NULL)
+        return steps
+
+    def step(self, timeout: float | None) -> int:
+        """Call once; return the number of events, or -errno."""
+        self.bind()
+        if timeout is None:
+            steps = self.bind_forever()
+        else:
+            steps = self.until(timeout) if not timeout <= 0 else self.bind_now()
+        for n in steps:
+            break
+        return n if n >= 0 else -self._facts.errno(n)
+
+    def sized(self, capacity: int) -> _Buffer:
+        """Return another buffer for the same set."""
+        return _Buffer(self._facts, self._arguments[0], capacity)
+
+    def grown(self, n: int) -> tuple[_Buffer, int]:
+        """Return a buffer that is not full, and how many events are in it.
+
+        More may be ready than this one holds, and what is ready stays ready: ask for all of it.
         """
-        mark = None
-        while mark is None or self._changer is not mark:
-            self._changer = mark = object()
-            key = self._fd_to_key.get(fd)
-            if key is None:
-                if self._epoll_ctl(self._epfd, self._DEL, fd, self._NULL):
-                    self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
-                continue
-            event = self._pack(self._flags[key.events], self._tokens.get(fd, fd))
-            if self._epoll_ctl(self._epfd, self._MOD, fd, event):
-                self._add_anew(fd, key.events)
-            if key.events == BOTH:
-                self._duplex.add(fd)
+        buffer = self
+        while n == buffer.capacity:
+            larger = self.sized(max(2 * n, _CHUNK))
+            more = larger.step(0)
+            if more <= 0:
+                break  # it failed, or another thread has taken all
+            buffer, n = larger, more
+        return buffer, n
 
-    def _drop(self, key: SelectorKey) -> None:
-        """Forget a registration whose descriptor is closed."""
-        fd = key.fd
-        if self._fd_to_key.pop(fd, None):
-            token = self._tokens.get(fd, fd)
-            self._tokens[fd] = fd | next(self._serials) << _SERIAL_SHIFT
-            self._pairs.pop(token, None)
-            self._forget_records(token)
-            self._duplex.discard(fd)
+    def event(self, i: int) -> tuple[int, int]:
+        """Return flags and token of event ``i``."""
+        if _LOOPS:
+            event = self.array[i]
+            return event.events, event.data
+        flags, token = self._facts.unpack(self.view, i * self._facts.stride)
+        return flags, token
+
+    def record(self, i: int) -> bytes:
+        """Return event ``i`` as the bytes that it has in the buffer."""
+        return bytes(self._facts.ffi.buffer(self.array + i, self._facts.stride))
+
+    def look_up(self, pairs: dict[int, Pair], n: int) -> list[Pair]:
+        """Return the pair of each of ``n`` tokens.
+
+        PyPy removes the objects of a plain loop, not those of ``struct``. There 64 bits without a sign
+        are a long integer, so a token is put together from words.
+
+        Raises:
+            _Unknown: a pair is missing.
+        """
+        if _LOOPS:
+            words, step, low = self._words, self._facts.stride // 4, self._facts.offset // 4
+            high = low + 1
+            if sys.byteorder == "big":
+                low, high = high, low
+            return [pairs[words[i + low] | words[i + high] << 32] for i in range(0, n * step, step)]
+        return self._look_up(self._facts.tokens, pairs, n)
+
+    def look_up_records(self, records: dict[bytes, Pair], n: int) -> list[Pair]:
+        """Return the pair of each of ``n`` records.
+
+        Raises:
+            _Unknown: a pair is missing.
+        """
+        return self._look_up(self._facts.records, records, n)
+
+    def _look_up(self, unpackers: _Unpackers, table: dict[Any, Pair], n: int) -> list[Pair]:
+        view = self.view if not _LOOPS else self._facts.ffi.buffer(self.array)
+        result: list[Pair] = []
+        for start in range(0, n, _CHUNK):
+            size = min(n - start, _CHUNK)
+            fields = unpackers[size](view, start * self._facts.stride)
+            if size == 1:
+                result.append(table[fields[0]])
+            else:
+                result += itemgetter(*fields)(table)
+        return result
+
+
+@cache
+def _unpackers(field: str) -> _Unpackers:
+    """Return n -> a function from (buffer, offset) to a field of each of n successive events.
+
+    Each is made by its first call. A list, because a dict that makes what is missing is looked up
+    five times slower.
+    """
+
+    def make(n: int, *arguments: Any) -> tuple[Any, ...]:
+        unpack = functions[n] = Struct("=" + field * n).unpack_from
+        return unpack(*arguments)
+
+    functions: _Unpackers = [partial(make, n) for n in range(_CHUNK + 1)]
+    return functions

@@ -1,0 +1,153 @@
+"""Wakers: descriptors by which one thread ends another thread's wait.
+
+A waker is a pipe (on Windows a socket pair) with both ends in this process. A wait that includes
+the read end returns as soon as another thread, or a signal handler, writes into the other.
+
+The process keeps a small pool of wakers, so that a selector that is used once in a threaded program
+costs no new descriptors. A waker checks that its numbers still name its own pipe before it uses them
+again: a program may have closed all its descriptors (daemons do), and given the numbers to others.
+A pipe has an inode of its own, which an eventfd(2) has not; that is why it is a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import forks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Waker", "give_back", "lend"]
+
+_POOL_SIZE = 8
+_pool: list[Waker] = []
+
+
+class Waker:
+    """A pipe from this process to itself; ``reader`` is the descriptor to wait for."""
+
+    def __init__(self) -> None:
+        self.reader = self._writer = -1
+        self._open()
+
+    def _open(self) -> None:
+        self.reader, self._writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        os.set_blocking(self._writer, False)
+        self._child = forks.as_child
+        self._file = self._identity()
+
+    def _identity(self) -> object:
+        """Return what tells this pipe from every other open file."""
+        status = os.fstat(self.reader), os.fstat(self._writer)
+        return [(one.st_dev, one.st_ino) for one in status]
+
+    def intact(self) -> bool:
+        """Tell whether both numbers still name this pipe, and no other process shares it."""
+        try:
+            return self._child == forks.as_child and self._identity() == self._file
+        except OSError:
+            return False
+
+    def ring(self) -> None:
+        """End the waits that include ``reader``; may be called from a signal handler."""
+        try:
+            os.write(self._writer, b"\0")
+        except BlockingIOError:
+            pass  # full: it has been rung
+
+    def drain(self) -> None:
+        """Take all that was rung."""
+        try:
+            os.read(self.reader, 65536)
+        except BlockingIOError:
+            pass  # another thread was faster
+
+    def renew(self) -> None:
+        """Give a forked child a pipe of its own under the same numbers; fork(2) shared the parent's."""
+        if self._child == forks.as_child:
+            return
+        reader, writer = os.pipe()
+        for new, number in ((reader, self.reader), (writer, self._writer)):
+            os.dup2(new, number, inheritable=False)
+            os.close(new)
+            os.set_blocking(number, False)
+        self._child = forks.as_child
+        self._file = self._identity()
+
+    def close(self) -> None:
+        """Close both ends, unless their numbers have gone to other files."""
+        if self.reader >= 0:
+            try:
+                mine = self._identity() == self._file
+            except OSError:
+                mine = False
+            if mine:
+                os.close(self.reader)
+                os.close(self._writer)
+            self.reader = self._writer = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _SocketWaker(Waker):
+    """A socket pair: what Windows can wait for."""
+
+    def _open(self) -> None:
+        from socket import socketpair
+
+        ends: Any = socketpair()
+        for end in ends:
+            end.setblocking(False)
+        self._ends = ends
+        self.reader, self._writer = (end.fileno() for end in ends)
+        self._child = forks.as_child
+
+    def _identity(self) -> object:
+        return None
+
+    def ring(self) -> None:
+        try:
+            self._ends[1].send(b"\0")
+        except BlockingIOError:
+            pass
+
+    def drain(self) -> None:
+        try:
+            self._ends[0].recv(65536)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        self.reader = self._writer = -1
+        for end in self.__dict__.pop("_ends", ()):
+            end.close()
+
+
+_Waker = _SocketWaker if sys.platform == "win32" else Waker
+
+
+def lend() -> Waker:
+    """Return a waker that has not been rung.
+
+    Raises:
+        OSError: no descriptor is left (EMFILE, ENFILE).
+    """
+    while True:
+        try:
+            waker = _pool.pop()
+        except IndexError:
+            return _Waker()
+        if waker.intact():
+            waker.drain()
+            return waker
+
+
+def give_back(waker: Waker) -> None:
+    """Take back a waker that no wait includes any more."""
+    if len(_pool) < _POOL_SIZE:
+        _pool.append(waker)
