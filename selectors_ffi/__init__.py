@@ -12,7 +12,6 @@ import sys
 from importlib import import_module
 
 from . import backends
-
 from .backends import EVENT_READ as EVENT_READ
 from .backends import EVENT_WRITE as EVENT_WRITE
 from .backends import BaseSelector as BaseSelector

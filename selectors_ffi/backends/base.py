@@ -41,7 +41,6 @@ from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 
 from ..binding import INT_MAX, load
 from ..selftest import require
-from .clock import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 NativeEvent = namedtuple(
     "NativeEvent", ["key", "fd", "flags", "fflags", "data", "filter"], defaults=[0, 0, 0]
 )
-NativeEvent.__doc__ = """One event as the kernel reported it; ``key`` is None if it is of no registration.
+NativeEvent.__doc__ = """One event as the kernel reported it; ``key`` is None for no registration.
 
 ``flags`` are ``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue, and of
 select(2), which has none, the ``EVENT_*`` of its sets. The last three fields are kqueue's.
@@ -479,3 +478,13 @@ class _BaseSelectorImpl(BaseSelector):
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         return self._map  # type: ignore[return-value] # the stdlib's annotation hides the None
+
+
+PATIENCE = 0.05  # until every backend is on the seam
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """Until every backend is on the seam."""
+    from time import monotonic
+
+    return None if timeout is None or timeout <= 0 else monotonic() + timeout
