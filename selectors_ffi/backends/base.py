@@ -41,6 +41,7 @@ from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 
 from ..binding import INT_MAX, load
 from ..selftest import require
+from .refusal import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,9 +141,11 @@ class Descriptor:
 class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to be imported
     """Read-only live view of the registry: iterates descriptors, looks up any file object.
 
-    It may be iterated while other threads register: it takes a snapshot. It holds the registry and
-    not the selector, so that the two are no cycle.
+    ``values()`` and ``items()`` may be iterated while other threads register: they take a snapshot.
+    The view holds the registry and not the selector, so that the two are no cycle.
     """
+
+    __slots__ = ("_fd_to_key",)
 
     def __init__(self, selector: _BaseSelectorImpl) -> None:
         self._fd_to_key = selector._fd_to_key
@@ -164,7 +167,7 @@ class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to b
         return fd in self._fd_to_key
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._fd_to_key.copy())
+        return iter(self._fd_to_key)
 
     def values(self) -> ValuesView[SelectorKey]:
         return _Values(self)
@@ -338,7 +341,7 @@ class _BaseSelectorImpl(BaseSelector):
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
         registry = self._fd_to_key
-        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._registered(fileobj)
         try:
             key = registry.pop(fd, None)
             if key is not None:
@@ -354,22 +357,25 @@ class _BaseSelectorImpl(BaseSelector):
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         registry = self._fd_to_key
-        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._registered(fileobj)
         key = registry.get(fd)
         if key is None:
             raise KeyError(f"{fileobj!r} is not registered")
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
         old_fileobj, _, was, old_data = key
-        if events == was and fileobj is old_fileobj and not data != old_data:
+        replaced = fileobj is not old_fileobj and not (
+            isinstance(fileobj, int) and isinstance(old_fileobj, int)
+        )
+        if events == was and not replaced and not data != old_data:
             return key
         if type(self)._watch is _BaseSelectorImpl._watch:
             return self._modify_by_name(key, fileobj, events, data)
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         try:
             registry[fd] = new
-            # A number, or another object, may name another file than before.
-            if events != was or fileobj is not old_fileobj or type(fileobj) is int:
+            # The number of another object, or a number alone, may name another file than before.
+            if events != was or replaced or (isinstance(fileobj, int) and not self._shared):
                 self._watch(fd, events, was)
             else:
                 self._forget(fd)
@@ -379,6 +385,13 @@ class _BaseSelectorImpl(BaseSelector):
         if registry.get(fd) is not new:
             self._settle(fd, new)
         return new
+
+    def _registered(self, fileobj: FileDescriptorLike) -> int:
+        """Return the descriptor of what may be registered; raise what the stdlib raises."""
+        try:
+            return self._fileobj_lookup(fileobj)
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
 
     def _modify_by_name(
         self, key: SelectorKey, fileobj: FileDescriptorLike, events: int, data: Any
@@ -395,6 +408,8 @@ class _BaseSelectorImpl(BaseSelector):
         """Undo a change that was refused or interrupted, if no other call has made one since."""
         fd, registry = key.fd, self._fd_to_key
         applied: SelectorKey | None = key
+        if isinstance(error, OSError):
+            explain(error, fd, self._mechanism)
         if isinstance(error, OSError) and error.errno == EBADF:
             old = None  # the descriptor is closed: there is nothing left to keep
         if registry.get(fd) is key:
@@ -404,6 +419,7 @@ class _BaseSelectorImpl(BaseSelector):
                 registry.pop(fd, None)
             else:
                 registry[fd] = old
+        self._forget(fd)
         self._settle(fd, applied)
 
     def _settle(self, fd: int, key: SelectorKey | None) -> None:

@@ -275,7 +275,7 @@ class EpollSelector(_BaseSelectorImpl):
                 return
             errno = facts.errno(refused)
         self._check_open()
-        raise self._binding.error(errno, fd, "epoll")
+        raise self._binding.error(errno)
 
     def _is_shared(self) -> bool:
         """Tell whether the set may hold registrations that are not ours."""

@@ -1,0 +1,63 @@
+"""Refusals: what an error of the kernel does not say by itself, as a note to the exception."""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import EBADF, EINVAL, EPERM
+
+__all__ = ["explain"]
+
+_KINDS = (
+    (stat.S_ISREG, "a regular file"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def explain(error: OSError, fd: int, mechanism: str) -> None:
+    """Say in ``error`` which descriptor was refused, what it is, and what to do.
+
+    The exception keeps its type and errno. The sentence is a note (PEP 678) where there are notes,
+    before CPython 3.11 a part of the text.
+    """
+    note = _note(error.errno, fd, mechanism)
+    if not note:
+        return
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:
+        error.strerror = f"{error.strerror}: {note}"
+
+
+def _note(errno: int | None, fd: int, mechanism: str) -> str:
+    kind = _kind(fd)
+    if errno == EBADF and kind is None:
+        return f"descriptor {fd} is not open: unregister a file object before you close it"
+    if kind is None or errno not in (EPERM, EINVAL, EBADF):
+        return ""
+    if errno == EBADF:
+        return f"descriptor {fd} is {kind} that {mechanism} does not accept in this state"
+    return f"descriptor {fd} is {kind}, which {mechanism} cannot watch: use PollSelector or SelectSelector"
+
+
+def _kind(fd: int) -> str | None:
+    """Return what a descriptor is, None if it is closed."""
+    try:
+        mode = os.fstat(fd).st_mode
+        if os.isatty(fd):
+            return "a terminal"
+    except (OSError, OverflowError):
+        return None
+    name = next((name for test, name in _KINDS if test(mode)), "a file")
+    return f"/dev/null ({name})" if name == "a character device" and _is_null(fd) else name
+
+
+def _is_null(fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(os.devnull))
+    except OSError:
+        return False
