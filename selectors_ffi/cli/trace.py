@@ -7,10 +7,12 @@ import atexit
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
-    from selectors_ffi.debug import Debug, FileSink, Record, Sink, Stats
+    from selectors_ffi.debug import Debug, FileSink, PerfettoSink, Record, Sink, Stats
+
+    Output = Union[FileSink, PerfettoSink]
 
 FORMATS = ("text", "json", "perfetto")
 
@@ -90,7 +92,7 @@ def _flags(options: argparse.Namespace) -> str:
     return "" if options.summary else "syscalls"
 
 
-def _output(options: argparse.Namespace) -> FileSink:
+def _output(options: argparse.Namespace) -> Output:
     """Return where the records go: a new file, or a copy of standard error.
 
     A copy, and with a high number: the program may close descriptor 2, and its own descriptors
@@ -98,9 +100,8 @@ def _output(options: argparse.Namespace) -> FileSink:
     """
     from selectors_ffi.debug import FileSink, JsonSink, PerfettoSink
 
-    kinds: dict[str, type[FileSink]] = {
-        "text": FileSink, "json": JsonSink, "perfetto": PerfettoSink,
-    }  # fmt: skip
+    if options.format == "perfetto":
+        return PerfettoSink(options.output)
     if options.output is not None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         low = os.open(options.output, flags, 0o666)
@@ -108,7 +109,7 @@ def _output(options: argparse.Namespace) -> FileSink:
         os.close(low)
     else:
         fd = _high(sys.stderr.fileno())
-    return kinds[options.format](fd)
+    return (FileSink if options.format == "text" else JsonSink)(fd)
 
 
 def _high(fd: int) -> int:
@@ -133,16 +134,18 @@ def _only(sink: Sink, flags: Debug) -> Sink:
     return give
 
 
-def _print_summary(table: Stats, output: FileSink, options: argparse.Namespace, pid: int) -> None:
+def _print_summary(table: Stats, output: Output, options: argparse.Namespace, pid: int) -> None:
     if os.getpid() != pid:
         return  # a child that left by sys.exit()
-    if options.format == "text":
+    from selectors_ffi.debug import FileSink
+
+    if options.format == "text" and isinstance(output, FileSink):
         output.write(f"{table}\n")
     else:
         print(table, file=sys.stderr)
     output.close()
 
 
-def _close(output: FileSink, pid: int) -> None:
+def _close(output: Output, pid: int) -> None:
     if os.getpid() == pid:
         output.close()
