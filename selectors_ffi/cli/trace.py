@@ -9,6 +9,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Union
 
+from .program import load
+
 if TYPE_CHECKING:
     from selectors_ffi.debug import Debug, FileSink, PerfettoSink, Record, Sink, Stats
 
@@ -24,8 +26,8 @@ def add_parser(subparsers: Any) -> None:
         help="run a Python program and show its selectors' system calls",
         description="Run a Python program with this package in place of the standard library's"
         " selectors (asyncio, socketserver, subprocess, ...) and show what it asks of the kernel.",
-        usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary]"
-        " (script.py | -m module) [ARGUMENT ...]",
+        usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary] PROGRAM [ARGUMENT ...]\n"
+        "PROGRAM is what python takes: a file, a directory, a zip file, -m MODULE, -c CODE, or -",
     )
     parser.add_argument(
         "-e",
@@ -39,8 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--summary", action="store_true", help="a table of calls, errors and times at the end"
     )
-    parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m")
-    parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
 
 
@@ -48,15 +49,13 @@ def run(options: argparse.Namespace) -> int:
     """Trace the program; does not return if it exits by itself or raises."""
     from selectors_ffi import debug
     from selectors_ffi.debug.flags import flags_of
-    from selectors_ffi.debug.program import run_module, run_script
     from selectors_ffi.debug.replacing import replace_selectors
 
-    if not options.program:
-        options.fail("no program to run")
     if options.format == "perfetto" and options.output is None:
         options.fail("--format perfetto needs -o FILE")
     try:
         flags = flags_of(_flags(options), "-e")
+        program = load(options.program)
         output = _output(options)
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits
@@ -74,13 +73,7 @@ def run(options: argparse.Namespace) -> int:
         warnings.filterwarnings("ignore", r"unclosed .*Selector", ResourceWarning)
     debug.debugging(flags, sink).__enter__()  # never left: threads may outlive the main one
     replace_selectors()
-    program, *arguments = options.program
-    try:
-        (run_module if options.module else run_script)(program, arguments)
-    except FileNotFoundError as error:
-        if error.filename is None or os.path.abspath(program) != error.filename:
-            raise
-        options.fail(f"can't open file {program!r}: {error.strerror}")
+    program()
     return 0
 
 

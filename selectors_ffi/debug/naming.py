@@ -21,7 +21,7 @@ __all__ = ["LONGEST", "interest", "kind_of", "peer_of", "place", "process_title"
 LONGEST = 80
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "program.py")
+_RUNNER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cli", "program.py")
 _FORMATS = (
     (stat.S_ISSOCK, "socket"),
     (stat.S_ISREG, "regular file"),
