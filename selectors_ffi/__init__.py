@@ -63,13 +63,20 @@ if _default is not None:  # pragma: no branch: Android, AIX, Hurd and others wit
     DefaultSelector = _default
 
 
-# The flags choose a selector's class when it is made, so they must be known before the first one.
+def _load_debug() -> Any:
+    """Import the debug package when it is first asked for, and return it."""
+    return import_module(".debug", __name__)
+
+
+backends.base.load_debug = _load_debug
+
+# Flags are looked at when a selector is made, so they must be known before the first one.
 if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:
-    import_module(".debug", __name__)
+    _load_debug()
 
 
 def __getattr__(name: str) -> Any:
-    """Import the debug package when it is first asked for."""
+    """Return a name of the debug package, which is imported when it is first asked for."""
     if name in ("Debug", "RawEvent", "debugging"):
-        return getattr(import_module(".debug", __name__), name)
+        return getattr(_load_debug(), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,6 +74,15 @@ def test_imports_point_down(module):
             assert layer(target) in allowed, f"{module} imports {name}"
 
 
+@pytest.mark.parametrize("module", [m for m in SOURCES if layer(m) == "backends"])
+def test_backends_import_nothing_by_its_name(module):
+    """No backend imports a module by a string either: the package hands the debug package over."""
+    names = {node.id for node in ast.walk(parse(module)) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(parse(module)) if isinstance(node, ast.Attribute)}
+
+    assert not names & {"import_module", "__import__", "find_spec"}
+
+
 def test_one_dlopen():
     """A library is opened in one place, the binding."""
     calls = [

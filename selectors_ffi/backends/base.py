@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import selectors
 from abc import abstractmethod
+from collections import namedtuple
 from collections.abc import Mapping
 from errno import EBADF
-from importlib import import_module
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from time import monotonic
 
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
-    from ..debug.describe import Description
-    from ..debug.raw import RawEvent
+    from ..debug.inspect import Description, RawEvent
     from ..debug.stats import Stats
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
@@ -48,9 +47,25 @@ INVALID_EVENTS = ~(EVENT_READ | EVENT_WRITE)
 #: gets ``[]``.
 PATIENCE = 0.05
 
-#: Set by ``selectors_ffi.debug`` when it is imported; None costs a constructor two comparisons.
-#: (class, flags or None) -> the class to make an instance of.
-instrument: Callable[[type[Any], Any], type[Any]] | None = None
+#: Set by the debug package while flags may be in force, so that none costs a constructor two
+#: comparisons: (selector, ``debug=``) -> None; may switch the selector's ``__class__``.
+instrument: Callable[[Any, Any], None] | None = None
+
+
+def load_debug() -> Any:
+    """Return the debug package; the package puts what imports it in this function's place."""
+    raise NotImplementedError
+
+
+class NativeEvent(namedtuple("NativeEvent", "key fd flags fflags data filter", defaults=(0, 0, 0))):
+    """What the kernel said of one descriptor; ``key`` is None if it is not registered.
+
+    ``flags`` are the native ones: ``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags``
+    of kqueue, and of select(2), which has none, the ``EVENT_*`` of its sets. ``fflags``, ``data`` and
+    ``filter`` are kqueue's.
+    """
+
+    __slots__ = ()
 
 
 def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
@@ -199,28 +214,17 @@ class BaseSelector(selectors.BaseSelector):
         raise NotImplementedError
 
 
-def _debug(module: str) -> Any:
-    """Import a module of the debug package, which no backend needs until it is asked for."""
-    return import_module(f"..debug.{module}", __package__)
-
-
 class _BaseSelectorImpl(BaseSelector):
     """The registry. The name, and ``_fd_to_key``, are what code built on the stdlib subclasses."""
 
     _mechanism: ClassVar[str]
 
-    def __new__(cls, *_args: object, debug: object = None, **_kwargs: object) -> Any:
-        """Make an instance of ``cls``, or of the subclass that the debug flags ask for."""
-        if debug is not None and instrument is None:
-            import_module("..debug", __package__)  # sets it
-        if instrument is not None:
-            cls = instrument(cls, debug)
-        return super().__new__(cls)
-
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         self._fd_to_key: dict[int, SelectorKey] = {}
         self._map: _SelectorMapping | None = _SelectorMapping(self)
         self._changer: object = None
+        if debug is not None or instrument is not None:
+            (instrument or load_debug().instrument)(self, debug)
 
     def _bind(self, binding: Binding | None) -> Binding:
         """Return the kernel interface to use; the debug package overrides this to watch it.
@@ -348,8 +352,8 @@ class _BaseSelectorImpl(BaseSelector):
     def _change(self, key: SelectorKey, events: int) -> None:
         """Nothing to change."""
 
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
-        """Wait; return (key or None, fd, flags, fflags, data) per event, kqueue also the filter."""
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
+        """Wait; return what the kernel said."""
         raise NotImplementedError(f"{type(self).__name__} has no native events")
 
     def select_raw(self, timeout: float | None = None) -> list[RawEvent]:
@@ -360,11 +364,13 @@ class _BaseSelectorImpl(BaseSelector):
             ``select`` folds away: hang-up, error, priority, EOF and its errno, bytes available.
             ``key`` is None for a descriptor that is not registered.
         """
-        return _debug("raw").select_raw(self, timeout)  # type: ignore[no-any-return]
+        events: list[RawEvent] = load_debug().select_raw(self, timeout)
+        return events
 
     def describe(self) -> Description:
         """Return the registrations as a table, and on Linux how epoll's own list differs."""
-        return _debug("describe").describe(self)  # type: ignore[no-any-return]
+        description: Description = load_debug().describe(self)
+        return description
 
     def stats(self) -> Stats:
         """Return counts and times so far.
@@ -372,7 +378,8 @@ class _BaseSelectorImpl(BaseSelector):
         Raises:
             RuntimeError: the selector was made without ``Debug.STATS``.
         """
-        raise RuntimeError("stats() needs a selector made with debug=Debug.STATS")
+        figures: Stats = load_debug().stats(self)
+        return figures
 
     def close(self) -> None:
         self._fd_to_key.clear()

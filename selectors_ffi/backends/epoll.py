@@ -42,7 +42,7 @@ from struct import error as StructError
 from time import monotonic
 
 from ..binding import ATOMIC_STEP
-from .base import INVALID_EVENTS, PATIENCE, SelectorKey, _BaseSelectorImpl, deadline_of
+from .base import INVALID_EVENTS, PATIENCE, NativeEvent, SelectorKey, _BaseSelectorImpl, deadline_of
 from .directions import BOTH, Directions
 from .epoll_ghosts import without_ghosts
 from .epoll_wait import FD_MASK, Wait, event_format, look_up
@@ -70,7 +70,7 @@ class EpollSelector(_BaseSelectorImpl):
     _mechanism = "epoll"
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__()
+        super().__init__(debug=debug)
         self._epfd = -1
         self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
@@ -388,9 +388,9 @@ class EpollSelector(_BaseSelectorImpl):
         until, hopeless = monotonic() + PATIENCE, False
         while True:
             remaining = None if deadline is None else max(deadline - monotonic(), 0)
-            found = self._raw(remaining)
+            found = self._native(remaining)
             result = []
-            for key, _, flags, _, _ in found:
+            for key, _, flags, *_ in found:
                 events = self._directions[flags] & key.events if key else 0
                 if key and events:
                     result.append((key, events))
@@ -427,7 +427,7 @@ class EpollSelector(_BaseSelectorImpl):
                 self._settle(fd)
         return True
 
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
         idle = self._idle
         try:
             wait = idle.pop()
@@ -435,7 +435,7 @@ class EpollSelector(_BaseSelectorImpl):
             wait = self._another_wait()
         try:
             n = wait.go_on(self, -1, EINTR, timeout, deadline_of(timeout))
-            return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(wait, n)]
+            return [NativeEvent(key, fd, flags) for key, fd, flags in self._events(wait, n)]
         except BaseException:
             wait.bind()
             raise

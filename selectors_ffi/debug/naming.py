@@ -6,16 +6,24 @@ Nothing here may raise, print payload, or grow without bound: all of it runs ins
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import sys
 from typing import TYPE_CHECKING
 
-from .borrowing import borrowed
-
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["LONGEST", "interest", "kind_of", "peer_of", "place", "process_title", "shown"]
+__all__ = [
+    "LONGEST",
+    "borrowed",
+    "interest",
+    "kind_of",
+    "peer_of",
+    "place",
+    "process_title",
+    "shown",
+]
 
 #: A repr is cut at this many characters.
 LONGEST = 80
@@ -121,26 +129,13 @@ def depth() -> int:
     return level if frame is not None else 2
 
 
-def process_title(*, forked: bool = False) -> str:
-    """Return what this process runs: the script or module, and which child of it this is.
-
-    Args:
-        forked: whether another process of the same program made this one.
-    """
-    main = sys.modules.get("__main__")
-    title = str(getattr(getattr(main, "__spec__", None), "name", ""))
-    if title.endswith(".__main__"):
-        title = title[: -len(".__main__")]
-    if title.partition(".")[0] in ("", "selectors_ffi", "multiprocessing"):
-        # A script. multiprocessing's children know it by another name.
-        files = [getattr(module, "__file__", "") for module in (sys.modules.get("__mp_main__"), main)]
-        names = [*files, *getattr(sys, "argv", ())[:1]]
-        title = next((os.path.basename(str(name)) for name in names if name), "")
-    if title in ("", "-c", "-"):
-        title = f"python {title}".rstrip()
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is not None:
-        name = str(multiprocessing.current_process().name)
-        if name != "MainProcess":
-            return f"{title} {name}"
-    return f"{title} (child)" if forked else title
+__all__ = [
+    "LONGEST",
+    "borrowed",
+    "interest",
+    "kind_of",
+    "peer_of",
+    "place",
+    "process_title",
+    "shown",
+]
