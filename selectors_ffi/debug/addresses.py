@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
-from .borrowing import borrowed
+from .naming import borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
