@@ -56,11 +56,20 @@ def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImp
     return usable[wanted]
 
 
+# What decides for the kernel must be there before the first selector: see ``testing.ambient``.
+_decided = any(os.environ.get(f"SELECTORS_FFI_{what}") for what in ("KERNEL", "CHAOS", "INJECT"))
+if _decided:
+    import_module(".testing.ambient", __name__).begin_kernel()
+
 _usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
 globals().update({cls.__name__: cls for cls in _usable.values()})
 _default = _choose(_usable)
 if _default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI
     DefaultSelector = _default
+
+
+if _decided:
+    import_module(".testing.ambient", __name__).begin()
 
 
 def _load_debug() -> Any:

@@ -41,11 +41,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["Binding", "load", "milliseconds", "nanoseconds"]
+__all__ = ["Binding", "default", "load", "milliseconds", "nanoseconds"]
 
 ATOMIC_STEP = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
 INT_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+
+
+#: Set by ``selectors_ffi.testing`` while it decides what the kernel says; see ``default``.
+ambient: Callable[[], Binding] | None = None
 
 
 class Binding:
@@ -180,6 +184,14 @@ def load(target: str | None = None, *, library: str | None = None) -> Binding:
         ValueError: there is no such target.
     """
     return _load(target, library)
+
+
+def default() -> Binding:
+    """Return the binding of a selector that is made without one.
+
+    It is ``load()``'s, unless ``selectors_ffi.testing`` has set ``ambient``.
+    """
+    return load() if ambient is None else ambient()
 
 
 @cache

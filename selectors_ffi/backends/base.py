@@ -22,7 +22,7 @@ from errno import EBADF
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from time import monotonic
 
-from ..binding import load
+from ..binding import default
 from ..selftest import require
 
 TYPE_CHECKING = False
@@ -233,7 +233,7 @@ class _BaseSelectorImpl(BaseSelector):
             SelfTestError: a real kernel's answer does not fit the declarations.
         """
         if binding is None:
-            binding = load()
+            binding = default()
         return require(binding, self._mechanism) if binding.opened else binding
 
     def _fileobj_lookup(self, fileobj: FileDescriptorLike) -> int:
