@@ -16,7 +16,6 @@ from .backends import EVENT_READ as EVENT_READ
 from .backends import EVENT_WRITE as EVENT_WRITE
 from .backends import BaseSelector as BaseSelector
 from .backends import SelectorKey as SelectorKey
-from .backends import base as _base
 from .backends.base import _BaseSelectorImpl
 from .backends.base import _fileobj_to_fd as _fileobj_to_fd
 from .selftest import SelfTestError
@@ -57,6 +56,11 @@ def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImp
     return usable[wanted]
 
 
+# What decides for the kernel must be there before the first selector: see ``testing.ambient``.
+_decided = any(os.environ.get(f"SELECTORS_FFI_{what}") for what in ("KERNEL", "CHAOS", "INJECT"))
+if _decided:
+    import_module(".testing.ambient", __name__).begin_kernel()
+
 _usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
 globals().update({cls.__name__: cls for cls in _usable.values()})
 _default = _choose(_usable)
@@ -64,20 +68,24 @@ if _default is not None:  # pragma: no branch: Android, AIX, Hurd and others wit
     DefaultSelector = _default
 
 
+if _decided:
+    import_module(".testing.ambient", __name__).begin()
+
+
 def _load_debug() -> Any:
-    """Import the debug package; ``backends.base`` does not know it."""
+    """Import the debug package when it is first asked for, and return it."""
     return import_module(".debug", __name__)
 
 
-_base.load_debug = _load_debug
+backends.base.load_debug = _load_debug
 
-# The flags choose a selector's class when it is made, so they must be known before the first one.
+# Flags are looked at when a selector is made, so they must be known before the first one.
 if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:
-    import_module(".debug", __name__)
+    _load_debug()
 
 
 def __getattr__(name: str) -> Any:
-    """Import the debug package when it is first asked for."""
+    """Return a name of the debug package, which is imported when it is first asked for."""
     if name in ("Debug", "RawEvent", "debugging"):
-        return getattr(import_module(".debug", __name__), name)
+        return getattr(_load_debug(), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,13 +46,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["Binding", "load", "milliseconds", "nanoseconds"]
+__all__ = ["Binding", "default", "load", "milliseconds", "nanoseconds"]
 
 ATOMIC_STEP = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
 INT_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 #: Why an old kernel or a sandbox refuses a call that has an older form (epoll_pwait2, ppoll).
 REFUSALS = (ENOSYS, EPERM, EACCES, ENOTSUP, EINVAL)
+
+
+#: Set by ``selectors_ffi.testing`` while it decides what the kernel says; see ``default``.
+ambient: Callable[[], Binding] | None = None
 
 
 class Binding:
@@ -205,6 +209,14 @@ def load(target: str | None = None, *, library: str | None = None) -> Binding:
         ValueError: there is no such target.
     """
     return _load(target, library)
+
+
+def default() -> Binding:
+    """Return the binding of a selector that is made without one.
+
+    It is ``load()``'s, unless ``selectors_ffi.testing`` has set ``ambient``.
+    """
+    return load() if ambient is None else ambient()
 
 
 @cache

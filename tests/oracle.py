@@ -204,8 +204,9 @@ class KqueueOracle(Oracle):
         if file is None:
             return errno.EBADF
         new = events & ~self.list.get(fd, 0)
-        if new & EVENT_WRITE and file.kind == "writer" and not self.world.is_open(file.peer):
-            dead: int = self.machine.dead_pipe
+        if new & EVENT_WRITE and not self.world.is_open(file.peer):
+            ends = {"writer": self.machine.dead_pipe, "reader": self.machine.dead_reader}
+            dead: int = ends.get(file.kind, 0)
             if dead:
                 return dead
         self.list[fd] = events

@@ -14,9 +14,8 @@ SOURCES = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if "generated" not in path.parts
 }
-# Lowest first. A layer may import itself and those before it; debug wraps binding and is
-# used by the command line alone.
-LAYERS = ("_abi", "binding", "selftest", "backends", "debug", "", "cli")
+# Lowest first. A layer may import itself and those before it; debug and testing wrap binding.
+LAYERS = ("_abi", "binding", "selftest", "backends", "debug", "", "testing", "cli")
 NATIVE = re.compile(r"(EPOLL|POLL|EVFILT|EV|NOTE|DP|KQUEUE)_?[A-Z_]+$")
 PUBLIC = {"EVENT_READ", "EVENT_WRITE"}
 
@@ -74,6 +73,15 @@ def test_imports_point_down(module):
             assert layer(target) in allowed, f"{module} imports {name}"
 
 
+@pytest.mark.parametrize("module", [m for m in SOURCES if layer(m) == "backends"])
+def test_backends_import_nothing_by_its_name(module):
+    """No backend imports a module by a string either: the package hands the debug package over."""
+    names = {node.id for node in ast.walk(parse(module)) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(parse(module)) if isinstance(node, ast.Attribute)}
+
+    assert not names & {"import_module", "__import__", "find_spec"}
+
+
 def test_one_dlopen():
     """A library is opened in one place, the binding."""
     calls = [
@@ -95,7 +103,12 @@ def test_events_stay_above_the_binding(module):
     assert not names & PUBLIC
 
 
-@pytest.mark.parametrize("module", SOURCES)
+#: The other side of the declarations: a simulated kernel has numbers of its own, which
+#: tests/kernels/test_numbers.py compares with the facts.
+KERNELS = "selectors_ffi.testing.kernels."
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if not m.startswith(KERNELS)])
 def test_native_constants_come_from_the_declarations(module):
     """No native flag gets its number from a literal in Python."""
     for node in ast.walk(parse(module)):

@@ -155,14 +155,26 @@ def test_demo_of_an_unknown_backend(capsys):
     assert all(name in shown for name in USABLE)
 
 
-@pytest.mark.parametrize("arguments", [["demo", "--clients", "0"], ["demo", "--messages", "x"], ["no"]])
-def test_wrong_arguments(capsys, arguments):
-    """Wrong arguments are status 2 and a usage line."""
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--clients", "0"], "argument --clients: '0' is not a number above 0"),
+        (["demo", "--messages", "x"], "argument --messages: 'x' is not a number above 0"),
+        (["demo", "--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["no"], "unknown command 'no'; known are info, demo, trace"),
+    ],
+)
+def test_wrong_arguments(capsys, arguments, message):
+    """Wrong arguments are status 2 and one line that says where to read on."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
 
     assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "--help" in shown
+    assert shown.count("\n") == 1
 
 
 def test_reader_that_goes_away():

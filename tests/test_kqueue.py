@@ -10,7 +10,7 @@ import pytest
 from selectors_ffi._abi.target import symbols_for
 from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, KqueueSelector
 from selectors_ffi.binding import Binding
-from tests.kernels.bsd import VARIANTS, SimulatedBSD
+from selectors_ffi.testing.kernels.bsd import VARIANTS, SimulatedBSD
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="simulated on poll(2)")
 BOTH = EVENT_READ | EVENT_WRITE

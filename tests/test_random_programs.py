@@ -62,7 +62,8 @@ class Program(RuleBasedStateMachine):
         """A new selector, and beside it the stdlib's where there is one."""
         self.selector = self.session.selector()
         variant = getattr(self.session.kernel, "variant", None)
-        self.dead_pipe = getattr(variant, "dead_pipe", 0)
+        self.dead_pipe = getattr(variant, "pipe_without_reader", 0)
+        self.dead_reader = getattr(variant, "pipe_without_writer", 0)
         self.oracle = ORACLES[self.machine.mechanism](self.world, self)
         self.other = None
         self.apart = set()

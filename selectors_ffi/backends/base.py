@@ -39,7 +39,7 @@ from collections.abc import ItemsView, Mapping, ValuesView
 from errno import EBADF
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 
-from ..binding import INT_MAX, load
+from ..binding import INT_MAX, default
 from ..selftest import require
 from .refusal import explain
 
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
-    from ..debug import Description, RawEvent, Stats
+    from ..debug.inspect import Description, RawEvent
+    from ..debug.stats import Stats
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
 
@@ -308,7 +309,7 @@ class _BaseSelectorImpl(BaseSelector):
             SelfTestError: a real kernel's answer does not fit the declarations.
         """
         if binding is None:
-            binding = load()
+            binding = default()
         if self._mechanism in binding.proven or not binding.opened:
             return binding
         return require(binding, self._mechanism)
@@ -350,7 +351,7 @@ class _BaseSelectorImpl(BaseSelector):
             self._forget(fd)  # what is not registered is never returned again
             raise
         if key is None:
-            raise KeyError(f"{fileobj!r} is not registered")
+            raise KeyError(f"{fileobj!r} is not registered") from None
         if fd in registry:
             self._settle(fd, None)
         return key
@@ -360,7 +361,7 @@ class _BaseSelectorImpl(BaseSelector):
         fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._registered(fileobj)
         key = registry.get(fd)
         if key is None:
-            raise KeyError(f"{fileobj!r} is not registered")
+            raise KeyError(f"{fileobj!r} is not registered") from None
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
         old_fileobj, _, was, old_data = key
@@ -484,7 +485,8 @@ class _BaseSelectorImpl(BaseSelector):
         Raises:
             RuntimeError: the selector was made without ``Debug.STATS``.
         """
-        raise RuntimeError("stats() needs a selector made with debug=Debug.STATS")
+        figures: Stats = load_debug().stats(self)
+        return figures
 
     def close(self) -> None:
         self._closed = True

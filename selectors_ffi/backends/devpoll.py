@@ -23,7 +23,7 @@ from errno import EACCES, EINTR, EIO
 from time import monotonic
 
 from ..binding import milliseconds
-from .base import EVENT_READ, PATIENCE, SelectorKey, _BaseSelectorImpl, deadline_of
+from .base import EVENT_READ, PATIENCE, NativeEvent, SelectorKey, _BaseSelectorImpl, deadline_of
 from .directions import Directions
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ class DevpollSelector(_BaseSelectorImpl):
     _mechanism = "devpoll"
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__()
+        super().__init__(debug=debug)
         self._devpollfd = -1
         self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
@@ -138,9 +138,9 @@ class DevpollSelector(_BaseSelectorImpl):
         deadline = deadline_of(timeout)
         until = 0.0
         while True:
-            found = self._raw(timeout)
+            found = self._native(timeout)
             result = []
-            for key, _, flags, _, _ in found:
+            for key, _, flags, *_ in found:
                 events = self._directions[flags] & key.events if key else 0
                 if key and events:
                     result.append((key, events))
@@ -168,7 +168,7 @@ class DevpollSelector(_BaseSelectorImpl):
         if getattr(self, "_devpollfd", -1) >= 0:
             DevpollSelector.close(self)
 
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
         """Wait; return (key or None, fd, flags, 0, 0) per event."""
         deadline = None
         if timeout is not None and not timeout <= 0:
@@ -190,7 +190,7 @@ class DevpollSelector(_BaseSelectorImpl):
                     key = self._fd_to_key.get(fd)
                     if key is None and not other_threads():  # one may be registering it just now
                         self._forget(fd)
-                    events.append((key, fd, flags, 0, 0))
+                    events.append(NativeEvent(key, fd, flags))
             if events or n == 0 or (ms == 0 and n > 0):
                 return events
             if deadline is not None:

@@ -24,7 +24,15 @@ from time import monotonic
 from weakref import WeakSet
 
 from ..binding import INT_MAX, nanoseconds
-from .base import EVENT_READ, EVENT_WRITE, PATIENCE, SelectorKey, _BaseSelectorImpl, deadline_of
+from .base import (
+    EVENT_READ,
+    EVENT_WRITE,
+    PATIENCE,
+    NativeEvent,
+    SelectorKey,
+    _BaseSelectorImpl,
+    deadline_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +54,7 @@ class KqueueSelector(_BaseSelectorImpl):
     _mechanism = "kqueue"
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__()
+        super().__init__(debug=debug)
         self._kqfd = -1
         self._binding = binding = self._bind(binding)
         self._ffi = binding.ffi
@@ -261,10 +269,10 @@ class KqueueSelector(_BaseSelectorImpl):
             if deadline is not None:
                 timeout = deadline - monotonic()
 
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
         buffer, n = self._wait(timeout)
         return [
-            (
+            NativeEvent(
                 self._fd_to_key.get(kevent.ident) if self._is_current(kevent) else None,
                 kevent.ident,
                 kevent.flags,

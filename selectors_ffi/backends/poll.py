@@ -24,7 +24,7 @@ from itertools import compress
 from time import monotonic
 
 from ..binding import INT_MAX, milliseconds, nanoseconds
-from .base import SelectorKey, deadline_of
+from .base import NativeEvent, SelectorKey, deadline_of
 from .directions import BOTH, Directions
 from .table import TableSelector, zeros
 
@@ -180,10 +180,10 @@ class PollSelector(TableSelector):
                 result.append((key, events))
         return result
 
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
         table = self._own_table()
         self._wait_on(table, -1, EINTR, timeout, deadline_of(timeout))
-        return [(key, fd, flags, 0, 0) for key, fd, flags in self._events(table)]
+        return [NativeEvent(key, fd, flags) for key, fd, flags in self._events(table)]
 
     def _events(self, table: _Array) -> list[tuple[SelectorKey | None, int, int]]:
         events = []

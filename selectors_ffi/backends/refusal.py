@@ -41,7 +41,9 @@ def _note(errno: int | None, fd: int, mechanism: str) -> str:
         return ""
     if errno == EBADF:
         return f"descriptor {fd} is {kind} that {mechanism} does not accept in this state"
-    return f"descriptor {fd} is {kind}, which {mechanism} cannot watch: use PollSelector or SelectSelector"
+    return (
+        f"descriptor {fd} is {kind}, which {mechanism} cannot watch: use PollSelector or SelectSelector"
+    )
 
 
 def _kind(fd: int) -> str | None:

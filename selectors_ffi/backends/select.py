@@ -21,7 +21,7 @@ from errno import EBADF, EINTR
 from time import monotonic
 
 from ..binding import nanoseconds
-from .base import EVENT_READ, EVENT_WRITE, SelectorKey, deadline_of
+from .base import EVENT_READ, EVENT_WRITE, NativeEvent, SelectorKey, deadline_of
 from .directions import BOTH
 from .sockets import Sockets
 from .table import TableSelector, zeros
@@ -122,11 +122,11 @@ class SelectSelector(TableSelector):
         """Decode when registrations have changed during the call; leave out those that have."""
         return [pair for pair in table.ready(n) if self._fd_to_key.get(pair[0].fd) is pair[0]]
 
-    def _raw(self, timeout: float | None) -> list[tuple[Any, ...]]:
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
         table = self._own_table()
         n = self._wait_on(table, 0, EINTR, timeout, deadline_of(timeout))
         ready = ((key.fd, events) for key, events in table.ready(n))
-        return [(self._fd_to_key.get(fd), fd, events, 0, 0) for fd, events in ready]
+        return [NativeEvent(self._fd_to_key.get(fd), fd, events) for fd, events in ready]
 
 
 class _Bits(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9

@@ -70,7 +70,7 @@ class TableSelector(_BaseSelectorImpl):
     """A selector whose interest is in a table of its own, not in the kernel."""
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__()
+        super().__init__(debug=debug)
         self._binding = self._bind(binding)
         self._ffi = self._binding.ffi
         self._closed = False

@@ -24,10 +24,9 @@ def add_parser(subparsers: Any) -> None:
 
 def count(text: str) -> int:
     """Convert an argument that must be a positive number."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -75,7 +75,7 @@ def interface() -> dict[str, Any]:
     """Return target, library, symbols and structs of this process's binding."""
     from selectors_ffi._abi.sizes import expected_size
     from selectors_ffi._abi.target import host, presence, symbols_for
-    from selectors_ffi.binding import Binding, load, open_library
+    from selectors_ffi.binding import Binding, default, open_library
 
     decision = host(presence(open_library))
     found: dict[str, Any] = {
@@ -86,10 +86,12 @@ def interface() -> dict[str, Any]:
         "structs": {},
     }
     try:
-        binding = load()
+        binding = default()
     except OSError as error:
         found["reason"] = str(error)
         return found
+    if not binding.opened:  # see selectors_ffi.testing
+        found["target"], found["reason"] = binding.target, f"chosen by {binding.lib!r}"
     # Without what a self-test has refused since: it is found again, and told, below.
     linked = Binding(binding.target, binding.ffi, binding.lib)
     declared = set(dir(binding.lib))
@@ -113,7 +115,9 @@ def self_test(binding: Any) -> dict[str, str]:
     """Return for each mechanism of the host what its self-test found."""
     from selectors_ffi.selftest import check
 
-    found = {}
+    found: dict[str, str] = {}
+    if binding.target == "windows":
+        return found  # no test of sockets, see selftest.require
     for mechanism in MECHANISMS:
         try:
             report = check(binding, mechanism)

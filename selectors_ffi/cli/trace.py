@@ -7,10 +7,14 @@ import atexit
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
+
+from .program import load
 
 if TYPE_CHECKING:
-    from selectors_ffi.debug import Debug, FileSink, Record, Sink, Stats
+    from selectors_ffi.debug import Debug, FileSink, PerfettoSink, Record, Sink, Stats
+
+    Output = Union[FileSink, PerfettoSink]
 
 FORMATS = ("text", "json", "perfetto")
 
@@ -22,8 +26,8 @@ def add_parser(subparsers: Any) -> None:
         help="run a Python program and show its selectors' system calls",
         description="Run a Python program with this package in place of the standard library's"
         " selectors (asyncio, socketserver, subprocess, ...) and show what it asks of the kernel.",
-        usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary]"
-        " (script.py | -m module) [ARGUMENT ...]",
+        usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary] PROGRAM [ARGUMENT ...]\n"
+        "PROGRAM is what python takes: a file, a directory, a zip file, -m MODULE, -c CODE, or -",
     )
     parser.add_argument(
         "-e",
@@ -37,8 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--summary", action="store_true", help="a table of calls, errors and times at the end"
     )
-    parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m")
-    parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
 
 
@@ -46,15 +49,13 @@ def run(options: argparse.Namespace) -> int:
     """Trace the program; does not return if it exits by itself or raises."""
     from selectors_ffi import debug
     from selectors_ffi.debug.flags import flags_of
-    from selectors_ffi.debug.program import run_module, run_script
     from selectors_ffi.debug.replacing import replace_selectors
 
-    if not options.program:
-        options.fail("no program to run")
     if options.format == "perfetto" and options.output is None:
         options.fail("--format perfetto needs -o FILE")
     try:
         flags = flags_of(_flags(options), "-e")
+        program = load(options.program)
         output = _output(options)
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits
@@ -72,13 +73,7 @@ def run(options: argparse.Namespace) -> int:
         warnings.filterwarnings("ignore", r"unclosed .*Selector", ResourceWarning)
     debug.debugging(flags, sink).__enter__()  # never left: threads may outlive the main one
     replace_selectors()
-    program, *arguments = options.program
-    try:
-        (run_module if options.module else run_script)(program, arguments)
-    except FileNotFoundError as error:
-        if error.filename is None or os.path.abspath(program) != error.filename:
-            raise
-        options.fail(f"can't open file {program!r}: {error.strerror}")
+    program()
     return 0
 
 
@@ -90,7 +85,7 @@ def _flags(options: argparse.Namespace) -> str:
     return "" if options.summary else "syscalls"
 
 
-def _output(options: argparse.Namespace) -> FileSink:
+def _output(options: argparse.Namespace) -> Output:
     """Return where the records go: a new file, or a copy of standard error.
 
     A copy, and with a high number: the program may close descriptor 2, and its own descriptors
@@ -98,9 +93,8 @@ def _output(options: argparse.Namespace) -> FileSink:
     """
     from selectors_ffi.debug import FileSink, JsonSink, PerfettoSink
 
-    kinds: dict[str, type[FileSink]] = {
-        "text": FileSink, "json": JsonSink, "perfetto": PerfettoSink,
-    }  # fmt: skip
+    if options.format == "perfetto":
+        return PerfettoSink(options.output)
     if options.output is not None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         low = os.open(options.output, flags, 0o666)
@@ -108,7 +102,7 @@ def _output(options: argparse.Namespace) -> FileSink:
         os.close(low)
     else:
         fd = _high(sys.stderr.fileno())
-    return kinds[options.format](fd)
+    return (FileSink if options.format == "text" else JsonSink)(fd)
 
 
 def _high(fd: int) -> int:
@@ -133,16 +127,18 @@ def _only(sink: Sink, flags: Debug) -> Sink:
     return give
 
 
-def _print_summary(table: Stats, output: FileSink, options: argparse.Namespace, pid: int) -> None:
+def _print_summary(table: Stats, output: Output, options: argparse.Namespace, pid: int) -> None:
     if os.getpid() != pid:
         return  # a child that left by sys.exit()
-    if options.format == "text":
+    from selectors_ffi.debug import FileSink
+
+    if options.format == "text" and isinstance(output, FileSink):
         output.write(f"{table}\n")
     else:
         print(table, file=sys.stderr)
     output.close()
 
 
-def _close(output: FileSink, pid: int) -> None:
+def _close(output: Output, pid: int) -> None:
     if os.getpid() == pid:
         output.close()

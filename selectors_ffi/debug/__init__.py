@@ -7,11 +7,8 @@ See ``docs/debugging.md``.
 
 from __future__ import annotations
 
-from ..backends import base
-from .ambient import VARIABLE, debugging
-from .describe import Description, describe
-from .flags import Debug
-from .instrument import instrument
+from .flags import VARIABLE, Debug, debugging
+from .inspect import Description, RawEvent, describe, select_raw
 from .lints import (
     LINTS,
     BlockingDescriptor,
@@ -25,18 +22,17 @@ from .lints import (
     WriteInterestLeftOn,
 )
 from .perfetto import PerfettoSink
-from .raw import RawEvent
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
 from .sinks import FileSink, JsonSink, LogSink, RingSink, Sink, tee
 from .stats import Stats
+from .watch import instrument as instrument
+from .watch import stats as stats
 
 __all__ = [
     "Debug", "debugging", "VARIABLE",
-    "RawEvent", "Description", "describe", "Stats",
+    "RawEvent", "Description", "describe", "select_raw", "Stats",
     "Record", "Syscall", "Event", "Registration", "Wait", "Lint", "Source",
     "Sink", "LogSink", "FileSink", "JsonSink", "RingSink", "PerfettoSink", "tee",
     "LINTS", "SelectorWarning", "ClosedWhileRegistered", "DescriptorReused", "GhostRegistration",
     "BusyLoop", "WriteInterestLeftOn", "BlockingDescriptor", "UsedAfterFork", "RegularFile",
 ]  # fmt: skip
-
-base.instrument = instrument

@@ -1,12 +1,31 @@
-"""Flags: what the debug facility may be asked to show."""
+"""Flags: what the debug facility may be asked to show, and what is asked for at the moment.
+
+Ambient flags are for selectors that are made without ``debug=``. They come from the innermost
+``debugging()`` block, else from the environment. They are for the process, not for a thread or a
+task: a loop that is made in the block and runs in a thread of its own is seen, too.
+
+There is no lock. The blocks are a list, whose ``append`` and ``remove`` are one step each for
+other threads and for signal handlers, and ``_refresh`` looks at it again after it has acted.
+"""
 
 from __future__ import annotations
 
 import enum
+import logging
+import os
 import re
-from typing import Union
+import sys
+from typing import TYPE_CHECKING, Any, Callable, Union
 
-__all__ = ["Debug", "FlagsLike", "flags_of"]
+from ..backends import base
+from .sinks import FileSink, LogSink, Sink, SinkLike, sink_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["VARIABLE", "Ambient", "Debug", "FlagsLike", "ambient", "debugging", "flags_of", "resolve"]
+
+VARIABLE = "SELECTORS_FFI_DEBUG"
 
 
 class Debug(enum.Flag):
@@ -62,3 +81,101 @@ _BY_NAME = {
 ALL = Debug.SYSCALLS | Debug.EVENTS | Debug.STATS | Debug.CHECKS | Debug.LEAKS
 #: The flags that need the system calls tapped; LEAKS does not.
 TAPPED = Debug.SYSCALLS | Debug.EVENTS | Debug.STATS | Debug.CHECKS
+
+
+class Ambient:
+    """Flags and sink in force. Two are never equal, so that a block removes its own."""
+
+    def __init__(self, flags: Debug, sink: Sink) -> None:
+        self.flags = flags
+        self.sink = sink
+
+
+class debugging:
+    """Within the block, every selector that is made shows what ``flags`` ask for.
+
+    Args:
+        flags: ``Debug`` flags or their names.
+        sink: where to: a callable that takes a record, a path, a descriptor, a text file;
+            None is the logger ``selectors_ffi``. A path is closed at the end of the block.
+
+    Yields:
+        The sink.
+    """
+
+    def __init__(self, flags: FlagsLike, sink: SinkLike = None) -> None:
+        self.flags = flags_of(flags, "debugging()")
+        self._target = sink
+        self._ambient: Ambient | None = None
+
+    def __enter__(self) -> Sink:
+        sink = sink_of(self._target)
+        self._ambient = Ambient(self.flags, sink)
+        _stack.append(self._ambient)
+        _refresh()
+        return sink
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        entered, self._ambient = self._ambient, None
+        if entered is None:
+            raise RuntimeError("debugging() was not entered")
+        _stack.remove(entered)
+        _refresh()
+        if isinstance(entered.sink, FileSink) and entered.sink is not self._target:
+            entered.sink.close()
+
+
+def ambient() -> Ambient:
+    """Return what the innermost block asks for, else the environment."""
+    return _stack[-1]
+
+
+def resolve(debug: FlagsLike) -> Ambient:
+    """Return flags and sink of a selector that is made with ``debug=``; None asks the ambience."""
+    around = ambient()
+    return around if debug is None else Ambient(flags_of(debug), around.sink)
+
+
+def arm(instrument: Callable[[Any, Any], None]) -> None:
+    """Let ``instrument`` see every selector that is made while flags are in force."""
+    _hook[:] = [instrument]
+    _refresh()
+
+
+def _refresh() -> None:
+    """Make ``base.instrument`` agree with the flags in force; without flags it costs nothing."""
+    while True:
+        top = _stack[-1]
+        base.instrument = _hook[0] if top.flags else None
+        if _stack[-1] is top:  # else another thread or a signal handler has changed it meanwhile
+            return
+
+
+class _EnvironmentSink(LogSink):
+    """The logger, made visible: setting a variable should not ask for configuring logging."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not self.logger.hasHandlers():
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(message)s"))
+            self.logger.addHandler(handler)
+            self.logger.setLevel(logging.DEBUG)
+            self.logger.propagate = False
+
+
+def _from_environment() -> Ambient:
+    text = os.environ.get(VARIABLE)
+    flags = flags_of(text, VARIABLE)
+    if text is None and (sys.flags.dev_mode or os.environ.get("PYTHONDEVMODE")):
+        flags = Debug.LEAKS
+    return Ambient(flags, _EnvironmentSink() if text and flags else LogSink())
+
+
+_hook: list[Callable[[Any, Any], None]] = []
+_stack: list[Ambient] = [_from_environment()]

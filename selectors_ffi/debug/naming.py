@@ -6,22 +6,21 @@ Nothing here may raise, print payload, or grow without bound: all of it runs ins
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import sys
 from typing import TYPE_CHECKING
 
-from .borrowing import borrowed
-
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["LONGEST", "interest", "kind_of", "peer_of", "place", "shown"]
+__all__ = ["LONGEST", "borrowed", "interest", "kind_of", "peer_of", "place", "process_title", "shown"]
 
 #: A repr is cut at this many characters.
 LONGEST = 80
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "program.py")
+_RUNNER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cli", "program.py")
 _FORMATS = (
     (stat.S_ISSOCK, "socket"),
     (stat.S_ISREG, "regular file"),
@@ -119,3 +118,47 @@ def depth() -> int:
         frame = frame.f_back
         level += 1
     return level if frame is not None else 2
+
+
+def process_title(*, forked: bool = False) -> str:
+    """Return what this process runs: the script or module, and which child of it this is.
+
+    Args:
+        forked: whether another process of the same program made this one.
+    """
+    main = sys.modules.get("__main__")
+    title = str(getattr(getattr(main, "__spec__", None), "name", ""))
+    if title.endswith(".__main__"):
+        title = title[: -len(".__main__")]
+    if title.partition(".")[0] in ("", "selectors_ffi", "multiprocessing"):
+        # A script. multiprocessing's children know it by another name.
+        files = [getattr(module, "__file__", "") for module in (sys.modules.get("__mp_main__"), main)]
+        names = [*files, *getattr(sys, "argv", ())[:1]]
+        title = next((os.path.basename(str(name)) for name in names if name), "")
+    if title in ("", "-c", "-"):
+        title = f"python {title}".rstrip()
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is not None:
+        name = str(multiprocessing.current_process().name)
+        if name != "MainProcess":
+            return f"{title} {name}"
+    return f"{title} (child)" if forked else title
+
+
+def borrowed(fd: int) -> socket.socket:
+    """Return a socket object on a duplicate of ``fd``, to be closed by the caller.
+
+    Making a socket object from a descriptor may switch the descriptor's mode: CPython makes it
+    non-blocking if ``socket.setdefaulttimeout`` was called, PyPy blocking if it was not. The mode
+    belongs to the open file, so a duplicate does not help. A type with SOCK_NONBLOCK says that
+    the mode is known already, and neither touches it.
+
+    Raises:
+        OSError: it is no socket, or cannot be asked without touching it.
+    """
+    nonblock = getattr(socket, "SOCK_NONBLOCK", 0)
+    if nonblock:
+        return socket.socket(type=socket.SOCK_STREAM | nonblock, fileno=os.dup(fd))
+    if sys.implementation.name != "cpython" or socket.getdefaulttimeout() is not None:
+        raise OSError("a socket object would change the descriptor's mode")
+    return socket.socket(fileno=os.dup(fd))

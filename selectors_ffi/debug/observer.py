@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import warnings
 from itertools import count
+from selectors import SelectorKey
 from threading import local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
+from .._abi.target import SYMBOLS
 from .checks import Checks, Finding
 from .flags import Debug
 from .naming import depth, interest, kind_of, place, shown
 from .records import Event, Lint, Record, Registration, Wait, here, now
 from .sinks import Emitter, Sink
 from .stats import Stats
-from .tap import Called, tapped
 
 if TYPE_CHECKING:
-    from selectors import SelectorKey
-
     from ..binding import Binding
     from .decode import Native
     from .records import Source
+    from .watch import Called
 
 __all__ = ["Observer"]
 
@@ -59,10 +59,8 @@ class Observer:
         """Return who is calling."""
         return here(self.name)
 
-    def watch(self, binding: Binding) -> Binding:
+    def watch(self, binding: Binding, tapped: Callable[..., Binding]) -> Binding:
         """Return ``binding`` with a tap on it."""
-        from .._abi.target import SYMBOLS
-
         links = SYMBOLS.get(binding.target, {})
         names = {symbol: name for name, symbols in links.items() for symbol in symbols}
         decode = Debug.SYSCALLS in self.flags
@@ -105,6 +103,19 @@ class Observer:
             self.checks.modified(key)
         else:
             self.tell(self.checks.registered(key))
+
+    def refused(
+        self, selector: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: OSError
+    ) -> None:
+        """Take note that ``register(*args, **kwargs)`` was refused by the kernel."""
+        names = dict(zip(("fileobj", "events", "data"), args), **kwargs)
+        try:
+            fileobj = names["fileobj"]
+            fd = selector._fileobj_lookup(fileobj)
+            key = SelectorKey(fileobj, fd, int(names["events"]), names.get("data"))
+        except (KeyError, TypeError, ValueError):  # a class of the caller's takes other arguments
+            return
+        self.changed("register", key, shown(error))
 
     def closed(self) -> None:
         """Take note that the selector was closed."""

@@ -1,7 +1,8 @@
 """Perfetto: records as Chrome trace events, for https://ui.perfetto.dev or chrome://tracing.
 
-System calls and waits are slices of their thread, readiness is an instant of the thread and of
-the descriptor's own track, which lasts from register to unregister.
+System calls and waits are slices of their thread. Readiness is an instant of the thread and of
+the descriptor's own track, which lasts from register to unregister. The file is valid JSON after
+every record, also while several processes write it: see ``document.py``.
 
 https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 """
@@ -10,59 +11,80 @@ from __future__ import annotations
 
 import json
 import os
-from threading import current_thread
+from threading import current_thread, main_thread
 from typing import IO, Any
 
-from .naming import interest
+from .document import Document
+from .locking import Locked
+from .naming import interest, peer_of, process_title
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
-from .sinks import FileSink
 
 __all__ = ["PerfettoSink"]
 
+_HEAD = '{"displayTimeUnit": "ns", "traceEvents": [\n'
+_TAIL = "\n]}\n"
 
-class PerfettoSink(FileSink):
-    """Write the JSON array format, whose end may be missing when a process is killed."""
 
-    def __init__(self, target: str | os.PathLike[str] | int | IO[str]) -> None:
-        super().__init__(target)
-        self._first = True
+class PerfettoSink(Locked):
+    """Write trace events to a path, which is replaced, a descriptor or a text file.
+
+    Args:
+        target: where to. A path's file is valid JSON at every moment, other targets when closed.
+        join: add to the file of another process that is being traced, instead of replacing it.
+
+    Raises:
+        OSError: the path cannot be opened.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | int | IO[str], *, join: bool = False) -> None:
+        super().__init__()
+        self._document = Document(target, _HEAD, _TAIL, join=join)
+        self._root = -1 if join else os.getpid()
+        self._pid = os.getpid()
         self._named: set[tuple[int, int]] = set()
-        # (pid, selector, fd) -> (id, name) of the track that is open
-        self._tracks: dict[tuple[int, str, int], tuple[str, str]] = {}
+        # (selector, fd) -> (id, name) of the track that is open, of this process
+        self._tracks: dict[tuple[str, int], tuple[str, str]] = {}
         self._serial = 0
         self._last = 0.0
 
     def __call__(self, record: Record) -> None:
         with self._lock:
-            for event in self._name_thread(record.source):
-                self._put(event)
-            for event in self._events(record):
-                self._put(event)
+            if record.source.pid != self._pid:
+                # A forked child: the tracks that its parent has opened are not its own.
+                self._pid = record.source.pid
+                self._tracks.clear()
+            self._put(self._name(record.source) + self._events(record))
 
     def close(self) -> None:
-        """End the tracks that are still open, and the array."""
+        """End the tracks of this process that are still open, and the file."""
         with self._lock:
-            for (pid, _, _), (track, name) in self._tracks.items():
-                self._put(_track("e", name, track, pid, 0, self._last))
-            self._tracks.clear()
-            self.write("[]\n" if self._first else "\n]\n")
-        super().close()
+            if self._document.closed:
+                return
+            if self._pid == os.getpid():
+                tracks, self._tracks = self._tracks, {}
+                self._put([self._track("e", track, 0, self._last) for track in tracks.values()])
+            self._document.close()
 
-    def _put(self, event: dict[str, Any]) -> None:
-        self.write(("[\n" if self._first else ",\n") + json.dumps(event, default=str))
-        self._first = False
-        self._last = max(self._last, event.get("ts", 0.0))
+    def _put(self, events: list[dict[str, Any]]) -> None:
+        if not events:
+            return
+        self._document.add(",\n".join([json.dumps(_finite(event), default=str) for event in events]))
+        self._last = max([self._last, *(event.get("ts", 0.0) for event in events)])
 
-    def _name_thread(self, source: Source) -> list[dict[str, Any]]:
-        identity = (source.pid, source.thread)
-        if identity in self._named:
-            return []
-        self._named.add(identity)
-        base = {"ph": "M", "pid": source.pid, "tid": source.thread}
-        return [
-            {**base, "name": "process_name", "args": {"name": f"python {source.pid}"}},
-            {**base, "name": "thread_name", "args": {"name": current_thread().name}},
-        ]
+    def _name(self, source: Source) -> list[dict[str, Any]]:
+        """Return the names and places of a process and a thread that are new."""
+        pid, tid = source.pid, source.thread
+        named: list[dict[str, Any]] = []
+        if (pid, -1) not in self._named:
+            self._named.add((pid, -1))
+            title = process_title(forked=pid != self._root)
+            named += _metadata("process", pid, 0, title, 0 if pid == self._root else pid)
+        if (pid, tid) not in self._named:
+            self._named.add((pid, tid))
+            thread = current_thread()
+            place = 0 if thread is main_thread() else tid
+            named += _metadata("thread", pid, tid, thread.name, place)
+        return named
 
     def _events(self, record: Record) -> list[dict[str, Any]]:
         pid, tid, selector = record.source
@@ -82,46 +104,67 @@ class PerfettoSink(FileSink):
             return [{**instant, "args": arguments}]
         if isinstance(record, Event):
             return self._ready(record, base)
-        return self._registered(record, base)
+        if isinstance(record, Registration):
+            return self._registered(record, base)
+        return []
 
     def _ready(self, record: Event, base: dict[str, Any]) -> list[dict[str, Any]]:
         what = f"dropped: {record.dropped}" if record.dropped else interest(record.events)
         arguments = {"fd": record.fd, "kernel": record.flags, "given": what}
         name = f"fd {record.fd} {record.flags}"
         events = [{**base, "ph": "i", "s": "t", "name": name, "cat": "ready", "args": arguments}]
-        found = self._tracks.get((record.source.pid, record.source.selector, record.fd))
-        if found is not None:
-            track, title = found
-            instant = _track("n", title, track, base["pid"], base["tid"], base["ts"])
+        key = record.source.selector, record.fd
+        if key not in self._tracks and not record.dropped:
+            # Registered before the trace began, or by the process that this one was forked from.
+            events.append(self._open(record, base))
+        if key in self._tracks:
+            instant = self._track("n", self._tracks[key], base["tid"], base["ts"])
             events.append({**instant, "args": arguments})
         return events
 
     def _registered(self, record: Registration, base: dict[str, Any]) -> list[dict[str, Any]]:
-        pid, tid, selector = record.source
         if record.error:
             return []
-        if record.action == "close":
-            keys = [key for key in self._tracks if key[:2] == (pid, selector)]
-        else:
-            keys = [(pid, selector, record.fd)]
+        selector = record.source.selector
         if record.action == "register":
-            self._serial += 1
-            name = f"fd {record.fd} {record.kind}"
-            track = f"{selector}/{record.fd}/{self._serial}"
-            self._tracks[keys[0]] = (track, name)
-            start = _track("b", name, track, pid, tid, base["ts"])
-            arguments = {"object": record.fileobj, "interest": interest(record.events)}
-            return [{**start, "args": arguments}]
+            return [self._open(record, base)]
+        keys = [(selector, record.fd)]
+        if record.action == "close":
+            keys = [key for key in self._tracks if key[0] == selector]
         found = [self._tracks[key] for key in keys if key in self._tracks]
+        phase = "n" if record.action == "modify" else "e"
+        events = [self._track(phase, track, base["tid"], base["ts"]) for track in found]
         if record.action == "modify":
-            arguments = {"interest": interest(record.events)}
-            return [
-                {**_track("n", name, track, pid, tid, base["ts"]), "args": arguments}
-                for track, name in found
-            ]
+            return [{**event, "args": {"interest": interest(record.events)}} for event in events]
         for key in keys:
             self._tracks.pop(key, None)
-        return [_track("e", name, track, pid, tid, base["ts"]) for track, name in found]
+        return events
+
+    def _open(self, record: Registration | Event, base: dict[str, Any]) -> dict[str, Any]:
+        """Begin the track of a descriptor."""
+        self._serial += 1
+        selector = record.source.selector
+        peer = getattr(record, "peer", None)
+        name = _title(record.fd, record.kind, peer_of(record.fd) if peer is None else peer)
+        owner = getattr(record, "owner", "")
+        if owner:
+            name = f"{name} {owner}"
+        track = self._tracks[selector, record.fd] = f"{selector}/{record.fd}/{self._serial}", name
+        arguments = {"object": record.fileobj, "interest": interest(record.events)}
+        return {**self._track("b", track, base["tid"], base["ts"]), "args": arguments}
+
+    def _track(self, phase: str, track: tuple[str, str], tid: int, ts: float) -> dict[str, Any]:
+        """Return a nestable asynchronous event: b(egin), n (instant), e(nd) of a track of its own."""
+        local, name = track
+        return {
+            "ph": phase, "name": name, "cat": "descriptor", "id2": {"local": local},
+            "pid": self._pid, "tid": tid, "ts": ts,
+        }  # fmt: skip
+
+
+def _title(fd: int, kind: str, peer: str) -> str:
+    """Return the name of a descriptor's track. Viewers sort by it, as text."""
+    return f"fd {fd:3d} {kind} {peer}".rstrip()
 
 
 def _slice(
@@ -133,9 +176,19 @@ def _slice(
     }  # fmt: skip
 
 
-def _track(phase: str, name: str, track: str, pid: int, tid: int, ts: float) -> dict[str, Any]:
-    """Return a nestable asynchronous event: b(egin), n (instant), e(nd) of a track of its own."""
-    return {
-        "ph": phase, "name": name, "cat": "descriptor", "id": track,
-        "pid": pid, "tid": tid, "ts": ts,
-    }  # fmt: skip
+def _metadata(what: str, pid: int, tid: int, name: str, place: int) -> list[dict[str, Any]]:
+    """Return the events that name and sort a process or thread."""
+    base = {"ph": "M", "pid": pid, "tid": tid}
+    return [
+        {**base, "name": f"{what}_name", "args": {"name": name}},
+        {**base, "name": f"{what}_sort_index", "args": {"sort_index": place}},
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value`` with text for numbers that JSON does not have (a timeout of NaN, say)."""
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value

@@ -10,8 +10,7 @@ import pytest
 
 from selectors_ffi._abi import TARGETS, load_ffi
 from selectors_ffi.debug.decode import FORMS, form_of
-from selectors_ffi.debug.decode.grammar import outcome, seconds
-from selectors_ffi.debug.decode.symbols import Bits
+from selectors_ffi.debug.decode.grammar import Bits, outcome, seconds
 
 KQUEUE = [
     target

@@ -27,18 +27,16 @@ from selectors_ffi.debug import (
     Stats,
     Syscall,
     Wait,
-    ambient,
-    borrowing,
     checks,
-    evidence,
+    flags,
+    inspect,
     lints,
     naming,
-    procfs,
-    tap,
+    spinning,
+    watch,
 )
 from selectors_ffi.debug.decode import form, form_of, grammar
 from selectors_ffi.debug.decode import select as decode_select
-from selectors_ffi.debug.instrument import instrument
 from selectors_ffi.debug.records import Source
 
 SOURCE = Source(1, 2, "TestSelector@0x1")
@@ -56,14 +54,14 @@ def keep_nothing(record):
 def test_blocks_may_end_in_any_order():
     """A block that ends before one that began later ends itself alone."""
     outer, inner = debugging("events", keep_nothing), debugging("checks", keep_nothing)
-    before = list(ambient._stack)
+    before = list(flags._stack)
     outer.__enter__()
     inner.__enter__()
 
     outer.__exit__(None, None, None)
-    assert ambient.ambient().flags == Debug.CHECKS
+    assert flags.ambient().flags == Debug.CHECKS
     inner.__exit__(None, None, None)
-    assert ambient._stack == before
+    assert flags._stack == before
 
 
 def test_configured_logging_is_left_alone():
@@ -72,7 +70,7 @@ def test_configured_logging_is_left_alone():
     handler = logging.NullHandler()
     logger.addHandler(handler)
     try:
-        ambient._EnvironmentSink()
+        flags._EnvironmentSink()
         assert logger.handlers == [handler]
         assert logger.propagate
     finally:
@@ -81,8 +79,9 @@ def test_configured_logging_is_left_alone():
 
 def test_an_instrumented_class_is_not_instrumented_again(backend):
     """Making one more of a traced selector's own class gives that class."""
-    with backend(debug="events") as selector:
-        assert instrument(type(selector), Debug.CHECKS) is type(selector)
+    with backend(debug="events") as selector, type(selector)(debug=Debug.CHECKS) as other:
+        assert type(other) is type(selector)
+        assert other._observer.flags == Debug.EVENTS
 
 
 def test_a_second_close_is_not_recorded(backend):
@@ -106,12 +105,12 @@ def test_borrowing_without_a_type_that_says_nonblocking(monkeypatch, pairs):
     monkeypatch.setattr(sys, "implementation", SimpleNamespace(name="cpython"))
     if hasattr(sys, "pypy_version_info"):
         pytest.skip("PyPy would change the mode")
-    with borrowing.borrowed(fd) as borrowed:
+    with naming.borrowed(fd) as borrowed:
         assert borrowed.fileno() != fd
         assert not os.get_blocking(fd)
     monkeypatch.setattr(sys, "implementation", SimpleNamespace(name="pypy"))
     with pytest.raises(OSError, match="would change"):
-        borrowing.borrowed(fd)
+        naming.borrowed(fd)
 
 
 def test_use_in_a_child_is_told_once(backend, pairs, monkeypatch):
@@ -258,9 +257,9 @@ class Undecodable:
 
 def test_what_cannot_be_decoded_breaks_nothing():
     """A decoder that raises is named in the record, and the call goes on."""
-    assert tap._enter(Undecodable(), (1,)) == ["/* undecoded: LookupError */"]
-    assert tap._leave(Undecodable(), (1,), ["1"], 0, "") == ("undecoded: LookupError", [], [])
-    assert tap._leave(Undecodable(), (1,), ["1"], -1, "note") == ("note", [], [])
+    assert watch._enter(Undecodable(), (1,)) == ["/* undecoded: LookupError */"]
+    assert watch._leave(Undecodable(), (1,), ["1"], 0, "") == ("undecoded: LookupError", [], [])
+    assert watch._leave(Undecodable(), (1,), ["1"], -1, "note") == ("note", [], [])
 
 
 def test_a_call_that_raises():
@@ -273,7 +272,7 @@ def test_a_call_that_raises():
 
     library = SimpleNamespace(close=close, __version__="1")
     whole = type(load())(load().target, ffi, library)
-    tapped = tap.tapped(whole, called.append, lambda: SOURCE, decode=True, names={})
+    tapped = watch.tapped(whole, called.append, lambda: SOURCE, decode=True, names={})
 
     assert repr(tapped.lib).startswith("Tap(namespace(")
     assert tapped.lib.__version__ == "1"
@@ -296,7 +295,7 @@ def test_description_of_nothing(backend):
 @linux
 def test_description_without_procfs(monkeypatch):
     """Without /proc nothing is said of the kernel's own list."""
-    module = sys.modules["selectors_ffi.debug.describe"]
+    module = sys.modules["selectors_ffi.debug.inspect"]
     monkeypatch.setattr(module, "watched", lambda epfd: None)
     with backends.EpollSelector() as selector:
         assert selector.describe().differences is None
@@ -308,18 +307,18 @@ def test_description_without_procfs(monkeypatch):
 )
 def test_a_kernel_list_of_another_form(monkeypatch, lines):
     """Lines that are not as expected are no list, rather than a wrong one."""
-    monkeypatch.setattr(procfs, "open", lambda *_, **__: io.StringIO(lines), raising=False)
-    assert procfs.watched(5) is None
+    monkeypatch.setattr(inspect, "open", lambda *_, **__: io.StringIO(lines), raising=False)
+    assert inspect.watched(5) is None
 
 
 def test_no_kernel_list():
-    """A descriptor that is not there, or a system without procfs, has no list."""
-    assert procfs.watched(10**6) is None
+    """A descriptor that is not there, or a system without inspect, has no list."""
+    assert inspect.watched(10**6) is None
 
 
 @linux
 def test_kinds_that_have_no_name(tmp_path, monkeypatch):
-    """What fstat(2) knows no word for is unknown; a pipe without procfs is a fifo."""
+    """What fstat(2) knows no word for is unknown; a pipe without inspect is a fifo."""
     if not hasattr(os, "O_PATH"):
         pytest.skip("PyPy does not name the flag")
     link = tmp_path / "link"
@@ -344,13 +343,13 @@ def test_kinds_that_have_no_name(tmp_path, monkeypatch):
 def test_no_evidence(tmp_path, monkeypatch):
     """Files, datagrams, closed descriptors and systems without ioctl(2) are no evidence."""
     with open(tmp_path / "file", "wb") as file:
-        assert evidence.evidence_of(file.fileno()) == evidence.NOTHING
+        assert spinning.evidence_of(file.fileno()) == spinning.NOTHING
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        assert evidence.evidence_of(datagrams.fileno()) == evidence.NOTHING
-    assert evidence.evidence_of(10**6) == evidence.NOTHING
-    assert evidence._unread(10**6) is None
-    monkeypatch.setattr(evidence, "_HAVE_IOCTL", False)
-    assert evidence._unread(0) is None
+        assert spinning.evidence_of(datagrams.fileno()) == spinning.NOTHING
+    assert spinning.evidence_of(10**6) == spinning.NOTHING
+    assert spinning._unread(10**6) is None
+    monkeypatch.setattr(spinning, "_HAVE_IOCTL", False)
+    assert spinning._unread(0) is None
 
 
 @linux
@@ -358,8 +357,8 @@ def test_a_kernel_that_counts_less(monkeypatch):
     """A tcp_info that ends before the counters leaves the unread bytes as the only evidence."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as client:
-            monkeypatch.setattr(evidence, "_TCP_COUNTERS", slice(1000, 1016))
-            assert evidence.evidence_of(client.fileno()) == (0, None, True)
+            monkeypatch.setattr(spinning, "_TCP_COUNTERS", slice(1000, 1016))
+            assert spinning.evidence_of(client.fileno()) == (0, None, True)
 
 
 # -- records and sinks
@@ -378,7 +377,7 @@ def test_why_an_event_was_dropped(backend, pairs):
 
 
 def test_records_of_all_that_can_fail(tmp_path):
-    """A trace shows a failed call's errno; a refused registration and its events have no track."""
+    """A trace shows a failed call's errno, and a wait that raised."""
     path = tmp_path / "trace.json"
     sink = PerfettoSink(path)
     sink(Syscall(1, SOURCE, "epoll_ctl", ("5",), -1, errno.EPERM, "", 3))
@@ -386,8 +385,10 @@ def test_records_of_all_that_can_fail(tmp_path):
     sink(Event(3, SOURCE, 7, "socket", "EPOLLIN", 1, "<socket>", ""))
     sink(Wait(4, SOURCE, None, 5, -1))
     sink.close()
-    shown = [event for event in json.loads(path.read_text()) if event["ph"] != "M"]
+    document = json.loads(path.read_text())["traceEvents"]
+    shown = [event for event in document if event["ph"] != "M"]
 
+    shown = [event for event in shown if event["cat"] != "descriptor"]
     assert [event["ph"] for event in shown] == ["X", "i", "X"]
     assert shown[0]["args"]["errno"] == "EPERM"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -138,81 +137,6 @@ def test_names_imported_before(script):
     done = trace(path, env={"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"})
 
     assert done.returncode == 0, done.stderr
-
-
-def test_arguments_and_name(script):
-    """The program sees its own arguments, options included, its file, and its folder first."""
-    path = script(
-        """
-        import json, sys
-        print(json.dumps([sys.argv, __name__, __file__, sys.path[0], __spec__ is None]))
-        """
-    )
-    arguments = ["-e", "x", "--summary", "-m", "--", "-h"]
-
-    assert json.loads(trace(path, *arguments).stdout) == json.loads(run(path, *arguments).stdout)
-
-
-def test_module(script):
-    """-m runs a module of a package, with the rest of the line as its arguments."""
-    path = script("import sys\nprint(sys.argv[1:], __package__, __spec__.name)\n", "thing.py")
-    environment = {"PYTHONPATH": f"{path.parent}{os.pathsep}{ROOT}"}
-
-    done = trace("-m", "thing", "-o", "x", env=environment)
-
-    assert done.stdout == "['-o', 'x']  thing\n"
-    assert done.stdout == run("-m", "thing", "-o", "x", env=environment).stdout
-
-
-@pytest.mark.parametrize(
-    "end", ["sys.exit(3)", "sys.exit()", "sys.exit('text')", "raise SystemExit(True)", "os._exit(7)"]
-)
-def test_exit_status(script, end):
-    """The exit status and message are the program's."""
-    path = script(f"import os, sys\n{end}\n")
-    plain, traced = run(path), trace(path)
-
-    assert (traced.returncode, traced.stderr) == (plain.returncode, plain.stderr)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        "1/0",
-        "import no_such_module",
-        "raise BrokenPipeError(32, 'Broken pipe')",
-        "def f():\n    raise KeyError('x') from ValueError('y')\nf()",
-        "import asyncio\nasync def main():\n    raise OSError(5, 'z')\nasyncio.run(main())",
-        "open('/no/such/file')",
-        "x = = 1",
-    ],
-)
-@pytest.mark.parametrize("how", ["script", "module"])
-def test_traceback(script, error, how):
-    """A traceback is the program's, line for line, without a frame of ours."""
-    path = script(error + "\n", "failing.py")
-    environment = {"PYTHONPATH": f"{path.parent}{os.pathsep}{ROOT}"}
-    what = [path] if how == "script" else ["-m", "failing"]
-    plain, traced = run(*what, env=environment), trace("-o", os.devnull, *what, env=environment)
-    # Of a module, the interpreter's own frames of runpy are left out too.
-    expected = re.sub(r'  File ".*runpy.*\n(    .*\n)*', "", plain.stderr)
-
-    assert traced.returncode == plain.returncode == 1
-    assert traced.stderr == expected
-
-
-def test_excepthook_of_the_program(script):
-    """A hook that the program installs is called, as without us."""
-    path = script(
-        """
-        import sys
-        sys.excepthook = lambda kind, value, trace: print(kind.__name__, trace.tb_lineno)
-        1/0
-        """
-    )
-    done = trace(path)
-
-    assert (done.stdout, done.stderr, done.returncode) == ("ZeroDivisionError 4\n", "", 1)
 
 
 @unix

@@ -1,42 +1,31 @@
-"""Simulated kernels: the backends of systems that this host is not, run on this host.
-
-Each is a Python object whose methods are C functions with C semantics, working
-on the target's own memory layout over real descriptors. See ``base``.
-"""
+"""The simulated kernels of ``selectors_ffi.testing.kernels`` as subjects, and their own tests."""
 
 from __future__ import annotations
 
+import os
 from typing import Any, Callable
 
-from .bsd import VARIANTS as _BSD
-from .bsd import SimulatedBSD
-from .linux import SimulatedLinux
-from .solaris import VARIANTS as _SOLARIS
-from .solaris import SimulatedSolaris
-from .windows import SimulatedWindows
+from selectors_ffi.testing.kernels import NAMES, kernel
 
 #: (name, backend class, maker of a fresh binding), one for each simulated system.
-KERNELS: list[tuple[str, str, Callable[[], Any]]] = [
-    *(
-        (name, "KqueueSelector", lambda name=name: SimulatedBSD(name).binding())
-        for name in _BSD
-        if name != "libkqueue"  # not a kernel; its one peculiarity has tests of its own
-    ),
-    *(
-        (name, "DevpollSelector", lambda name=name: SimulatedSolaris(name).binding())
-        for name in _SOLARIS
-    ),
-    ("simulated_linux", "EpollSelector", lambda: SimulatedLinux().binding()),
-]
-
+KERNELS: list[tuple[str, str, Callable[[], Any]]] = []
 #: Of Windows, whose errors are not in errno and whose sets take sockets only.
-WINDOWS = ("windows", "SelectSelector", lambda: SimulatedWindows().binding())
+WINDOWS = ("windows", "SelectSelector", lambda: kernel("windows"))
 
-__all__ = [
-    "KERNELS",
-    "WINDOWS",
-    "SimulatedBSD",
-    "SimulatedLinux",
-    "SimulatedSolaris",
-    "SimulatedWindows",
-]
+if os.name == "posix":
+    from selectors_ffi.testing.kernels import bsd, host, linux, solaris, windows
+    from selectors_ffi.testing.kernels.linux import SimulatedLinux
+
+    def _backend(name: str) -> str:
+        if name in solaris.VARIANTS:
+            return "DevpollSelector"
+        return "KqueueSelector" if name in bsd.VARIANTS else "EpollSelector"
+
+    KERNELS += [
+        (name, _backend(name), lambda name=name: kernel(name))
+        for name in NAMES
+        if name not in ("linux", "windows")
+    ]
+    KERNELS.append(("simulated_linux", "EpollSelector", lambda: SimulatedLinux("linux_x86").binding()))
+
+    __all__ = ["KERNELS", "WINDOWS", "bsd", "host", "linux", "solaris", "windows"]

@@ -11,8 +11,16 @@ import time
 
 import pytest
 
-from . import host
-from .bsd import EV_ADD, EV_DELETE, EV_EOF, EV_ERROR, EV_ONESHOT, VARIANTS, SimulatedBSD
+from selectors_ffi.testing.kernels import host
+from selectors_ffi.testing.kernels.bsd import (
+    EV_ADD,
+    EV_DELETE,
+    EV_EOF,
+    EV_ERROR,
+    EV_ONESHOT,
+    VARIANTS,
+    SimulatedBSD,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs descriptors that poll(2) knows")
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from .linux import EPOLL_CLOEXEC, EPOLLET, EPOLLONESHOT, SimulatedLinux
+from selectors_ffi.testing.kernels.linux import EPOLL_CLOEXEC, EPOLLET, EPOLLONESHOT, SimulatedLinux
 
 hypothesis = pytest.importorskip("hypothesis")
 given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from .solaris import (
+from selectors_ffi.testing.kernels.solaris import (
     DP_ISPOLLED,
     DP_POLL,
     POLLERR,

@@ -13,7 +13,7 @@ if os.name != "posix":
     pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
 from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, SelectSelector
-from tests.kernels.windows import WSAEINVAL, WSAENOTSOCK, SimulatedWindows
+from selectors_ffi.testing.kernels.windows import WSAEINVAL, WSAENOTSOCK, SimulatedWindows
 
 BOTH = EVENT_READ | EVENT_WRITE
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, Native, items
-from .grammar import is_null, struct
+from .grammar import DEVPOLL_COMMANDS, OPEN_FLAGS, Bits, Names, is_null, struct
 from .poll import event_bits, interests, natives, results
-from .symbols import DEVPOLL_COMMANDS, OPEN_FLAGS, Bits, Names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, Native, items, records
-from .grammar import is_null, struct, timeval
-from .symbols import EPOLL_CREATE, EPOLL_EVENTS, EPOLL_OPERATIONS, Bits, Names
+from .grammar import EPOLL_CREATE, EPOLL_EVENTS, EPOLL_OPERATIONS, Bits, Names, is_null, struct, timeval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

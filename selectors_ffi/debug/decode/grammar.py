@@ -1,6 +1,10 @@
-"""Grammar: numbers, pointers, times, arrays and results as strace(1) writes them.
+"""Grammar: flags by name, numbers, pointers, times, arrays and results as strace(1) writes them.
 
-The one grammar of every line, described for readers in ``docs/debugging.md``.
+It is the one grammar of every line; ``docs/debugging.md`` describes it for readers.
+
+The order of the names within each family is that of the systems' headers. A name that a target's
+declarations lack is left out: its bit is shown in hexadecimal rather than under a name that
+belongs to another system. All values come from the declarations.
 """
 
 from __future__ import annotations
@@ -10,10 +14,22 @@ from errno import errorcode
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "Bits",
+    "DEVPOLL_COMMANDS",
     "ELLIPSIS_AFTER",
+    "EPOLL_CREATE",
+    "EPOLL_EVENTS",
+    "EPOLL_OPERATIONS",
+    "KEVENT_FILTERS",
+    "KEVENT_FLAGS",
+    "KEVENT_NOTES",
+    "KQUEUEX_FLAGS",
+    "Names",
+    "OPEN_FLAGS",
+    "POLL_EVENTS",
     "address",
     "array",
     "errno_name",
@@ -23,6 +39,123 @@ __all__ = [
     "struct",
     "timeval",
 ]
+
+EPOLL_CREATE = ("EPOLL_CLOEXEC",)
+EPOLL_OPERATIONS = ("EPOLL_CTL_ADD", "EPOLL_CTL_DEL", "EPOLL_CTL_MOD")
+EPOLL_EVENTS = (
+    "EPOLLIN", "EPOLLPRI", "EPOLLOUT", "EPOLLERR", "EPOLLHUP", "EPOLLNVAL",
+    "EPOLLRDNORM", "EPOLLRDBAND", "EPOLLWRNORM", "EPOLLWRBAND", "EPOLLMSG", "EPOLLRDHUP",
+    "EPOLLEXCLUSIVE", "EPOLLWAKEUP", "EPOLLONESHOT", "EPOLLET",
+)  # fmt: skip
+POLL_EVENTS = (
+    "POLLIN", "POLLPRI", "POLLOUT", "POLLERR", "POLLHUP", "POLLNVAL",
+    "POLLRDNORM", "POLLRDBAND", "POLLWRNORM", "POLLWRBAND", "POLLMSG",
+    "POLLREMOVE", "POLLONESHOT", "POLLET", "POLLRDHUP", "POLLINIGNEOF",
+)  # fmt: skip
+KEVENT_FILTERS = (
+    "EVFILT_READ", "EVFILT_WRITE", "EVFILT_AIO", "EVFILT_VNODE", "EVFILT_PROC", "EVFILT_SIGNAL",
+    "EVFILT_TIMER", "EVFILT_MACHPORT", "EVFILT_PROCDESC", "EVFILT_DEVICE", "EVFILT_FS",
+    "EVFILT_LIO", "EVFILT_USER", "EVFILT_VM", "EVFILT_SENDFILE", "EVFILT_EMPTY", "EVFILT_EXCEPT",
+)  # fmt: skip
+KEVENT_FLAGS = (
+    "EV_ADD", "EV_DELETE", "EV_ENABLE", "EV_DISABLE", "EV_ONESHOT", "EV_CLEAR", "EV_RECEIPT",
+    "EV_DISPATCH", "EV_UDATA_SPECIFIC", "EV_FORCEONESHOT", "EV_VANISHED", "EV_KEEPUDATA",
+    "EV_DROP", "EV_NODATA", "EV_ERROR", "EV_EOF", "EV_FLAG0", "EV_FLAG1", "EV_FLAG2",
+)  # fmt: skip
+#: What ``fflags`` means depends on the filter.
+KEVENT_NOTES = {
+    "EVFILT_READ": ("NOTE_LOWAT", "NOTE_FILE_POLL", "NOTE_EOF", "NOTE_OOB"),
+    "EVFILT_WRITE": ("NOTE_LOWAT",),
+    "EVFILT_EXCEPT": ("NOTE_OOB",),
+    "EVFILT_USER": ("NOTE_FFCOPY", "NOTE_FFAND", "NOTE_FFOR", "NOTE_TRIGGER"),
+    "EVFILT_TIMER": (
+        "NOTE_SECONDS", "NOTE_MSECONDS", "NOTE_USECONDS", "NOTE_NSECONDS", "NOTE_ABSTIME",
+        "NOTE_ABSOLUTE",
+    ),
+    "EVFILT_VNODE": (
+        "NOTE_DELETE", "NOTE_WRITE", "NOTE_EXTEND", "NOTE_ATTRIB", "NOTE_LINK", "NOTE_RENAME",
+        "NOTE_REVOKE", "NOTE_OPEN", "NOTE_CLOSE", "NOTE_CLOSE_WRITE", "NOTE_READ",
+    ),
+    "EVFILT_PROC": (
+        "NOTE_EXIT", "NOTE_FORK", "NOTE_EXEC", "NOTE_TRACK", "NOTE_TRACKERR", "NOTE_CHILD",
+    ),
+}  # fmt: skip
+KQUEUEX_FLAGS = ("KQUEUE_CLOEXEC", "KQUEUE_CPONFORK")
+DEVPOLL_COMMANDS = ("DP_POLL", "DP_ISPOLLED", "DP_PPOLL", "DP_EPOLLCOMPAT")
+OPEN_FLAGS = ("O_RDWR", "O_WRONLY", "O_NONBLOCK", "O_CLOEXEC")
+
+
+def _declared(ffi: Any, names: Iterable[str]) -> dict[str, int]:
+    """Return those of ``names`` that the target declares; open(2)'s flags are the host's own."""
+    values = {}
+    for name in names:
+        try:
+            values[name] = int(ffi.integer_const(name))
+        except (AttributeError, ffi.error):
+            if name.startswith("O_") and hasattr(os, name):
+                values[name] = int(getattr(os, name))
+    return values
+
+
+class Bits:
+    """A set of bits with names.
+
+    Args:
+        values: name -> value, in the order in which names are to appear.
+        width: size in bits of the C type, so that a negative number shows its true bits.
+    """
+
+    def __init__(self, values: Mapping[str, int], width: int = 32) -> None:
+        self.mask = (1 << width) - 1
+        self.pairs = [(value & self.mask, name) for name, value in values.items() if value]
+        self._memo: dict[int, str] = {}
+
+    @classmethod
+    def of(cls, ffi: Any, names: Iterable[str], width: int = 32) -> Bits:
+        """Return the family ``names`` as the target declares it."""
+        return cls(_declared(ffi, names), width)
+
+    def of_names(self, *names: str) -> int:
+        """Return the bits of those of ``names`` that the target has."""
+        bits = 0
+        for value, name in self.pairs:
+            if name in names:
+                bits |= value
+        return bits
+
+    def __call__(self, value: int) -> str:
+        """Return ``A|B|0x40``; no bit is ``0``."""
+        text = self._memo.get(value)
+        if text is None:
+            text = self._memo[value] = self._render(value & self.mask)
+        return text
+
+    def _render(self, rest: int) -> str:
+        names = []
+        for bits, name in self.pairs:
+            # A second name for bits already named (POLLWRNORM is POLLOUT on the BSDs) is left out.
+            if bits & rest == bits:
+                names.append(name)
+                rest &= ~bits
+        if rest or not names:
+            names.append(hex(rest) if rest else "0")
+        return "|".join(names)
+
+
+class Names:
+    """An enumeration: each value has one name; an unknown one shows as a number."""
+
+    def __init__(self, values: Mapping[str, int]) -> None:
+        self.names = {value: name for name, value in reversed(list(values.items()))}
+
+    @classmethod
+    def of(cls, ffi: Any, names: Iterable[str]) -> Names:
+        """Return the enumeration ``names`` as the target declares it."""
+        return cls(_declared(ffi, names))
+
+    def __call__(self, value: int) -> str:
+        return self.names.get(value) or (hex(value) if value > 0 else str(value))
+
 
 #: An array longer than this is cut and ends in "...", as in strace.
 ELLIPSIS_AFTER = 32

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, Native, items, records
-from .grammar import errno_name, struct, timeval
-from .symbols import (
+from .grammar import (
     KEVENT_FILTERS,
     KEVENT_FLAGS,
     KEVENT_NOTES,
@@ -14,6 +13,9 @@ from .symbols import (
     OPEN_FLAGS,
     Bits,
     Names,
+    errno_name,
+    struct,
+    timeval,
 )
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, Native, items
-from .grammar import ELLIPSIS_AFTER, array, is_null, struct, timeval
-from .symbols import POLL_EVENTS, Bits
+from .grammar import ELLIPSIS_AFTER, POLL_EVENTS, Bits, array, is_null, struct, timeval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -1,11 +1,14 @@
-"""A simulated epoll, there to check the method: it is compared with the real one.
+"""Linux's epoll(7), there to check the method: the suite compares it with the real one.
 
-E1 a registration is keyed by (descriptor, open file); E2 it lives as long as
-the open file does, so a dup keeps it; E3 ADD of a known one is EEXIST, MOD and
-DEL of an unknown one ENOENT; E4 regular files and directories are EPERM; E5
-ERR and HUP come unasked; E6 ONESHOT leaves it disarmed; E7 level-triggered
-registrations go to the end of the line when reported. Source: epoll_ctl(2),
-epoll(7).
+E1 a registration is keyed by (descriptor, open file); E2 it lives as long as the open file does,
+so a duplicate keeps it; E3 ADD of a known one is EEXIST, MOD and DEL of an unknown one ENOENT;
+E4 regular files and directories are EPERM; E5 ERR and HUP come unasked; E6 ONESHOT leaves it
+disarmed; E7 level-triggered registrations go to the end of the line when reported.
+
+Not modelled: EPOLLET (poll(2) of the host shows no edges), EPOLLEXCLUSIVE, an epoll that watches
+another, ELOOP, and the limit of /proc/sys/fs/epoll/max_user_watches.
+
+Sources: epoll_create(2), epoll_ctl(2), epoll_wait(2), epoll(7).
 """
 
 from __future__ import annotations
@@ -14,10 +17,15 @@ import collections
 import errno
 import stat
 import struct
+import threading
 from typing import Any, Callable
 
+from ..._abi.target import current
 from . import host
-from .base import Handle, SimulatedKernel
+from .base import Handle
+from .unix import SimulatedUnix
+
+__all__ = ["Epoll", "Interest", "SimulatedLinux"]
 
 EPOLL_CTL_ADD = 1
 EPOLL_CTL_DEL = 2
@@ -46,25 +54,34 @@ class Interest:
 class Epoll(Handle):
     """An epoll instance: (descriptor, file) -> interest (E1)."""
 
-    def __init__(self, lock: Any, cloexec: bool) -> None:
+    def __init__(self, lock: threading.RLock, cloexec: bool) -> None:
         super().__init__(lock, cloexec)
         self.interests: collections.OrderedDict[tuple[int, host.File], Interest] = (
             collections.OrderedDict()
         )
 
 
-class SimulatedLinux(SimulatedKernel):
-    """epoll_create1(2), epoll_ctl(2), epoll_wait(2), epoll_pwait2(2) and close(2)."""
+class SimulatedLinux(SimulatedUnix):
+    """epoll_create1(2), epoll_ctl(2), epoll_wait(2), epoll_pwait2(2), poll(2), select(2), close(2).
 
-    def __init__(self, target: str = "linux_x86", *, ffi: Any = None) -> None:
+    Args:
+        target: "linux_x86", where struct epoll_event is packed, or "linux"; by default that of
+            this processor.
+        ffi: other declarations than the target's own, for tests of the declarations.
+    """
+
+    def __init__(self, target: str | None = None, *, ffi: Any = None) -> None:
+        if target is None:
+            target = "linux_x86" if current().machine in ("x86_64", "i386") else "linux"
         self.layout = _LAYOUTS[target]
-        super().__init__(target, ffi)
+        super().__init__("linux", target, ffi)
 
     def functions(self) -> dict[str, Callable[..., int]]:
         names = "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait2", "close"
-        return {name: getattr(self, name) for name in names}
+        return {**super().functions(), **{name: getattr(self, name) for name in names}}
 
     def epoll_create1(self, flags: int) -> int:
+        """Make an epoll; epoll_create1(2)."""
         if flags & ~EPOLL_CLOEXEC:
             return self.fail(errno.EINVAL)
         with self.lock:
@@ -76,6 +93,7 @@ class SimulatedLinux(SimulatedKernel):
             return made.fd
 
     def epoll_ctl(self, epfd: int, op: int, fd: int, event: Any) -> int:
+        """Add, change or remove a registration; epoll_ctl(2)."""
         self.ffi.new("int *", fd)  # an OverflowError, as from every C function
         with self.lock:
             file = host.file_of(fd)
@@ -95,36 +113,39 @@ class SimulatedLinux(SimulatedKernel):
             if op == EPOLL_CTL_DEL:
                 del epoll.interests[fd, file]
                 return 0
-            memory = self.bytes_at(event, self.layout.size)
+            memory = self.memory(event, self.layout.size)
             if memory is None:
                 return self.fail(errno.EFAULT)
             interest = epoll.interests.setdefault((fd, file), Interest())
             interest.events, interest.data = self.layout.unpack(bytes(memory[: self.layout.size]))
             if interest.events & EPOLLET:
                 raise NotImplementedError("EPOLLET: poll(2) of the host does not show edges")
-            epoll.sleepers.ring()
+            epoll.sleepers.wake()
             return 0
 
     def epoll_wait(self, epfd: int, events: Any, maxevents: int, timeout: int) -> int:
-        return self._wait(epfd, events, maxevents, None if timeout < 0 else timeout * 1_000_000)
+        """Wait for events; ``timeout`` in milliseconds; epoll_wait(2)."""
+        nanoseconds = None if timeout < 0 else timeout * 1_000_000
+        return self._wait_for_events(epfd, events, maxevents, nanoseconds)
 
     def epoll_pwait2(self, epfd: int, events: Any, maxevents: int, timeout: Any, sigmask: Any) -> int:
+        """Wait for events, for a struct timespec; epoll_pwait2(2)."""
         nanoseconds = None
         if timeout != self.ffi.NULL:
-            seconds, fraction = _TIMESPEC.unpack(bytes(self.bytes_at(timeout, _TIMESPEC.size)))
+            seconds, fraction = _TIMESPEC.unpack(bytes(self.memory(timeout, _TIMESPEC.size)))
             if seconds < 0 or not 0 <= fraction < 10**9:
                 return self.fail(errno.EINVAL)
             nanoseconds = seconds * 10**9 + fraction
-        return self._wait(epfd, events, maxevents, nanoseconds)
+        return self._wait_for_events(epfd, events, maxevents, nanoseconds)
 
-    def _wait(self, epfd: int, events: Any, maxevents: int, nanoseconds: Any) -> int:
+    def _wait_for_events(self, epfd: int, events: Any, maxevents: int, nanoseconds: int | None) -> int:
         with self.lock:
             epoll = self.handle(epfd)
         if epoll is None:
             return self.fail(errno.EBADF if host.file_of(epfd) is None else errno.EINVAL)
         if maxevents <= 0:
             return self.fail(errno.EINVAL)
-        room = self.bytes_at(events, maxevents * self.layout.size)
+        room = self.memory(events, maxevents * self.layout.size)
         if room is None:
             return self.fail(errno.EFAULT)
         with self.lock:
@@ -132,17 +153,17 @@ class SimulatedLinux(SimulatedKernel):
         if count or nanoseconds == 0:
             return count
         deadline = host.Deadline(nanoseconds)
-        with epoll.sleepers.bell() as bell:
+        with epoll.sleepers.asleep() as woken:
             while True:
                 with self.lock:
                     count, wanted = self._scan(epoll, room, maxevents)
                 left = deadline.left()
                 if count or left == 0:
                     return count
-                wanted[bell] = host.IN
+                wanted[woken] = host.IN
                 if not host.sleep(wanted, left):
                     return self.fail(errno.EINTR)
-                epoll.sleepers.silence(bell)
+                epoll.sleepers.drain(woken)
 
     def _expire(self, epoll: Epoll) -> None:
         """E2: gone with the last descriptor of the open file."""

@@ -5,6 +5,8 @@ sets that are NULL or empty are WSAEINVAL; S3 what is no open socket is
 WSAENOTSOCK; S4 a failed connect is an exception, and not readiness to write;
 S5 errno stays as it is, WSAGetLastError tells; S6 no signal ends the wait.
 
+Not modelled: FD_SETSIZE, out-of-band data, and handles that are no descriptors.
+
 https://learn.microsoft.com/en-us/windows/win32/api/winsock2/nf-winsock2-select
 """
 
@@ -16,6 +18,8 @@ from typing import Any, Callable
 
 from . import host
 from .base import SimulatedKernel
+
+__all__ = ["SimulatedWindows"]
 
 WSAEFAULT = 10014
 WSAEINVAL = 10022
@@ -31,14 +35,14 @@ class SimulatedWindows(SimulatedKernel):
     """select and WSAGetLastError of ws2_32.dll, over the sockets of this host."""
 
     def __init__(self, *, ffi: Any = None) -> None:
-        super().__init__("windows", ffi)
+        super().__init__("windows", "windows", ffi)
         self.last_error = 0
 
     def functions(self) -> dict[str, Callable[..., int]]:
         return {"select": self.select, "WSAGetLastError": self.WSAGetLastError}
 
     def WSAGetLastError(self) -> int:
-        """The error of the last call."""
+        """Return the error of the last call."""
         return self.last_error
 
     def fail(self, code: int) -> int:
@@ -54,12 +58,20 @@ class SimulatedWindows(SimulatedKernel):
             file = host.file_of(number)
             if file is None or file.kind != stat.S_IFSOCK:
                 return self.fail(WSAENOTSOCK)  # S3
-        deadline = host.Deadline(None)
+        nanoseconds = None
         if timeout != self.ffi.NULL:
-            seconds, fraction = _TIMEVAL.unpack(bytes(self.bytes_at(timeout, _TIMEVAL.size)))
+            seconds, fraction = _TIMEVAL.unpack(bytes(self.memory(timeout, _TIMEVAL.size)))
             if seconds < 0 or fraction < 0:
                 return self.fail(WSAEINVAL)
-            deadline = host.Deadline(seconds * 10**9 + fraction * 1000)
+            nanoseconds = seconds * 10**9 + fraction * 1000
+        found = self._wait(sets, nanoseconds)
+        for pointer, ready in zip((reads, writes, excepts), found):
+            self._write(pointer, ready)
+        return sum(map(len, found))
+
+    def _wait(self, sets: list[list[int]], nanoseconds: int | None) -> list[list[int]]:
+        """Return the sockets of each set that are ready; empty when the time is over."""
+        deadline = host.Deadline(nanoseconds)
         wanted: dict[int, int] = {}
         for one, flags in zip(sets, (host.IN, host.OUT, 0)):
             for number in one:
@@ -68,11 +80,8 @@ class SimulatedWindows(SimulatedKernel):
             found = self._ready(sets, host.examine(wanted))
             left = deadline.left()
             if any(found) or left == 0:
-                break
+                return found
             host.sleep(wanted, left)  # S6
-        for pointer, ready in zip((reads, writes, excepts), found):
-            self._write(pointer, ready)
-        return sum(map(len, found))
 
     def _ready(self, sets: list[list[int]], revents: dict[int, int]) -> list[list[int]]:
         reads, writes, excepts = sets
@@ -90,15 +99,15 @@ class SimulatedWindows(SimulatedKernel):
     def _set(self, pointer: Any) -> list[int]:
         if pointer == self.ffi.NULL:
             return []
-        (count,) = _COUNT.unpack(bytes(self.bytes_at(pointer, _COUNT.size)))
-        memory = bytes(self.bytes_at(pointer, self._array() + count * _SOCKET.size))
+        (count,) = _COUNT.unpack(bytes(self.memory(pointer, _COUNT.size)))
+        memory = bytes(self.memory(pointer, self._array() + count * _SOCKET.size))
         return [number for (number,) in _SOCKET.iter_unpack(memory[self._array() :])]
 
     def _write(self, pointer: Any, ready: list[int]) -> None:
         if pointer == self.ffi.NULL:
             return
         size = self._array() + len(ready) * _SOCKET.size
-        memory = self.bytes_at(pointer, size)
+        memory = self.memory(pointer, size)
         memory[: _COUNT.size] = _COUNT.pack(len(ready))
         memory[self._array() : size] = b"".join(map(_SOCKET.pack, ready))
 

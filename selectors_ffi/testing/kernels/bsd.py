@@ -1,16 +1,15 @@
-"""A BSD kernel: kqueue(2) and kevent(2), byte for byte in each system's layout.
+"""A BSD kernel or macOS: kqueue(2) and kevent(2), byte for byte in each system's layout.
 
-The clauses K1 to K15 are these facts, taken from the systems' headers, their
-manual pages and the kernel sources of FreeBSD, NetBSD and xnu:
+The clauses K1 to K15 are facts from the systems' headers, their manual pages and the kernel
+sources of FreeBSD, NetBSD, DragonFly and xnu:
 
 K1 a registration is keyed by (ident, filter), each may be refused alone;
-K2 without room for events the first failing change ends the call with -1,
-   with room it comes back as an EV_ERROR event;
+K2 without room for events the first failing change ends the call with -1, with room it comes back
+   as an EV_ERROR event;
 K3 on EINTR all changes have been applied;
-K4 closing a watched descriptor removes its registrations, a dup does not help;
-K5 EV_ADD of an existing registration updates it; libkqueue refuses, with a
-   former call's errno;
-K6 EV_ADD for WRITE on a pipe without reader: EPIPE, EBADF or accepted;
+K4 closing a watched descriptor removes its registrations, a duplicate does not keep them;
+K5 EV_ADD of an existing registration updates it; libkqueue refuses;
+K6 EV_ADD for WRITE on a pipe whose other end is gone: EPIPE, EBADF or accepted;
 K7 EV_EOF comes with the filter, which is ready then;
 K8 a kqueue is not inherited over fork(2);
 K9 close-on-exec needs kqueuex(), kqueue1() or a second call;
@@ -18,10 +17,12 @@ K10 the order of events is unspecified;
 K11 a NULL timeout blocks, a negative one is EINVAL, NetBSD sleeps in ticks;
 K12 a regular file at its end is not readable; a terminal may be refused;
 K13 NetBSD's filters are unsigned, and READ is 0;
-K14 the layouts agree in their first bytes, so one record proves nothing.
+K14 the layouts agree in their first bytes, so one record proves nothing;
+K15 EVFILT_USER is of no file: NOTE_TRIGGER makes it ready, EV_CLEAR makes that end when reported.
 
-The layouts are written down here a second time, from the headers, not taken
-from the package's declarations: a wrong declaration shows as garbage.
+Not modelled: EV_CLEAR for a file (poll(2) of the host shows no edges), filters but READ, WRITE
+and USER, low-water marks, pipes that can be written at both ends, and what a system's own
+sockets, terminals and devices report. Readiness is this host's.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ import dataclasses
 import errno
 import os
 import stat
-import struct
+import threading
 from typing import Any, Callable
 
 from . import host
-from .base import Handle, SimulatedKernel
+from .base import Handle
+from .bsd_systems import VARIANTS, Variant
+from .unix import SimulatedUnix
+
+__all__ = ["VARIANTS", "Knote", "Kqueue", "SimulatedBSD", "Variant"]
 
 EV_ADD = 0x0001
 EV_DELETE = 0x0002
@@ -47,122 +52,62 @@ EV_RECEIPT = 0x0040
 EV_DISPATCH = 0x0080
 EV_ERROR = 0x4000
 EV_EOF = 0x8000
+NOTE_TRIGGER = 0x01000000
 
-# N and n are uintptr_t and intptr_t; @ and 0q align as the C compiler of this host does.
-_TIMESPEC = struct.Struct("@ql0q")
-_TIMESPEC_LONG = struct.Struct("@ll")
-# ident, filter, flags, fflags, data, udata [, ext[4]]
-_PLAIN = struct.Struct("@NhHInN")
-_PLAIN_INT64 = struct.Struct("@NhHIqN0q")
-_EXTENDED = struct.Struct("@NhHIqN0q32x")
-_NETBSD = struct.Struct("@NIIIqN0q")
-_NETBSD_EXTENDED = struct.Struct("@NIIIqN0q32x")
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One system; every field is something in which systems really differ."""
-
-    target: str
-    kevent: str = "kevent"
-    layout: struct.Struct = _PLAIN
-    timespec: struct.Struct = _TIMESPEC
-    read: int = -1
-    write: int = -2
-    makers: tuple[str, ...] = ("kqueue",)
-    o_cloexec: int = 0
-    dead_pipe: int = 0
-    terminal: int = 0
-    newest_first: bool = False
-    add_again: int = 0
-    tick: int = 1
-
-
-VARIANTS: dict[str, Variant] = {
-    variant.target: variant
-    for variant in (
-        Variant(
-            "freebsd",
-            layout=_EXTENDED,
-            makers=("kqueuex", "kqueue1", "kqueue"),
-            o_cloexec=0x100000,
-            dead_pipe=errno.EPIPE,
-        ),
-        Variant("freebsd11", dead_pipe=errno.EPIPE),
-        Variant(
-            "netbsd",
-            kevent="__kevent50",
-            layout=_NETBSD,
-            read=0,
-            write=1,
-            makers=("kqueue1", "kqueue"),
-            o_cloexec=0x400000,
-            dead_pipe=errno.EBADF,
-            newest_first=True,
-            tick=10_000_000,
-        ),
-        Variant(
-            "netbsd11",
-            kevent="__kevent100",
-            layout=_NETBSD_EXTENDED,
-            read=0,
-            write=1,
-            makers=("kqueue1", "kqueue"),
-            o_cloexec=0x400000,
-            dead_pipe=errno.EBADF,
-            newest_first=True,
-            tick=10_000_000,
-        ),
-        Variant("openbsd", layout=_PLAIN_INT64, makers=("kqueue1", "kqueue"), o_cloexec=0x10000),
-        Variant("dragonfly", timespec=_TIMESPEC_LONG, dead_pipe=errno.EPIPE),
-        Variant("darwin", timespec=_TIMESPEC_LONG, terminal=errno.EINVAL),
-        Variant("libkqueue", timespec=_TIMESPEC_LONG, add_again=errno.EINVAL),
-    )
-}
+_Change = tuple[int, int, int, int, int, int]
 
 
 class Knote:
-    """One registration (K1)."""
+    """One registration (K1); ``file`` is None for EVFILT_USER."""
 
-    def __init__(self, ident: int, filt: int, file: host.File) -> None:
+    def __init__(self, ident: int, filt: int, file: host.File | None) -> None:
         self.ident = ident
         self.filter = filt
         self.file = file
         self.udata = 0
         self.fflags = 0
         self.once = self.dispatch = self.disabled = False
+        self.clear = self.triggered = False  # K15
 
 
 class Kqueue(Handle):
     """A kqueue: its registrations, the longest unreported first."""
 
-    def __init__(self, lock: Any, cloexec: bool) -> None:
+    def __init__(self, lock: threading.RLock, cloexec: bool) -> None:
         super().__init__(lock, cloexec)
         self.knotes: collections.OrderedDict[tuple[int, int], Knote] = collections.OrderedDict()
 
 
-class SimulatedBSD(SimulatedKernel):
-    """kqueue(2), kqueue1(2), kqueuex(2), kevent(2) and close(2) of one system.
+class SimulatedBSD(SimulatedUnix):
+    """kqueue(2), kqueue1(2), kqueuex(2), kevent(2), poll(2), select(2) and close(2) of one system.
 
     ``refusals`` maps (ident, filter) to the errno with which EV_ADD fails.
-    ``options`` override single fields of the variant.
+
+    Args:
+        system: a key of ``VARIANTS``.
+        ffi: other declarations than the system's own, for tests of the declarations.
+        options: fields of ``Variant`` that are to differ.
     """
 
     def __init__(self, system: str, *, ffi: Any = None, **options: Any) -> None:
-        self.variant = dataclasses.replace(VARIANTS[system], **options)
-        super().__init__(self.variant.target, ffi)
+        self.variant = variant = dataclasses.replace(VARIANTS[system], **options)
+        self.select_symbol = variant.select
+        self.poll_symbols = ("poll", "ppoll") if variant.ppoll else ("poll",)
+        super().__init__(system, variant.target, ffi)
 
     def functions(self) -> dict[str, Callable[..., int]]:
         found = {name: getattr(self, name) for name in self.variant.makers}
         found[self.variant.kevent] = self.kevent
         found["close"] = self.close
-        return found
+        # libkqueue is not a kernel: it has neither of them.
+        return found if self.target == "libkqueue" else {**super().functions(), **found}
 
-    # K9: three ways to make one, only two of which can set close-on-exec.
     def kqueue(self) -> int:
+        """Make a kqueue that exec(3) does not close, K9; kqueue(2)."""
         return self._make(cloexec=False)
 
     def kqueue1(self, flags: int) -> int:
+        """Make a kqueue; O_CLOEXEC is the only flag; kqueue1(2)."""
         # The caller may take O_CLOEXEC from this host's os module.
         known = self.variant.o_cloexec | os.O_CLOEXEC
         if flags & ~known:
@@ -170,6 +115,7 @@ class SimulatedBSD(SimulatedKernel):
         return self._make(cloexec=bool(flags & known))
 
     def kqueuex(self, flags: int) -> int:
+        """Make a kqueue; KQUEUE_CLOEXEC, 1, is the only flag; kqueuex(2)."""
         if flags & ~1:
             return self.fail(errno.EINVAL)
         return self._make(cloexec=bool(flags & 1))
@@ -186,12 +132,12 @@ class SimulatedBSD(SimulatedKernel):
     def kevent(
         self, kq: int, changelist: Any, nchanges: int, eventlist: Any, nevents: int, timeout: Any
     ) -> int:
-        """kevent(2)."""
+        """Apply changes, then wait for events; kevent(2)."""
         layout = self.variant.layout
         if nchanges < 0 or nevents < 0:
             return self.fail(errno.EINVAL)
-        changes = self.bytes_at(changelist, nchanges * layout.size) if nchanges else b""
-        room = self.bytes_at(eventlist, nevents * layout.size) if nevents else b""
+        changes = self.memory(changelist, nchanges * layout.size) if nchanges else b""
+        room = self.memory(eventlist, nevents * layout.size) if nevents else b""
         if changes is None or room is None:
             return self.fail(errno.EFAULT)
         with self.lock:
@@ -201,12 +147,12 @@ class SimulatedBSD(SimulatedKernel):
             self._expire(queue)
             errors = 0
             for change in layout.iter_unpack(bytes(changes)):
-                code = self._apply(queue, *change)
+                code = self._apply(queue, change)
                 if not code and not change[2] & EV_RECEIPT:
                     continue
                 if errors == nevents:
                     # K2: no room for the error; what came before stays applied.
-                    queue.sleepers.ring()
+                    queue.sleepers.wake()
                     if code:
                         return self.fail(code)
                     continue
@@ -214,16 +160,16 @@ class SimulatedBSD(SimulatedKernel):
                 self._put(room, errors, (ident, filt, EV_ERROR, fflags, code, udata))
                 errors += 1
             if nchanges:
-                queue.sleepers.ring()
+                queue.sleepers.wake()
             if errors or not nevents:
                 return errors
-        return self._wait(queue, room, nevents, timeout)
+        return self._wait_for_events(queue, room, nevents, timeout)
 
-    def _wait(self, queue: Kqueue, room: Any, nevents: int, timeout: Any) -> int:
+    def _wait_for_events(self, queue: Kqueue, room: Any, nevents: int, timeout: Any) -> int:
         nanoseconds = None
         if timeout != self.ffi.NULL:
             timespec = self.variant.timespec
-            seconds, fraction = timespec.unpack(self.bytes_at(timeout, timespec.size))
+            seconds, fraction = timespec.unpack(self.memory(timeout, timespec.size))
             if seconds < 0 or not 0 <= fraction < 10**9:
                 return self.fail(errno.EINVAL)  # K11
             nanoseconds = seconds * 10**9 + fraction
@@ -233,7 +179,7 @@ class SimulatedBSD(SimulatedKernel):
         if count or nanoseconds == 0:
             return count
         deadline = host.Deadline(nanoseconds)
-        with queue.sleepers.bell() as bell:
+        with queue.sleepers.asleep() as woken:
             while True:
                 with self.lock:
                     if queue.closed or not queue.current():
@@ -244,22 +190,23 @@ class SimulatedBSD(SimulatedKernel):
                 left = deadline.left()
                 if count or left == 0:
                     return count
-                wanted[bell] = host.IN
+                wanted[woken] = host.IN
                 if not host.sleep(wanted, left):
                     return self.fail(errno.EINTR)  # K3: the changes stay applied
-                queue.sleepers.silence(bell)
+                queue.sleepers.drain(woken)
 
-    def _apply(
-        self, queue: Kqueue, ident: int, filt: int, flags: int, fflags: int, data: int, udata: int
-    ) -> int:
-        """One change; its errno, or 0."""
-        if filt not in (self.variant.read, self.variant.write):
-            return errno.EINVAL
-        if flags & EV_CLEAR:
-            raise NotImplementedError("EV_CLEAR: poll(2) of the host does not show edges")
-        file = host.file_of(ident)
-        if file is None:
-            return errno.EBADF  # K4
+    def _apply(self, queue: Kqueue, change: _Change) -> int:
+        """Make one change; return its errno, or 0."""
+        ident, filt, flags, fflags, _, udata = change
+        file = None
+        if filt != self.variant.user or filt is None:
+            if filt not in (self.variant.read, self.variant.write):
+                return errno.EINVAL
+            if flags & EV_CLEAR:
+                raise NotImplementedError("EV_CLEAR: poll(2) of the host does not show edges")
+            file = host.file_of(ident)
+            if file is None:
+                return errno.EBADF  # K4
         knote = queue.knotes.get((ident, filt))
         if flags & EV_ADD:
             if knote is None:
@@ -272,11 +219,14 @@ class SimulatedBSD(SimulatedKernel):
                 return self.variant.add_again  # K5
             # K5: an update keeps the registration's place and its state.
             knote.udata = udata
-            knote.fflags = fflags
+            knote.fflags = fflags & ~NOTE_TRIGGER if file is None else fflags
             knote.once = bool(flags & EV_ONESHOT)
             knote.dispatch = bool(flags & EV_DISPATCH)
+            knote.clear = bool(flags & EV_CLEAR)
         elif knote is None:
             return errno.ENOENT  # K4
+        if file is None and fflags & NOTE_TRIGGER:
+            knote.triggered = True  # K15
         if flags & EV_DELETE:
             del queue.knotes[ident, filt]
         elif flags & EV_DISABLE:
@@ -285,21 +235,27 @@ class SimulatedBSD(SimulatedKernel):
             knote.disabled = False
         return 0
 
-    def _refuse(self, ident: int, filt: int, file: host.File) -> int:
+    def _refuse(self, ident: int, filt: int, file: host.File | None) -> int:
         if (ident, filt) in self.refusals:
             return self.refusals[ident, filt]
+        if file is None:
+            return 0
         if file.kind == stat.S_IFCHR and self.variant.terminal and os.isatty(ident):
             return self.variant.terminal  # K12
-        pipe_to_write = filt == self.variant.write and file.kind == stat.S_IFIFO
-        if pipe_to_write and host.examine({ident: host.OUT})[ident] & host.ERR:
-            return self.variant.dead_pipe  # K6
-        return 0
+        if filt != self.variant.write or file.kind != stat.S_IFIFO:
+            return 0
+        # K6: on Linux a write end is in error then, and a read end has hung up.
+        alone = host.examine({ident: host.OUT})[ident] & (host.ERR | host.HUP)
+        if not alone:
+            return 0
+        reads = file.access == os.O_RDONLY
+        return self.variant.pipe_without_writer if reads else self.variant.pipe_without_reader
 
     def closed(self, fd: int) -> None:
         """Tell the kernel that ``fd`` was closed and is now a dup of the same file.
 
-        The one close that the kernel cannot see by itself: fstat(2) tells
-        nothing apart when the number names the same file again.
+        The one close that the kernel cannot see by itself: fstat(2) sees no difference when the
+        number names the same file again.
         """
         with self.lock:
             for queue in self.handles.values():
@@ -309,14 +265,14 @@ class SimulatedBSD(SimulatedKernel):
     def _expire(self, queue: Kqueue) -> None:
         """K4: registrations of closed or reused descriptors vanish."""
         for key, knote in list(queue.knotes.items()):
-            if host.file_of(knote.ident) != knote.file:
+            if knote.file is not None and host.file_of(knote.ident) != knote.file:
                 del queue.knotes[key]
 
     def _wanted(self, queue: Kqueue) -> dict[int, int]:
         wanted: dict[int, int] = {}
         for knote in queue.knotes.values():
             # poll(2) always calls a regular file ready; K12 says otherwise.
-            if not knote.disabled and knote.file.kind != stat.S_IFREG:
+            if not knote.disabled and knote.file and knote.file.kind != stat.S_IFREG:
                 events = host.OUT if knote.filter == self.variant.write else host.IN | host.RDHUP
                 wanted[knote.ident] = wanted.get(knote.ident, 0) | events
         return wanted
@@ -342,16 +298,23 @@ class SimulatedBSD(SimulatedKernel):
                     room, count, (knote.ident, knote.filter, flags, knote.fflags, data, knote.udata)
                 )
                 count += 1
-                key = knote.ident, knote.filter
-                if knote.once:
-                    del queue.knotes[key]
-                else:
-                    knote.disabled = knote.dispatch
-                    queue.knotes.move_to_end(key, last=not self.variant.newest_first)
+                self._reported(queue, knote)
             return count
 
+    def _reported(self, queue: Kqueue, knote: Knote) -> None:
+        key = knote.ident, knote.filter
+        if knote.clear:
+            knote.triggered = False  # K15
+        if knote.once:
+            del queue.knotes[key]
+        else:
+            knote.disabled = knote.dispatch
+            queue.knotes.move_to_end(key, last=not self.variant.newest_first)
+
     def _status(self, knote: Knote, revents: int) -> tuple[int, int] | None:
-        """(flags, data) when ready; K7: the end of the file is readiness."""
+        """Return (flags, data) when ready; K7: the end of the file is readiness."""
+        if knote.file is None:
+            return (EV_CLEAR * knote.clear, 0) if knote.triggered else None
         if knote.file.kind == stat.S_IFREG:
             if knote.filter == self.variant.write:
                 return 0, 0
@@ -381,9 +344,10 @@ class SimulatedBSD(SimulatedKernel):
             queue = self.handles[fd]
             self._expire(queue)
             found: dict[int, int] = {}
-            for ident, filt in queue.knotes:
-                bit = 1 if filt == self.variant.read else 2
-                found[ident] = found.get(ident, 0) | bit
+            for (ident, filt), knote in queue.knotes.items():
+                if knote.file is not None:
+                    bit = 1 if filt == self.variant.read else 2
+                    found[ident] = found.get(ident, 0) | bit
             return found
 
     def after_fork_in_child(self) -> None:

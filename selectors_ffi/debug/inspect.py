@@ -1,20 +1,66 @@
-"""Description: a selector's registrations as a table, and where the kernel's list differs."""
+"""Inspect: a selector at one moment, as a table of its registrations or as native events."""
 
 from __future__ import annotations
 
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..backends import EpollSelector
-from .decode.epoll import event_bits
+from ..backends import EpollSelector, KqueueSelector, SelectSelector
+from .decode.epoll import event_bits as epoll_bits
+from .decode.grammar import struct
+from .decode.kqueue import Records
+from .decode.poll import event_bits as poll_bits
 from .naming import interest, kind_of, peer_of, shown
-from .procfs import Watched, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from selectors import SelectorKey
 
-__all__ = ["Description", "Row", "describe"]
+    from ..backends.base import NativeEvent
+
+__all__ = ["Description", "RawEvent", "Row", "Watched", "describe", "select_raw", "watched"]
+
+
+class RawEvent(NamedTuple):
+    """One event of ``select_raw()``."""
+
+    key: SelectorKey | None
+    """The registration; None if the kernel reported a descriptor that has none."""
+    fd: int
+    flags: int
+    """``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue; of select(2),
+    which has none, the ``EVENT_*`` of its sets."""
+    fflags: int
+    """kqueue: with ``EV_EOF`` a socket's errno; otherwise 0."""
+    data: int
+    """kqueue: bytes that can be read or written; otherwise 0."""
+    decoded: str
+    """All of it as text, e.g. ``EPOLLIN|EPOLLHUP``."""
+
+
+def select_raw(selector: Any, timeout: float | None = None) -> list[RawEvent]:
+    """Wait once and return the native events; see ``select_raw`` of the selectors."""
+    events = selector._native(timeout)
+    decode = _decoder(selector)
+    found = []
+    for event in events:
+        key, fd, flags, fflags, data, _ = event
+        found.append(RawEvent(key, fd, flags, fflags, data, decode(event)))
+    return found
+
+
+def _decoder(selector: Any) -> Callable[[NativeEvent], str]:
+    """Return what writes the flags of this mechanism down."""
+    ffi = selector._binding.ffi
+    if isinstance(selector, KqueueSelector):
+        render = Records(ffi)
+        return lambda event: struct(
+            **render.outcome(event.filter, event.flags, event.fflags, event.data)
+        )
+    if isinstance(selector, SelectSelector):
+        return lambda event: interest(event.flags)
+    bits = epoll_bits(ffi) if isinstance(selector, EpollSelector) else poll_bits(ffi)
+    return lambda event: bits(event.flags)
 
 
 class Row(NamedTuple):
@@ -103,7 +149,7 @@ def _epoll_descriptor(selector: Any) -> int:
 def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selector: Any) -> Iterable[str]:
     """Spell out how the two lists differ."""
     ffi = selector._binding.ffi
-    bits = event_bits(ffi)
+    bits = epoll_bits(ffi)
     in_, out = ffi.integer_const("EPOLLIN"), ffi.integer_const("EPOLLOUT")
     registry = {int(key.fd): key for key in keys}
     listed = set()
@@ -127,3 +173,35 @@ def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selecto
                 f"does not watch fd {fd} ({kind_of(fd)}), registered for {interest(key.events)}:"
                 " it was closed, and its number perhaps given out again"
             )
+
+
+class Watched(NamedTuple):
+    """One descriptor that the kernel watches for an epoll set."""
+
+    fd: int
+    """The number it had when it was added: it may be closed, or name another file, by now."""
+    events: int
+    data: int
+
+
+def watched(epfd: int) -> list[Watched] | None:
+    """Return the kernel's list for an epoll descriptor; None where there is no such list.
+
+    It is in /proc/<pid>/fdinfo/<epfd>; proc_pid_fdinfo(5).
+    """
+    try:
+        with open(f"/proc/self/fdinfo/{epfd}", encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    entries = [line.split() for line in lines if line.startswith("tfd:")]
+    found = []
+    for words in entries:
+        fields = dict(zip(words[0::2], words[1::2]))
+        try:
+            found.append(
+                Watched(int(fields["tfd:"]), int(fields["events:"], 16), int(fields["data:"], 16))
+            )
+        except (KeyError, ValueError):
+            return None
+    return found

@@ -1,5 +1,8 @@
 """A Solaris kernel: /dev/poll, in the layouts of illumos and of the Solaris line.
 
+Not modelled: edges (POLLET), DP_PPOLL, DP_EPOLLCOMPAT, and what a system's own devices report.
+Readiness is this host's, translated by R1 and R2.
+
 The clauses follow the drivers' sources (usr/src/uts/common/io/devpoll.c of
 illumos and of the last OpenSolaris) and poll(4D); nothing was observed on a
 running Solaris. The letters stand for:
@@ -23,7 +26,10 @@ import threading
 from typing import Any, Callable
 
 from . import host
-from .base import Handle, SimulatedKernel
+from .base import Handle
+from .unix import SimulatedUnix
+
+__all__ = ["VARIANTS", "Entry", "PollSet", "SimulatedSolaris", "Variant"]
 
 # A6: where Solaris differs from Linux the number is Solaris's.
 POLLIN = 0x01
@@ -86,7 +92,7 @@ class Entry:
 class PollSet(Handle):
     """What one open of /dev/poll holds (O1)."""
 
-    def __init__(self, lock: Any, cloexec: bool, writable: bool, owner: int) -> None:
+    def __init__(self, lock: threading.RLock, cloexec: bool, writable: bool, owner: int) -> None:
         super().__init__(lock, cloexec)
         self.writable = writable
         self.entries: dict[int, Entry] = {}
@@ -106,25 +112,33 @@ class PollSet(Handle):
         return owner == process
 
 
-class SimulatedSolaris(SimulatedKernel):
-    """open(2), write(2), ioctl(2) and close(2), for /dev/poll only.
+class SimulatedSolaris(SimulatedUnix):
+    """open(2), write(2) and ioctl(2) of /dev/poll; poll(2), select(2) and close(2).
 
     ``refusals`` maps a descriptor to the errno of its driver's poll routine (W11).
-    ``absent`` is the errno of open("/dev/poll") (O2), 0 when it works.
+
+    Args:
+        system: a key of ``VARIANTS``.
+        ffi: other declarations than the system's own, for tests of the declarations.
+        absent: errno of open("/dev/poll") (O2), 0 when it works.
+        options: fields of ``Variant`` that are to differ.
     """
+
+    poll_symbols = ("poll",)
 
     def __init__(self, system: str, *, ffi: Any = None, absent: int = 0, **options: Any) -> None:
         self.variant = dataclasses.replace(VARIANTS[system], **options)
         self.absent = absent
         self._thread = threading.local()
         self._highest = 0
-        super().__init__("sunos", ffi)
+        super().__init__(system, "sunos", ffi)
 
     def functions(self) -> dict[str, Callable[..., int]]:
-        return {"open": self.open, "write": self.write, "ioctl": self.ioctl, "close": self.close}
+        names = "open", "write", "ioctl", "close"
+        return {**super().functions(), **{name: getattr(self, name) for name in names}}
 
     def open(self, path: Any, flags: int, mode: int = 0) -> int:
-        """open(2)."""
+        """Open /dev/poll, which makes an empty set; open(2)."""
         name = path if isinstance(path, bytes) else self.ffi.string(path)
         if name != b"/dev/poll":
             return self.fail(errno.ENOENT)
@@ -141,10 +155,8 @@ class SimulatedSolaris(SimulatedKernel):
             self.handles[made.fd] = made
             return made.fd
 
-    # -- write(2) ---------------------------------------------------------
-
     def write(self, fd: int, buffer: Any, size: int) -> int:
-        """write(2)."""
+        """Add and remove descriptors; write(2)."""
         with self.lock:
             handle = self.handle(fd)
             if handle is None or not handle.writable:  # O1
@@ -159,7 +171,7 @@ class SimulatedSolaris(SimulatedKernel):
             limit = _limit()
             if records > limit and (records > 255 or not self.variant.illumos):
                 return self.fail(errno.EINVAL)  # W3
-            memory = self.bytes_at(buffer, size)
+            memory = self.memory(buffer, size)
             if memory is None and size:
                 return self.fail(errno.EFAULT)  # W12
             content = bytes(memory[: records * _POLLFD.size]) if records else b""
@@ -168,7 +180,7 @@ class SimulatedSolaris(SimulatedKernel):
                 code = self._apply(handle, number, events)
                 if code:
                     break  # W11: earlier entries stay applied
-            handle.sleepers.ring()  # T1
+            handle.sleepers.wake()  # T1
             return self.fail(code) if code else size  # W2
 
     def _await_readers(self, handle: PollSet) -> int:
@@ -177,18 +189,18 @@ class SimulatedSolaris(SimulatedKernel):
         Our own thread does not count: a signal handler that runs inside the
         simulated ioctl would, for a real kernel, run after it.
         """
-        with handle.sleepers.bell() as bell:
+        with handle.sleepers.asleep() as woken:
             while set(handle.polling) - {threading.get_ident()}:
                 self.lock.release()
                 try:
-                    undisturbed = host.sleep({bell: host.IN}, None)
+                    undisturbed = host.sleep({woken: host.IN}, None)
                 finally:
                     self.lock.acquire()
                 if not undisturbed:
                     return errno.EINTR  # W12
                 if handle.closed:
                     return errno.EBADF
-                handle.sleepers.silence(bell)
+                handle.sleepers.drain(woken)
         return 0
 
     def _apply(self, handle: PollSet, number: int, events: int) -> int:
@@ -222,10 +234,8 @@ class SimulatedSolaris(SimulatedKernel):
         self._highest = max(self._highest, host.open_descriptors()[-1])
         return (1 << (self._highest + 1).bit_length()) - 1
 
-    # -- ioctl(2) ---------------------------------------------------------
-
     def ioctl(self, fd: int, request: int, argument: Any) -> int:
-        """ioctl(2)."""
+        """Wait, or ask for one descriptor; ioctl(2)."""
         with self.lock:
             handle = self.handle(fd)
             if handle is None:
@@ -235,13 +245,13 @@ class SimulatedSolaris(SimulatedKernel):
         if argument == self.ffi.NULL:
             return self.fail(errno.EFAULT)  # P10
         if request == DP_POLL:
-            return self._poll(handle, argument)
+            return self._dp_poll(handle, argument)
         if request == DP_ISPOLLED:
             return self._is_polled(handle, argument)
         return self.fail(errno.EINVAL)  # P11
 
     def _is_polled(self, handle: PollSet, argument: Any) -> int:
-        memory = self.bytes_at(argument, _POLLFD.size)
+        memory = self.memory(argument, _POLLFD.size)
         number, events, _ = _POLLFD.unpack(bytes(memory))
         with self.lock:
             entry = handle.entries.get(number)
@@ -250,8 +260,8 @@ class SimulatedSolaris(SimulatedKernel):
             memory[0 : _POLLFD.size] = _POLLFD.pack(number, events, entry.events)  # I2
             return 1
 
-    def _poll(self, handle: PollSet, argument: Any) -> int:
-        address, nfds, timeout = _DVPOLL.unpack(bytes(self.bytes_at(argument, _DVPOLL.size)))
+    def _dp_poll(self, handle: PollSet, argument: Any) -> int:
+        address, nfds, timeout = _DVPOLL.unpack(bytes(self.memory(argument, _DVPOLL.size)))
         limit = _limit()
         if self._too_many(nfds, limit):
             return self.fail(errno.EINVAL)
@@ -270,12 +280,12 @@ class SimulatedSolaris(SimulatedKernel):
             found, _ = self._look(handle, address, nfds)
             if found is not None or nanoseconds == 0:
                 return found or 0  # P4
-            with handle.sleepers.bell() as bell:
-                return self._sleep(handle, address, nfds, deadline, bell)
+            with handle.sleepers.asleep() as woken:
+                return self._sleep(handle, address, nfds, deadline, woken)
         finally:
             with self.lock:
                 handle.polling.remove(me)
-                handle.sleepers.ring()  # T2: a writer may be waiting for us
+                handle.sleepers.wake()  # T2: a writer may be waiting for us
 
     def _too_many(self, nfds: int, limit: int) -> bool:
         """P1, and that it is looked at only when the thread's buffer has to grow."""
@@ -289,17 +299,17 @@ class SimulatedSolaris(SimulatedKernel):
         return False
 
     def _sleep(
-        self, handle: PollSet, address: int, nfds: int, deadline: host.Deadline, bell: int
+        self, handle: PollSet, address: int, nfds: int, deadline: host.Deadline, woken: int
     ) -> int:
         while True:
             found, wanted = self._look(handle, address, nfds)
             left = deadline.left()
             if found is not None or left == 0:
                 return found or 0  # P4
-            wanted[bell] = host.IN
+            wanted[woken] = host.IN
             if not host.sleep(wanted, left):
                 return self.fail(errno.EINTR)  # P12
-            handle.sleepers.silence(bell)
+            handle.sleepers.drain(woken)
 
     def _look(self, handle: PollSet, address: int, nfds: int) -> tuple[int | None, dict[int, int]]:
         """(the result of the ioctl, None to go to sleep; what to wait for)."""

@@ -1,0 +1,354 @@
+"""Watch: the subclass of a selector class, and the tap on its binding, that show what happens.
+
+``backends.base`` calls ``instrument`` in a selector's constructor while flags are in force. The
+selector's ``__class__`` becomes a subclass of the same name, made once per class and flags; its
+``_bind`` puts a tap on the kernel interface. Without flags nothing of this is reached.
+
+The tap is a library whose every function reports its calls, and otherwise is the one below.
+Wrapped and bare functions have one shape, so that no caller asks whether debugging is on.
+``ffi.errno`` after a call is what the call left, whatever the report did in between.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from weakref import WeakKeyDictionary
+
+from ..binding import Binding
+from .decode import form_of
+from .flags import TAPPED, Debug, FlagsLike, arm, resolve
+from .lints import LEAK
+from .naming import place
+from .observer import Observer
+from .records import Lint, Source, Syscall, here, now
+from .sinks import Emitter, Sink
+
+if TYPE_CHECKING:
+    from ..backends.base import _BaseSelectorImpl as _Mixin  # they stand before one in the bases
+    from .decode import Form, Native
+    from .stats import Stats
+else:
+    _Mixin = object
+
+__all__ = ["Called", "LeakGuard", "LeakGuarded", "Observed", "Tap", "instrument", "tapped"]
+
+
+class LeakGuard:
+    """Warns when it is collected while its selector is open.
+
+    An object of its own, since a ``__del__`` of the selector's class would keep a selector in a
+    cycle, and PyPy looks for one only when an object is made, not when its class is switched.
+    """
+
+    def __init__(self, selector: object, sink: Sink) -> None:
+        cls = type(selector)
+        self.armed = True
+        self._name = cls.__name__
+        # Not by repr(): that of a class of the caller's may need what its constructor sets later.
+        self._shown = f"<{cls.__module__}.{cls.__qualname__} object at {id(selector):#x}>"
+        self._created = place(4)
+        self._pid = os.getpid()
+        self._emit = Emitter(sink)
+
+    def __del__(self) -> None:
+        # A child process must not warn of what its parent has open.
+        if not self.armed or self._pid != os.getpid():
+            return
+        message = f"unclosed {self._shown}"
+        self._emit(Lint(now(), here(self._name), LEAK, -1, message, self._created))
+        message = f"{message}, created at {self._created}"
+        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
+
+class _Mixed(_Mixin):
+    """What the two classes below share: they are mixed into a class without its being told."""
+
+    debug_flags: Debug
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep the ``__init_subclass__`` of a caller's class from seeing ours."""
+
+
+class LeakGuarded(_Mixed):
+    """Carries a ``LeakGuard``, which is armed while the selector is open."""
+
+    _leak_guard: LeakGuard
+
+    def _bind(self, binding: Binding | None) -> Binding:
+        guard = self._leak_guard
+        guard.armed = False
+        bound = super()._bind(binding)
+        if hasattr(self, "fileno"):
+            # There is a descriptor to leak as soon as it has been made, and none if that fails.
+            return _copy(bound, _Creation(bound.lib, guard))
+        guard.armed = True
+        return bound
+
+    def close(self) -> None:
+        self._leak_guard.armed = False
+        super().close()
+
+
+class _Creation:
+    """A library that arms a guard when a call has made the selector's descriptor."""
+
+    _NAMES = ("epoll_create", "kqueue", "open", "__open")
+
+    def __init__(self, lib: Any, guard: LeakGuard) -> None:
+        self._lib = lib
+        self._guard = guard
+
+    def __getattr__(self, symbol: str) -> Any:
+        function = getattr(self._lib, symbol)
+        if not symbol.startswith(self._NAMES):
+            return function
+        guard = self._guard
+
+        def create(*arguments: Any) -> int:
+            result: int = function(*arguments)
+            guard.armed = result >= 0
+            return result
+
+        return create
+
+
+class Observed(_Mixed):
+    """Reports what it does to an ``Observer``.
+
+    A class of the caller's may have methods with parameters of their own: all are handed on.
+    """
+
+    _observer: Observer
+
+    def _bind(self, binding: Binding | None) -> Binding:
+        bound = super()._bind(binding)
+        return self._observer.watch(bound, tapped)
+
+    def register(self, *args: Any, **kwargs: Any) -> Any:
+        observer = self._observer
+        observer.used()
+        try:
+            key = super().register(*args, **kwargs)
+        except OSError as error:
+            observer.refused(self, args, kwargs, error)
+            raise
+        observer.changed("register", key)
+        return key
+
+    def unregister(self, *args: Any, **kwargs: Any) -> Any:
+        observer = self._observer
+        observer.used()
+        key = super().unregister(*args, **kwargs)
+        observer.changed("unregister", key)
+        return key
+
+    def modify(self, *args: Any, **kwargs: Any) -> Any:
+        observer = self._observer
+        observer.used()
+        key = super().modify(*args, **kwargs)
+        observer.changed("modify", key)
+        return key
+
+    def select(self, *args: Any, **kwargs: Any) -> Any:
+        observer = self._observer
+        timeout = args[0] if args else kwargs.get("timeout")
+        begun = observer.begin()
+        try:
+            result = super().select(*args, **kwargs)  # type: ignore[safe-super] # it is a mixin
+        except BaseException as error:
+            observer.failed(begun, timeout, error)
+            raise
+        observer.end(begun, timeout, result)
+        return result
+
+    def close(self) -> None:
+        open_ = self._map is not None
+        super().close()
+        if open_:
+            self._observer.closed()
+
+
+_classes: WeakKeyDictionary[type[Any], dict[Debug, type[Any]]] = WeakKeyDictionary()
+
+
+def instrument(selector: Any, debug: FlagsLike) -> None:
+    """Let a selector that is being made show what ``debug``, or else the ambience, asks for."""
+    around = resolve(debug)
+    flags, sink = around.flags, around.sink
+    if not flags:
+        return
+    cls = type(selector)
+    if issubclass(cls, _Mixed):
+        flags = cls.debug_flags  # made of an observed selector's own class, with its flags
+    if flags & TAPPED:
+        selector._observer = Observer(selector, flags, sink)
+    if Debug.LEAKS in flags:
+        selector._leak_guard = LeakGuard(selector, sink)
+    if not issubclass(cls, _Mixed):
+        made = _classes.setdefault(cls, {})
+        if flags not in made:
+            made[flags] = _subclass(cls, flags)
+        selector.__class__ = made[flags]
+
+
+def _subclass(cls: type[Any], flags: Debug) -> type[Any]:
+    bases: tuple[type[Any], ...] = (cls,)
+    if flags & TAPPED:
+        bases = (Observed, *bases)
+    if Debug.LEAKS in flags:
+        bases = (LeakGuarded, *bases)
+    # Under the class's own name: code that looks at the name, and reprs, see what they know.
+    namespace = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "debug_flags": flags,
+    }
+    made: type[Any] = type(cls).__call__(type(cls), cls.__name__, bases, namespace)
+    return made
+
+
+def stats(selector: Any) -> Stats:
+    """Return counts and times of a selector so far.
+
+    Raises:
+        RuntimeError: it was made without ``Debug.STATS``.
+    """
+    observer = getattr(selector, "_observer", None)
+    if observer is None or observer.stats is None:
+        raise RuntimeError("stats() needs a selector made with debug=Debug.STATS")
+    found: Stats = observer.stats
+    return found
+
+
+class Called(NamedTuple):
+    """What the tap saw of one call, beside its record."""
+
+    record: Syscall
+    natives: list[Native]
+    """Events that it brought."""
+    armed: list[tuple[int, int]]
+    """(fd, token) of registrations that it made."""
+
+
+Report = Callable[[Called], None]
+
+
+class Tap:
+    """Stands for ``binding.lib``.
+
+    Args:
+        binding: the kernel interface to watch.
+        report: takes each ``Called``; must not raise.
+        source: says who calls.
+        decode: whether to write the arguments down.
+        names: link symbol -> C function name, where they differ.
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        report: Report,
+        source: Callable[[], Source],
+        *,
+        decode: bool,
+        names: dict[str, str],
+    ) -> None:
+        self._binding = binding
+        self._report = report
+        self._source = source
+        self._decode = decode
+        self._names = names
+
+    def __repr__(self) -> str:
+        return f"Tap({self._binding.lib!r})"
+
+    def __getattr__(self, symbol: str) -> Any:
+        """Return the function of ``symbol``, wrapped; raise what the library raises."""
+        function = getattr(self._binding.lib, symbol)
+        if symbol.startswith("__") and symbol.endswith("__"):
+            return function
+        wrapped = self._wrap(self._names.get(symbol, symbol), function)
+        setattr(self, symbol, wrapped)
+        return wrapped
+
+    def _wrap(self, name: str, function: Callable[..., int]) -> Callable[..., int]:
+        ffi, calls = self._binding.ffi, self._binding.calls
+        report, source, decode = self._report, self._source, self._decode
+        form = form_of(ffi, name)
+        clock = perf_counter_ns
+
+        def call(*arguments: Any) -> int:
+            texts = _enter(form, arguments) if decode else []
+            result: int | None = None
+            note, errno = "", 0
+            left = ffi.errno  # in the end what the call left there, which is kept on success too
+            begin = end = clock()
+            try:
+                for step in calls(function, *arguments):  # errno is safe here: see binding
+                    break
+                result = step
+                if result < 0:
+                    errno, result = ffi.errno if result == -1 else -result, -1
+                left = errno or ffi.errno
+                end = clock()
+            except BaseException as error:
+                end = clock()
+                note = type(error).__name__
+                raise
+            finally:
+                note, natives, armed = _leave(form, arguments, texts, result, note)
+                record = Syscall(begin, source(), name, tuple(texts), result, errno, note, end - begin)
+                report(Called(record, natives, armed))
+                ffi.errno = left  # the report may have made calls of its own
+            return result
+
+        call.__name__ = call.__qualname__ = name
+        return call
+
+
+def _enter(form: Form, arguments: tuple[Any, ...]) -> list[str]:
+    """Decode the arguments; an argument that cannot be decoded must not break the call."""
+    try:
+        return form.enter(arguments)
+    except Exception as error:
+        return [f"/* undecoded: {type(error).__name__} */"]
+
+
+def _leave(
+    form: Form, arguments: tuple[Any, ...], texts: list[str], result: int | None, note: str
+) -> tuple[str, list[Native], list[tuple[int, int]]]:
+    """Decode what the call returned: note, events, registrations."""
+    if result is None or result < 0:
+        return note, [], []
+    try:
+        if texts:
+            note = form.leave(arguments, texts, result)
+        return note, form.ready(arguments, result), list(form.armed(arguments))
+    except Exception as error:
+        return f"undecoded: {type(error).__name__}", [], []
+
+
+def tapped(
+    binding: Binding,
+    report: Report,
+    source: Callable[[], Source],
+    *,
+    decode: bool,
+    names: dict[str, str],
+) -> Binding:
+    """Return a copy of ``binding`` whose calls are reported."""
+    return _copy(binding, Tap(binding, report, source, decode=decode, names=names))
+
+
+def _copy(binding: Binding, lib: Any) -> Binding:
+    """Return a binding of the same kernel, which calls through ``lib``."""
+    copy = Binding(binding.target, binding.ffi, lib)
+    copy.refused = binding.refused
+    return copy
+
+
+arm(instrument)

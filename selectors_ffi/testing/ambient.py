@@ -1,0 +1,99 @@
+"""Which binding a selector gets that is made without one: blocks, and environment variables.
+
+Process-wide, not per thread or per task: a loop that is started in the block and runs in a thread
+of its own is to be reached, too. Selectors that were made before the block keep their binding.
+"""
+
+from __future__ import annotations
+
+import os
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from .. import binding as interface
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..binding import Binding
+
+__all__ = ["CHAOS", "INJECT", "KERNEL", "Block", "begin", "begin_kernel"]
+
+KERNEL = "SELECTORS_FFI_KERNEL"
+CHAOS = "SELECTORS_FFI_CHAOS"
+INJECT = "SELECTORS_FFI_INJECT"
+
+_lock = Lock()
+_stack: list[Binding] = []  # the innermost block last
+
+
+def _current() -> Binding:
+    """Return the binding of the innermost block; see ``binding.default``."""
+    with _lock:
+        return _stack[-1] if _stack else interface.load()
+
+
+def _push(made: Binding) -> None:
+    with _lock:
+        _stack.append(made)
+        interface.ambient = _current
+
+
+class Block:
+    """A block in which selectors that are made without ``binding=`` get this one's."""
+
+    def __init__(self) -> None:
+        self._binding: Binding | None = None
+
+    def make(self) -> Binding:
+        """Return the binding of the block, made when it is entered."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Do what is due at the end of the block."""
+
+    def __enter__(self) -> Any:
+        if self._binding is not None:
+            raise RuntimeError(f"{type(self).__name__}() is entered already")
+        self._binding = self.make()
+        _push(self._binding)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        made, self._binding = self._binding, None
+        if made is None:
+            raise RuntimeError(f"{type(self).__name__}() was not entered")
+        with _lock:
+            _stack[:] = [one for one in _stack if one is not made]
+            if not _stack:
+                interface.ambient = None
+        self.leave()
+
+
+def begin_kernel() -> None:
+    """Do what SELECTORS_FFI_KERNEL asks for, before the classes of this host are chosen.
+
+    Raises:
+        ValueError: there is no such kernel; the message lists what there is.
+    """
+    name = os.environ.get(KERNEL)
+    if name:
+        from .kernels import kernel
+
+        try:
+            _push(kernel(name))
+        except ValueError as error:
+            raise ValueError(f"{KERNEL}: {error}") from None
+
+
+def begin() -> None:
+    """Do what SELECTORS_FFI_CHAOS and SELECTORS_FFI_INJECT ask for, once the classes are chosen.
+
+    Raises:
+        ValueError: one of them is wrong; the message says where and lists what is known.
+    """

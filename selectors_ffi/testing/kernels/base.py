@@ -1,0 +1,229 @@
+"""What the simulated kernels share: descriptors that they hand out, an errno, sleeping threads."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Callable
+
+from ..._abi import load_ffi
+from ...binding import Binding
+from . import host
+
+__all__ = ["Handle", "Library", "SimulatedKernel", "Sleepers"]
+
+_UPPER = 500  # where descriptors are that a program hardly ever closes, reuses or watches
+
+
+def _move_up(fd: int) -> int:
+    """Move an open file to a high number, where the program's own descriptors are not."""
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD, _UPPER)  # PyPy lacks F_DUPFD_CLOEXEC
+    except OSError:
+        moved = fd  # the limit is lower than that
+    else:
+        os.close(fd)
+        os.set_inheritable(moved, False)
+    os.set_blocking(moved, False)
+    return moved
+
+
+class Sleepers:
+    """The threads asleep on one handle, each with a pipe that wakes it."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._writers: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._writers)
+
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[int]:
+        """Count the calling thread as asleep; give a descriptor that ``wake`` makes readable."""
+        with self._lock:
+            reader, writer = map(_move_up, os.pipe())
+            self._writers.add(writer)
+        try:
+            yield reader
+        finally:
+            # Closed under the lock, or wake() could write to a reused number.
+            with self._lock:
+                self._writers.discard(writer)
+                os.close(writer)
+                os.close(reader)
+
+    def wake(self) -> None:
+        """Wake every thread that is asleep."""
+        with self._lock:
+            for writer in self._writers:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(writer, b"!")
+
+    @staticmethod
+    def drain(reader: int) -> None:
+        """Read what ``wake`` has written so far."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(reader, 4096)
+
+    def forget(self) -> None:
+        """Close the pipes in the child of a fork: the sleepers stayed in the parent."""
+        for writer in self._writers:
+            with contextlib.suppress(OSError):
+                os.close(writer)
+        self._writers.clear()
+
+
+class Handle:
+    """A descriptor that the kernel handed out: a real one of this host.
+
+    It is an unbound datagram socket. That has an inode of its own, so that a reused number is
+    recognised, and it never becomes readable by itself.
+    """
+
+    def __init__(self, lock: threading.RLock, cloexec: bool) -> None:
+        placeholder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        placeholder.set_inheritable(not cloexec)
+        self.fd = placeholder.detach()
+        self.file = host.file_of(self.fd)
+        self.sleepers = Sleepers(lock)
+        self.closed = False
+
+    def current(self) -> bool:
+        """Tell whether the number still names this handle."""
+        return not self.closed and host.file_of(self.fd) == self.file
+
+
+class Library:
+    """The shared object that the dynamic linker would open: C functions by their link symbols.
+
+    ``kernel`` is the simulated kernel behind them.
+    """
+
+    def __init__(self, kernel: SimulatedKernel) -> None:
+        vars(self).update(kernel.functions())
+        self.kernel = kernel
+
+    def __repr__(self) -> str:
+        return f"<simulated {self.kernel.name}>"
+
+
+class SimulatedKernel:
+    """A kernel whose C functions are Python methods with C semantics.
+
+    Each returns an int, and on failure -1 after setting ``ffi.errno``. The numbers of errno are
+    those of this host, as in the caller's ``errno`` module.
+
+    Args:
+        name: as in ``kernel(name)``.
+        target: whose declarations a caller uses, see ``selectors_ffi._abi.TARGETS``.
+        ffi: other declarations than the target's own, for tests of the declarations.
+    """
+
+    def __init__(self, name: str, target: str, ffi: Any = None) -> None:
+        self.name = name
+        self.target = target
+        self.ffi = load_ffi(target) if ffi is None else ffi
+        # Re-entrant: a signal handler that runs inside a simulated call may make another.
+        self.lock = threading.RLock()
+        self.handles: dict[int, Any] = {}
+        #: What is refused though nothing is wrong with it; each class says what the keys are.
+        self.refusals: dict[Any, int] = {}
+        _kernels.add(self)
+
+    def functions(self) -> dict[str, Callable[..., int]]:
+        """Return link symbol -> C function."""
+        raise NotImplementedError
+
+    @cached_property
+    def lib(self) -> Library:
+        """The shared object that the dynamic linker would open."""
+        return Library(self)
+
+    def binding(self) -> Binding:
+        """Return the kernel as selectors take it: ``KqueueSelector(binding=...)``."""
+        return Binding(self.target, self.ffi, self.lib)
+
+    def watched(self, fd: int) -> dict[int, int]:
+        """Return what handle ``fd`` watches: {descriptor: EVENT_READ | EVENT_WRITE}."""
+        raise NotImplementedError
+
+    def fail(self, code: int) -> int:
+        """Fail as a C function does."""
+        self.ffi.errno = code
+        return -1
+
+    def handle(self, fd: int) -> Any:
+        """Return the open handle with number ``fd``; None when it is something else."""
+        found = self.handles.get(fd)
+        if found is None or found.current():
+            return found
+        # os.close() or a dup2 over it: the kernel was not called, but the handle is gone.
+        self.forget(found)
+        return None
+
+    def forget(self, handle: Any) -> None:
+        """Drop a handle whose number is closed, and wake those asleep on it."""
+        known: Any = self.handles.get(handle.fd)
+        if known is handle:
+            del self.handles[handle.fd]
+        handle.closed = True
+        handle.sleepers.wake()
+
+    def close(self, fd: int) -> int:
+        """Close a handle or any other descriptor; close(2)."""
+        with self.lock:
+            try:
+                os.close(fd)
+            except OSError as error:
+                return self.fail(error.errno or 0)
+            found = self.handles.get(fd)
+            if found is not None:
+                self.forget(found)
+            return 0
+
+    def after_fork_in_child(self) -> None:
+        """Do what fork(2) does to the child's copy."""
+        self.lock = threading.RLock()
+        for handle in self.handles.values():
+            handle.sleepers.forget()
+            handle.sleepers = Sleepers(self.lock)
+
+    def memory(self, pointer: Any, size: int) -> Any:
+        """Return ``size`` bytes of the caller's memory; None for EFAULT.
+
+        Raises:
+            AssertionError: the array is smaller than the call says. That is a defect of the
+                caller, and a real kernel would read past its end.
+        """
+        if isinstance(pointer, (bytes, bytearray, memoryview)):
+            _check_size(len(pointer), size)
+            return pointer
+        if pointer == self.ffi.NULL:
+            return None
+        kind = self.ffi.typeof(pointer)
+        if kind.kind == "array":
+            _check_size(self.ffi.sizeof(pointer), size)
+        return self.ffi.buffer(self.ffi.cast("char *", pointer), size)
+
+
+def _check_size(has: int, needs: int) -> None:
+    if has < needs:
+        raise AssertionError(f"the kernel reads or writes {needs} bytes of an array of {has}")
+
+
+_kernels: weakref.WeakSet[SimulatedKernel] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for kernel in list(_kernels):
+        kernel.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,136 @@
+"""The descriptors of this host, as a simulated kernel sees them.
+
+A simulated kernel keeps its own lists and applies its own rules. Readiness, blocking and
+interruption come from this host: from a call of the C function ``poll``, which really sleeps,
+wakes and fails with EINTR. ``select.poll`` of Python will not do. It repeats an interrupted call
+(PEP 475), so that the simulated system call would never return -1.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import sys
+import termios
+import time
+from errno import EINTR
+from typing import Any, NamedTuple
+
+from ...binding import INT_MAX, load
+from ..library import errno_of
+
+__all__ = [
+    "IN", "PRI", "OUT", "ERR", "HUP", "NVAL", "RDHUP", "Deadline", "File", "examine", "file_of",
+    "open_descriptors", "sleep", "survivors", "unread",
+]  # fmt: skip
+
+_binding = load()
+_poll_function = _binding.function("poll")
+
+
+def _flag(name: str) -> int:
+    """Return a flag of poll(2), 0 where this system does not have it."""
+    try:
+        return _binding.constant(name)
+    except OSError:
+        return 0
+
+
+IN = _flag("POLLIN")
+PRI = _flag("POLLPRI")
+OUT = _flag("POLLOUT")
+ERR = _flag("POLLERR")
+HUP = _flag("POLLHUP")
+NVAL = _flag("POLLNVAL")
+RDHUP = _flag("POLLRDHUP")
+
+
+class File(NamedTuple):
+    """What tells one open file from another: the best that fstat(2) can do.
+
+    Two descriptors of one open file are equal, and so are two openings of one path. The inode of
+    a pipe or a socket is its own, but both ends of a pipe share it, hence the access mode.
+    """
+
+    device: int
+    inode: int
+    access: int
+    kind: int
+
+
+def file_of(fd: int) -> File | None:
+    """Return the open file behind ``fd``; None when the descriptor is closed."""
+    try:
+        status = os.fstat(fd)
+        access = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
+    except (OSError, OverflowError):
+        return None
+    return File(status.st_dev, status.st_ino, access, stat.S_IFMT(status.st_mode))
+
+
+def open_descriptors() -> list[int]:
+    """Return the numbers of all open descriptors of this process, ascending."""
+    names = os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd")
+    found = []
+    for number in sorted(map(int, names)):
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            continue  # the descriptor that listed the directory
+        found.append(number)
+    return found
+
+
+def survivors(file: File) -> list[int]:
+    """Return the descriptors through which ``file`` is still open in this process."""
+    return [fd for fd in open_descriptors() if file_of(fd) == file]
+
+
+def unread(fd: int) -> int | None:
+    """Return how many bytes can be read from ``fd``; None when it does not count bytes."""
+    try:
+        answer = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+    except OSError:
+        return None
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def examine(wanted: dict[int, int]) -> dict[int, int]:
+    """Look without waiting: {fd: events wanted} -> {fd: revents}, zeroes included; poll(2)."""
+    fds, _ = _poll(wanted, 0)
+    return {fds[i].fd: fds[i].revents for i in range(len(wanted))}
+
+
+def sleep(wanted: dict[int, int], timeout: int | None) -> bool:
+    """Block until something of ``wanted`` happens, or ``timeout`` nanoseconds have passed.
+
+    Returns:
+        False when a signal interrupted the wait (EINTR). None as a timeout waits for ever.
+    """
+    ms = -1 if timeout is None else min(-(-timeout // 1_000_000), INT_MAX)
+    return _poll(wanted, ms)[1] != EINTR
+
+
+def _poll(wanted: dict[int, int], ms: int) -> tuple[Any, int]:
+    """Call poll(2) once; return (array, 0 or EINTR)."""
+    fds = _binding.ffi.new("struct pollfd[]", [(fd, events, 0) for fd, events in wanted.items()])
+    for n in _binding.calls(_poll_function, fds, len(wanted), ms):
+        break
+    if n >= 0:
+        return fds, 0
+    code = errno_of(_binding, n)
+    if code != EINTR:
+        raise _binding.error(code)
+    return fds, code
+
+
+class Deadline:
+    """A point in time on the monotonic clock; ``timeout`` in nanoseconds, None for never."""
+
+    def __init__(self, timeout: int | None) -> None:
+        self.at = None if timeout is None else time.monotonic_ns() + timeout
+
+    def left(self) -> int | None:
+        """Return the nanoseconds left, 0 when passed, None when there is no end."""
+        return None if self.at is None else max(0, self.at - time.monotonic_ns())

@@ -1,0 +1,140 @@
+"""A library of which every call can be watched, changed, refused or replaced.
+
+``Proxy`` stands for ``binding.lib``: it has the same C functions under the same link symbols. A
+*hook* is a callable that takes each ``Call`` and decides what becomes of it: ``call.run()`` makes
+the call, and what the hook returns is the result. ``fail(errno)`` makes it a failed one.
+"""
+
+from __future__ import annotations
+
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Callable
+
+from .._abi.target import SYMBOLS
+from ..binding import ATOMIC_STEP, Binding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Call", "Hook", "Proxy", "errno_of", "name_of", "proxied", "take_note"]
+
+
+class Call:
+    """One call of a C function.
+
+    A hook reads ``name``, ``symbol`` and ``arguments``, may replace ``arguments`` and set ``note``.
+    """
+
+    __slots__ = ("_function", "arguments", "binding", "errno", "name", "note", "symbol")
+
+    def __init__(
+        self,
+        binding: Binding,
+        name: str,
+        symbol: str,
+        function: Callable[..., int],
+        arguments: Sequence[Any],
+    ) -> None:
+        self.binding = binding
+        self.name = name  #: as in the manual: "kevent" also where the link symbol is __kevent50
+        self.symbol = symbol
+        self.arguments = tuple(arguments)
+        self.errno = 0  #: of the last ``run`` or ``fail``; 0 if it did not fail
+        self.note = ""  #: shown behind the result in a trace, as "INJECTED"
+        self._function = function
+
+    def run(self) -> int:
+        """Call the function below, with ``arguments``; return its result, -1 if it failed."""
+        binding = self.binding
+        for step in binding.calls(self._function, *self.arguments):
+            break
+        self.errno = 0 if step >= 0 else errno_of(binding, step)
+        self.note = self.note or take_note(self._function)
+        return max(step, -1)
+
+    def fail(self, errno: int) -> int:
+        """Make this call one that failed; return -1, which the hook is to return."""
+        self.errno = errno
+        return -1
+
+
+Hook = Callable[[Call], int]
+
+
+class Proxy:
+    """Stands for the library of ``binding``; ``hook`` decides about the calls of ``names``.
+
+    Args:
+        binding: the kernel interface below.
+        hook: takes each call, returns its result.
+        names: C functions to hand to the hook; None: all.
+    """
+
+    def __init__(self, binding: Binding, hook: Hook, names: Sequence[str] | None = None) -> None:
+        self._binding = binding
+        self._hook = hook
+        self._names = names
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._binding.lib!r})"
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._binding.lib)})
+
+    def __getattr__(self, symbol: str) -> Any:
+        """Return the function of a link symbol, wrapped; raise what the library raises."""
+        function = getattr(self._binding.lib, symbol)
+        if not callable(function) or (symbol.startswith("__") and symbol.endswith("__")):
+            return function
+        name = name_of(self._binding.target, symbol)
+        if self._names is not None and name not in self._names:
+            return function
+        wrapped = self._wrap(name, symbol, function)
+        setattr(self, symbol, wrapped)
+        return wrapped
+
+    def _wrap(self, name: str, symbol: str, function: Any) -> Callable[..., int]:
+        binding, hook, ffi = self._binding, self._hook, self._binding.ffi
+        notes: dict[int, str] = {}  # thread -> note of its last call, until it is taken
+
+        def call(*arguments: Any) -> int:
+            made = Call(binding, name, symbol, function, arguments)
+            before = ffi.errno
+            try:
+                result = hook(made)
+                if made.note:
+                    notes[get_ident()] = made.note
+            finally:
+                # The hook may have made calls of its own; a call that succeeds leaves errno alone.
+                ffi.errno = made.errno or before
+            return result
+
+        call.__name__ = call.__qualname__ = name
+        call.take_note = lambda: notes.pop(get_ident(), "")  # type: ignore[attr-defined]
+        return call
+
+
+def proxied(binding: Binding, hook: Hook, names: Sequence[str] | None = None) -> Binding:
+    """Return a copy of ``binding`` of which ``hook`` decides the calls; see ``Proxy``."""
+    made = Binding(binding.target, binding.ffi, Proxy(binding, hook, names))
+    made.refused = binding.refused
+    return made
+
+
+def take_note(function: Any) -> str:
+    """Return what a proxy's function has to say of the calling thread's last call of it, once."""
+    take = getattr(function, "take_note", None)
+    return "" if take is None else str(take())
+
+
+def name_of(target: str, symbol: str) -> str:
+    """Return the C function of a link symbol, itself if it is not renamed."""
+    for name, symbols in SYMBOLS[target].items():
+        if symbol in symbols:
+            return name
+    return symbol
+
+
+def errno_of(binding: Binding, step: int) -> int:
+    """Return the errno of a failed step of ``binding.calls``; to be read at once."""
+    return int(binding.ffi.errno) if step == -1 and ATOMIC_STEP else -step

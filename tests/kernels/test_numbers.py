@@ -1,0 +1,87 @@
+"""The numbers of the simulated kernels are those of the declarations, which the facts confirm."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+if os.name != "posix":
+    pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
+
+from selectors_ffi._abi import load_ffi
+from selectors_ffi.testing.kernels import NAMES, bsd, kernel, linux, options_of, solaris
+
+#: Of illumos alone; Solaris, which shares the declarations, does not have them.
+UNDECLARED = {"POLLONESHOT", "POLLET"}
+
+
+def numbers(module):
+    """Return {name: number} of a module's native constants."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name.startswith(("EV_", "NOTE_", "EPOLL", "POLL", "DP_")) and isinstance(value, int)
+    }
+
+
+@pytest.mark.parametrize("system", bsd.VARIANTS)
+def test_numbers_of_bsd(system):
+    """The flags and filters of each system's kqueue."""
+    variant = bsd.VARIANTS[system]
+    constant = load_ffi(system).integer_const
+
+    found = numbers(bsd)
+    assert {"EV_ADD", "EV_EOF", "NOTE_TRIGGER"} <= set(found)
+    assert found == {name: constant(name) for name in found}
+    filters = variant.read, variant.write, variant.user
+    assert filters == tuple(map(constant, ("EVFILT_READ", "EVFILT_WRITE", "EVFILT_USER")))
+
+
+def test_numbers_of_solaris():
+    """The flags of poll and the requests of /dev/poll."""
+    constant = load_ffi("sunos").integer_const
+    found = {name: number for name, number in numbers(solaris).items() if name not in UNDECLARED}
+
+    assert {"POLLREMOVE", "DP_POLL"} <= set(found)
+    assert found == {name: constant(name) for name in found}
+
+
+@pytest.mark.parametrize("target", ["linux", "linux_x86"])
+def test_numbers_of_linux(target):
+    """The flags of epoll. EPOLL_CLOEXEC is O_CLOEXEC, sys/epoll.h."""
+    constant = load_ffi(target).integer_const
+    found = numbers(linux)
+    cloexec = found.pop("EPOLL_CLOEXEC")
+
+    assert {"EPOLLIN", "EPOLL_CTL_MOD"} <= set(found)
+    assert found == {name: constant(name) for name in found}
+    assert cloexec == getattr(os, "O_CLOEXEC", cloexec) or os.uname().machine.startswith("sparc")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_kernel_is_made_by_its_name(name):
+    """``kernel(name)`` is a fresh simulated kernel each time, with the options it names."""
+    one, other = kernel(name), kernel(name)
+
+    assert one.lib.kernel is not other.lib.kernel
+    assert repr(one.lib) == f"<simulated {name}>"
+    assert kernel(name, **options_of(name)).target == one.target
+
+
+def test_an_unknown_kernel():
+    """The message lists the kernels that there are."""
+    with pytest.raises(ValueError, match="unknown kernel 'freebsd13'; known: freebsd, freebsd11, "):
+        kernel("freebsd13")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("freebsd", "kevent, select, "), ("illumos", "absent, "), ("linux", "target"), ("windows", "none")],
+)
+def test_an_unknown_option(name, known):
+    """The message lists the options that this kernel has."""
+    with pytest.raises(
+        ValueError, match=f"unknown option 'slow' of the kernel {name}; known: .*{known}"
+    ):
+        kernel(name, slow=True)
