@@ -53,12 +53,14 @@ if TYPE_CHECKING:
     from ..binding import Binding
     from ..debug.inspect import Description, RawEvent
     from ..debug.stats import Stats
+    from .wake import Waker
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
 
 BOTH = EVENT_READ | EVENT_WRITE
 INVALID_EVENTS = ~BOTH
 ANY = BOTH  # of ``_watch``: whatever the kernel has; the most there can be to take away
+ANYTHING = object()  # of ``_settle``: the kernel may have applied any key
 CLOSED = "I/O operation on closed selector"
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
@@ -290,13 +292,13 @@ class _BaseSelectorImpl(BaseSelector):
 
     _mechanism: ClassVar[str]
     _map: _SelectorMapping | None
-    _closed = False
-    _shared = False  # the kernel object may hold registrations that are not ours
-    _woken = False  # ``wakeup`` was called, and no wait has ended for it yet
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         self._fd_to_key: dict[int, SelectorKey] = {}
         self._map = _SelectorMapping(self)
+        self._closed = False
+        self._shared = False  # the kernel object may hold registrations that are not ours
+        self._woken = False  # ``wakeup`` was called, and no wait has ended for it yet
         if debug is not None:
             load_debug().instrument(self, debug)
         elif instrument is not None:
@@ -449,6 +451,13 @@ class _BaseSelectorImpl(BaseSelector):
 
     def _release(self) -> None:
         """Nothing was lent."""
+
+    def _waits_on(self, waker: Waker | None) -> bool:
+        """Take a wake-up; return whether to wait on, since it was for another call or a change."""
+        if waker is not None and not self._closed:
+            waker.drain()  # first: a wake-up that comes after the look at the flag must stay
+        woken, self._woken = self._woken, False
+        return not (woken or self._closed)
 
     def wakeup(self) -> None:
         """End a ``select()`` in another thread, or else the next one of this selector.

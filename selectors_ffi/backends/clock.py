@@ -1,24 +1,21 @@
 """Clock: time that cannot be taken away from a wait.
 
-Libraries that freeze time put a function of their own wherever a module has a name for
-``time.monotonic``. A wait that asked such a clock would never end. So the real one is kept where they
-do not look, in an object; and a clock that stands still ends the wait after ``_PATIENCE`` looks.
+Libraries that freeze time replace ``time.monotonic`` under every name that a module has for it. A wait
+that asked such a clock would never end. So ``clock`` is another object, which calls the real one. A
+clock that stands still all the same ends the wait after ``_PATIENCE`` looks.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 __all__ = ["Deadline", "clock"]
 
-_PATIENCE = 100  # looks; two system calls lie between two of them
+_PATIENCE = 100  # looks; between two of them lies a system call, so a real clock advances
 
-
-class _Clock:
-    now = staticmethod(time.monotonic)
-
-
-clock = _Clock()
+#: Return seconds from some fixed point.
+clock = partial(time.monotonic)
 
 
 class Deadline:
@@ -26,7 +23,7 @@ class Deadline:
 
     Args:
         timeout: seconds; None never, <= 0 at once.
-        start: when the wait began, by ``clock.now()``.
+        start: when the wait began, by ``clock()``.
     """
 
     def __init__(self, timeout: float | None, start: float) -> None:
@@ -35,14 +32,14 @@ class Deadline:
         self._stopped = 0  # looks at which the clock had not advanced
 
     def remaining(self) -> float | None:
-        """Return the seconds that are left, 0 if none are; None if it never ends."""
+        """Return the seconds that are left, 0 if none are; None if the wait never ends."""
         if self._timeout is None:
             return None
         if self._timeout <= 0:
             return 0
-        now = clock.now()
+        now = clock()
         self._stopped = self._stopped + 1 if now == self._last else 0
         self._last = now
         if self._stopped > _PATIENCE:
             return 0
-        return max(self._start + self._timeout - now, 0)
+        return max(self._start + float(self._timeout) - now, 0)

@@ -38,32 +38,25 @@ https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
 from __future__ import annotations
 
 import os
-import sys
 from _thread import _count as other_threads
 from _thread import allocate_lock
 from errno import EBADF, EEXIST, EINTR, ENOENT
-from functools import cache, partial
-from itertools import count, islice
-from math import ceil
+from itertools import count
 from operator import itemgetter
-from struct import Struct
 
-from ..binding import INT64_MAX, REFUSALS, milliseconds
+from ..binding import REFUSALS
 from . import forks
-from .base import BOTH, CLOSED, Descriptor, NativeEvent, SelectorKey, _BaseSelectorImpl
+from .base import ANYTHING, BOTH, CLOSED, Descriptor, NativeEvent, SelectorKey, _BaseSelectorImpl
 from .clock import Deadline, clock
-from .directions import Directions
+from .epoll_buffer import CHUNK, LOOPS, Buffer, Facts
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ..binding import Binding
     from .directions import Pair
-
-    _Unpackers = list[Callable[..., tuple[Any, ...]]]
 
 __all__ = ["EpollSelector"]
 
@@ -71,23 +64,8 @@ _FD_MASK = 0xFFFF_FFFF  # the part of a token that is the descriptor
 _SERIAL_SHIFT = 32
 _WAKE = _FD_MASK  # the waker's token: no descriptor is as large
 _CAPACITY = 16  # events in the first buffer of a selector
-_CHUNK = 256  # events per struct format; formats are kept, so there must be few
-_LARGE_STEPS = 256  # calls after which a buffer of more than _CHUNK events must grow anew
-_LOOPS = sys.implementation.name == "pypy"  # see ``_Buffer.look_up``
-_NOTHING: Any = object()  # a key that no registry holds
 _serials = count()
 _rebuilding = allocate_lock()
-
-
-class _Unknown(Exception):
-    """A cache lacks what the kernel reported. A signal handler cannot raise it, as it can KeyError."""
-
-
-class _Cache(dict):  # type: ignore[type-arg] # dict[...] as a base is slower to look up on 3.9
-    __slots__ = ()
-
-    def __missing__(self, _key: object) -> Any:
-        raise _Unknown
 
 
 class EpollSelector(_BaseSelectorImpl):
@@ -100,16 +78,17 @@ class EpollSelector(_BaseSelectorImpl):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(debug=debug)
         self._binding = binding = self._bind(binding)
-        self._facts: _Facts = binding.facts(_Facts)
+        self._facts: Facts = binding.facts(Facts)
         self._forks = forks.seen
         self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
-        self._suspects: dict[int, int] = {}  # descriptor -> token that was reported unregistered
-        self._pairs: dict[int, Pair] = _Cache()
+        self._suspects: dict[int, int] = {}  # descriptor -> token, see ``_heal``
+        self._pairs: dict[int, Pair] = {}
         self._duplex: dict[int, None] = {}  # descriptors registered for both directions
-        self._records: dict[bytes, Pair] = _NO_RECORDS
+        self._records: dict[bytes, Pair] = {}
         self._records_of: dict[int, list[bytes]] = {}  # by token
-        self._made: list[None] = []  # as long as there are buffers, idle or in use
-        self._idle: list[_Buffer] = []  # buffers that no call is using
+        self._made: list[Any] = []  # a reference to each buffer that lives, idle or in use
+        self._idle: list[Buffer] = [None]  # type: ignore[list-item] # buffers that no call is using
+        self._idle.pop()  # a list of one and its memory stay: 400 instructions less in each wait
         self._descriptor = Descriptor(binding, self._facts.create())
 
     def fileno(self) -> int:
@@ -132,19 +111,19 @@ class EpollSelector(_BaseSelectorImpl):
         if was:
             self._pairs.pop(token, None)
             if self._duplex:
-                self._forget_duplex(fd, token)
-            if len(self._idle) < len(self._made):  # another thread may hold an event
-                token = self._new_token(fd)
+                self._forget_records(fd, token)
         if not events:
             refused = facts.epoll_ctl(self._descriptor.fd, facts.DEL, fd, facts.NULL)
             if refused or len(self._idle) < len(self._made):
                 self._new_token(fd)
             return
+        if was and len(self._idle) < len(self._made):  # another thread may hold an event
+            token = self._new_token(fd)
         if events == BOTH:
             self._duplex[fd] = None
         event = facts.pack(facts.flags[events], token)
-        control = (self._descriptor.fd, facts.MOD if was else facts.ADD, fd, event)
-        for refused in facts.attempts(facts.epoll_ctl, (control,)):
+        operation = facts.MOD if was else facts.ADD
+        for refused in facts.attempts(facts.epoll_ctl, ((self._descriptor.fd, operation, fd, event),)):
             break
         if refused:
             self._insist(fd, events, facts.errno(refused))
@@ -152,7 +131,7 @@ class EpollSelector(_BaseSelectorImpl):
     def _forget(self, fd: int) -> None:
         token = self._tokens.get(fd, fd)
         self._pairs.pop(token, None)
-        self._forget_duplex(fd, token)
+        self._forget_records(fd, token)
         key = self._fd_to_key.get(fd)
         if key is not None and key.events == BOTH:
             self._duplex[fd] = None
@@ -170,15 +149,13 @@ class EpollSelector(_BaseSelectorImpl):
             elif timeout <= 0:
                 steps = buffer.now or buffer.bind_now()
             else:
-                start = clock.now()
+                start = clock()
                 steps = buffer.until(timeout)
             for n in steps:
                 break
             else:  # of a large buffer: see whether it must be as large
-                buffer = buffer.sized(_CHUNK)
+                buffer = buffer.sized(CHUNK)
                 n = buffer.step(timeout)
-                if n < 0:
-                    return self._wait_on(buffer, n, timeout, start)
             try:
                 if n == 1 and not self._duplex:
                     pair = self._pairs.get(buffer.token[0])
@@ -186,33 +163,56 @@ class EpollSelector(_BaseSelectorImpl):
                         return [pair]
                 elif n == 0:
                     return []
-                elif 1 < n <= buffer.batch and not self._duplex:
-                    return [*itemgetter(*buffer.tokens[n](buffer.view))(self._pairs)]
                 elif n < 0:
-                    return self._wait_on(buffer, -self._facts.errno(n), timeout, start)
-                if n == buffer.capacity:
-                    buffer, n = buffer.grown(n)
-                if self._duplex:
-                    return buffer.look_up_records(self._records, n)
-                return buffer.look_up(self._pairs, n)
-            except _Unknown:
-                return self._wait_on(buffer, n, timeout, start)
+                    n = -self._facts.errno(n)
+                elif n <= buffer.batch and not self._duplex:
+                    return [*itemgetter(*buffer.tokens[n](buffer.view))(self._pairs)]
+                else:
+                    if n == buffer.capacity:
+                        buffer, n = buffer.grown(n)
+                    if buffer.view is not None:
+                        if not self._duplex:
+                            return buffer.look_up(self._pairs, n, False)
+                        if LOOPS:
+                            return self._decode(buffer, n)
+                        return buffer.look_up(self._records, n, True)
+            except KeyError as error:
+                if not _raised_here(error):
+                    raise  # of a signal handler
+            return self._wait_on(buffer, n, timeout, start)
         except BaseException:
             buffer.bind()  # a call that has failed is spent, see ``Binding.calls``
             raise
         finally:
             idle.append(buffer)
 
+    def _decode(self, buffer: Buffer, n: int) -> list[Pair]:
+        """Decode ``n`` events of which keys may have both directions, on PyPy.
+
+        Raises:
+            KeyError: an event is of no registration.
+        """
+        fd_to_key, tokens, directions = self._fd_to_key, self._tokens, self._facts.directions
+        words, step, low, high = buffer.layout
+        result = []
+        for i in range(0, n * step, step):
+            fd = words[i + low]
+            key = fd_to_key[fd]
+            events = directions[words[i]] & key.events
+            if not events or fd | words[i + high] << 32 != tokens.get(fd, fd):
+                raise KeyError(fd)
+            result.append((key, events))
+        return result
+
     def _native(self, timeout: float | None) -> list[NativeEvent]:
-        found: list[NativeEvent] = []
+        native: list[NativeEvent] = []
         try:
             buffer = self._idle.pop()
         except IndexError:
             buffer = self._new_buffer()
         try:
-            start = clock.now()
-            self._wait_on(buffer, -EINTR, None if timeout is None else float(timeout), start, found)
-            return found
+            self._wait_on(buffer, -EINTR, timeout, clock(), native)
+            return native
         finally:
             buffer.bind()
             self._idle.append(buffer)
@@ -224,32 +224,26 @@ class EpollSelector(_BaseSelectorImpl):
 
     def _release(self) -> None:
         busy = len(self._idle) < len(self._made)
-        self._pairs.clear()
-        self._records = _NO_RECORDS
-        self._records_of = {}
-        self._duplex = {}
-        idle, self._idle, self._made = self._idle, [], []
-        idle.clear()  # a copy of this selector shares it
+        for table in (self._pairs, self._records, self._records_of, self._duplex, self._idle):
+            table.clear()  # type: ignore[attr-defined] # a copy of this selector shares them
+        self._idle = []
         if busy:
-            # The waker stays rung until the last thread has left; it goes with the selector.
-            self._interrupt()
-        elif self._waker is not None:
+            self._interrupt()  # the waker goes with the selector, when the last thread has left
+        elif self._waker:
             give_back(self.__dict__.pop("_waker"))
         self._descriptor.close()
 
     # Everything below is cold.
 
-    def _new_buffer(self) -> _Buffer:
+    def _new_buffer(self) -> Buffer:
         self._check_open()
-        buffer = _Buffer(self._facts, self._descriptor.fd, _CAPACITY)
-        self._made.append(None)
-        return buffer
+        return Buffer(self._facts, self._descriptor.fd, _CAPACITY, self._made)
 
     def _new_token(self, fd: int) -> int:
         token = self._tokens[fd] = fd | (next(_serials) % _FD_MASK + 1) << _SERIAL_SHIFT
         return token
 
-    def _forget_duplex(self, fd: int, token: int) -> None:
+    def _forget_records(self, fd: int, token: int) -> None:
         self._duplex.pop(fd, None)
         for record in self._records_of.pop(token, ()):
             self._records.pop(record, None)
@@ -257,19 +251,21 @@ class EpollSelector(_BaseSelectorImpl):
     def _insist(self, fd: int, events: int, errno: int) -> None:
         """Go on where the kernel has more, or less, than was expected.
 
-        EEXIST: an interrupted call, or a thread or signal handler that adds the descriptor, too, was
-        first. ENOENT: the number was reused, and the new file has never been added.
+        EEXIST: an interrupted call left it, or another thread was first. ENOENT: the number was reused,
+        and the new file has never been added.
         """
         facts = self._facts
         for _ in range(16):
             if errno == EEXIST and not self._is_shared():
-                op, token = facts.MOD, self._tokens.get(fd, fd)
+                operation, token = facts.MOD, self._tokens.get(fd, fd)
             elif errno == ENOENT:
-                op, token = facts.ADD, self._new_token(fd)
+                operation, token = facts.ADD, self._new_token(fd)
             else:
                 break
-            control = (self._descriptor.fd, op, fd, facts.pack(facts.flags[events], token))
-            for refused in facts.attempts(facts.epoll_ctl, (control,)):
+            event = facts.pack(facts.flags[events], token)
+            for refused in facts.attempts(
+                facts.epoll_ctl, ((self._descriptor.fd, operation, fd, event),)
+            ):
                 break
             if not refused:
                 return
@@ -285,7 +281,7 @@ class EpollSelector(_BaseSelectorImpl):
 
     def _wait_on(
         self,
-        buffer: _Buffer,
+        buffer: Buffer,
         n: int,
         timeout: float | None,
         start: float,
@@ -299,62 +295,62 @@ class EpollSelector(_BaseSelectorImpl):
             start: when a wait with a timeout > 0 began.
             native: takes every event as the kernel reported it, if given.
         """
-        deadline = Deadline(timeout, start)
+        deadline, timed = Deadline(timeout, start), timeout is not None and timeout > 0
         while True:
-            if n < 0:
-                self._recover(buffer, -n)
-            result, go_on = self._sift(buffer, n, native) if n > 0 else ([], not self._closed)
+            result, go_on = [], not self._closed
+            if n > 0:
+                result, go_on = self._sift(buffer, n, native)
+            elif -n in REFUSALS and timed and self._facts.precise:
+                self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
+            elif n < 0 and n != -EINTR and go_on:
+                self._check_open()
+                raise self._binding.error(-n)
             if result or native or not go_on:
                 return result
             remaining = deadline.remaining()
             if remaining == 0 and n >= 0:
                 return result
+            timed = bool(remaining)
             n = buffer.step(remaining)
 
-    def _recover(self, buffer: _Buffer, errno: int) -> None:
-        """Prepare for another call after one has failed, or raise."""
-        buffer.bind()
-        if self._closed or errno == EINTR:
-            return
-        if errno in REFUSALS and buffer.precise and self._facts.precise:
-            self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
-            return
-        self._check_open()
-        raise self._binding.error(errno)
-
-    def _sift(
-        self, buffer: _Buffer, n: int, native: list[NativeEvent] | None
-    ) -> tuple[list[Pair], bool]:
+    def _sift(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> tuple[list[Pair], bool]:
         """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""
-        result, unknown, go_on = [], [], True
+        table: dict[Any, Pair] = self._records if self._duplex else self._pairs
+        fields: list[Any] = []
+        if native is None and buffer.prepare() and not (LOOPS and self._duplex):
+            fields = buffer.fields(n, bool(self._duplex))
+        result, unknown, go_on = [], [], not self._closed
         for i in range(n):
-            flags, token = buffer.event(i)
+            pair = table.get(fields[i]) if fields else None
+            if pair is not None:
+                result.append(pair)
+                continue
+            event = buffer.array[i]
+            token, flags = event.data, event.events
             fd = token & _FD_MASK
             if fd == _WAKE:
-                go_on = self._woken_up() and go_on
+                go_on = self._waits_on(self._waker) and go_on
                 continue
             key = self._fd_to_key.get(fd)
             if token != self._tokens.get(fd, fd) and not (token == fd and self._is_shared()):
                 key = None
             if native is not None:
                 native.append(NativeEvent(key, fd, flags))
-            if key is None:
-                unknown.append((fd, token))
-                continue
-            events = self._facts.directions[flags] & key.events
-            if events:
+            events = self._facts.directions[flags] & key.events if key else 0
+            if key and events:
                 result.append((key, events))
-                self._remember(buffer, i, token, result[-1])
-            elif not self._is_shared():
-                self._settle(fd, _NOTHING)  # the kernel has another interest
-        if unknown and not self._closed:
+                if fields:
+                    self._remember(token, fields[i], result[-1])
+            elif go_on:
+                unknown.append((fd, token if key is None else -1))
+        if unknown:
             go_on = self._heal(unknown) and go_on
-        return result, go_on and not self._closed
+        return result, go_on
 
-    def _remember(self, buffer: _Buffer, i: int, token: int, pair: Pair) -> None:
-        """Cache the result of event ``i``.
+    def _remember(self, token: int, field: Any, pair: Pair) -> None:
+        """Keep a result for the next time that the kernel reports the same.
 
-        Only while no other call is in flight: such a call may hold an event for an older interest under
+        Only while no other call is in flight: that one may hold an event for an older interest under
         the same token, and would be given this pair.
         """
         key = pair[0]
@@ -362,44 +358,35 @@ class EpollSelector(_BaseSelectorImpl):
             return
         if key.events != BOTH:
             self._pairs[token] = pair
-        if self._duplex:
-            record = buffer.record(i)
-            if self._records is _NO_RECORDS:
-                self._records = _Cache()
-            self._records[record] = pair
-            self._records_of.setdefault(token, []).append(record)
-        # A change writes the registry first and forgets then: one of the two calls sees the other.
+        if isinstance(field, bytes):
+            self._records[field] = pair
+            self._records_of.setdefault(token, []).append(field)
+        # A change writes the registry first and forgets then: one of the two sees the other.
         if self._fd_to_key.get(key.fd) is not key:
-            self._forget(key.fd)
             self._pairs.pop(token, None)
-            for record in self._records_of.pop(token, ()):
-                self._records.pop(record, None)
-
-    def _woken_up(self) -> bool:
-        """Take a wake-up; return whether to wait on: it was for another call, or for a change."""
-        waker = self._waker
-        if waker is not None and not self._closed:
-            waker.drain()  # first: a wake-up that comes after the look at the flag must stay
-        woken, self._woken = self._woken, False
-        return not woken
+            self._records.pop(field, None)
 
     def _heal(self, unknown: list[tuple[int, int]]) -> bool:
         """Make the kernel agree with the registry about what it should not have reported.
 
+        Args:
+            unknown: descriptors with the tokens that are of no registration; -1: the interest differs.
+
         Returns:
-            Whether to wait on; if not, the kernel will go on reporting it.
+            Whether to wait on. If not, the kernel will go on reporting it.
         """
         if self._is_shared():
             return False
         stale = False
         for fd, token in unknown:
-            stale = stale or self._suspects.get(fd) == token
-            self._suspects[fd] = token
-            self._settle(fd, _NOTHING)
+            if token >= 0:
+                stale = stale or self._suspects.get(fd) == token
+                self._suspects[fd] = token
+            self._settle(fd, ANYTHING)
         return not stale or self._rebuild()
 
     def _add_waker(self) -> Waker:
-        """Have the set watch a waker; this wakes the threads that wait already."""
+        """Have the set watch a waker; the threads that wait already are woken by it, too."""
         lent = lend()
         waker: Waker = self.__dict__.setdefault("_waker", lent)
         if waker is not lent:
@@ -421,240 +408,47 @@ class EpollSelector(_BaseSelectorImpl):
             return False
         try:
             new = Descriptor(self._binding, self._facts.create())
-            try:
-                made = self._move_to(new.fd)
-            finally:
-                new.close()
+            made = self._move_to(new.fd)
         except OSError:
             return False  # no descriptor or no memory is left
         finally:
             _rebuilding.release()
         self._suspects.clear()
         for fd in {*made, *self._fd_to_key.copy()}:  # changes that went to the old set meanwhile
-            if self._fd_to_key.get(fd) is not made.get(fd):
-                self._settle(fd, made.get(fd))
+            self._settle(fd, made.get(fd))
         return True
 
     def _move_to(self, new: int) -> dict[int, SelectorKey]:
         """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
-        facts, epfd, old_waker = self._facts, self._descriptor.fd, self._waker
+        facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
         made = self._fd_to_key.copy()
         for fd, key in made.items():
             event = facts.pack(facts.flags[key.events], self._tokens.get(fd, fd))
             try:
-                self._binding.call(facts.epoll_ctl, new, facts.ADD, fd, event)
+                call(facts.epoll_ctl, new, facts.ADD, fd, event)
             except OSError as error:
                 if error.errno != EBADF:
                     raise
-        if other_threads():
-            # The old waker stays rung, so that every thread that waits on the old set leaves it.
-            old_waker = old_waker or self._add_waker()
-            waker = lend()
-            self._watch_waker(new, waker)
-            self._binding.call(facts.dup3, new, epfd, os.O_CLOEXEC)
-            self._waker = waker
-            old_waker.ring()
-            if len(self._idle) + 1 == len(self._made):
-                self._retired = ()
-            else:
-                self._retired = (*self._retired, old_waker)
-        else:
-            if old_waker:
-                self._watch_waker(new, old_waker)
-            self._binding.call(facts.dup3, new, epfd, os.O_CLOEXEC)
+        old = self._waker
+        if not other_threads():
+            if old:
+                self._watch_waker(new, old)
+            call(facts.dup3, new, epfd, os.O_CLOEXEC)
+            return made
+        # The old waker stays rung, so that every thread that waits on the old set leaves it.
+        old, waker = old or self._add_waker(), lend()
+        self._watch_waker(new, waker)
+        call(facts.dup3, new, epfd, os.O_CLOEXEC)
+        self._waker = waker
+        old.ring()
+        alone = len(self._idle) + 1 == len(self._made)
+        self._retired = (old,) if alone else (*self._retired, old)
         return made
 
 
-_NO_RECORDS: dict[bytes, Any] = _Cache()
-
-
-class _Facts:
-    """What depends on the binding alone, shared by its selectors."""
-
-    def __init__(self, binding: Binding) -> None:
-        self.ffi = ffi = binding.ffi
-        function, constant = binding.function, binding.constant
-        self.calls, self.attempts, self.errno = binding.calls, binding.attempts, binding.errno
-        self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
-        self.precise = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
-        self.dup3 = function("dup3") if binding.has("dup3") else None
-        self.ADD, self.MOD = constant("EPOLL_CTL_ADD"), constant("EPOLL_CTL_MOD")
-        self.DEL, self.NULL = constant("EPOLL_CTL_DEL"), ffi.NULL
-        read, write = constant("EPOLLIN"), constant("EPOLLOUT")
-        self.flags = (0, read, write, read | write)
-        self.directions = Directions(read, write)
-        self._create = binding.call, function("epoll_create1"), constant("EPOLL_CLOEXEC")
-        self.stride = ffi.sizeof("struct epoll_event")
-        self.offset = ffi.offsetof("struct epoll_event", "data")
-        padding = self.offset - ffi.sizeof("uint32_t")
-        self.pack = Struct(f"=I{padding}xQ").pack
-        self.unpack = Struct(f"=I{padding}xQ").unpack_from
-        self.tokens = _unpackers(f"{self.offset}xQ")
-        self.records = _unpackers(f"{self.stride}s")
-
-    def create(self) -> int:
-        """Return the descriptor of a new set."""
-        call, epoll_create1, flags = self._create
-        return call(epoll_create1, flags)
-
-
-class _Buffer:
-    """An output buffer that belongs to one call at a time, and the calls bound to it."""
-
-    __slots__ = (
-        "_arguments", "_facts", "_timespec", "_words",
-        "array", "batch", "capacity", "forever", "now", "timed", "token", "tokens", "view",
-    )  # fmt: skip
-
-    def __init__(self, facts: _Facts, epfd: int, capacity: int) -> None:
-        ffi = facts.ffi
-        self._facts = facts
-        self.capacity = capacity
-        self.array = ffi.new("struct epoll_event[]", capacity)
-        self._arguments = (epfd, self.array, capacity)
-        self._timespec: Any = None
-        self.tokens = facts.tokens
-        if _LOOPS:
-            self.batch = 0
-            self.token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
-            self._words = ffi.cast("uint32_t *", self.array)
-        else:
-            # Up to how many events ``tokens`` is for; more, or a full buffer, take more than one step.
-            self.batch = min(_CHUNK, capacity - 1)
-            self.view = memoryview(ffi.buffer(self.array))
-            # The token of the first event, as an array of one.
-            self.token = self.view[facts.offset : facts.offset + 8].cast("Q")
-        self.bind()
-
-    def bind(self) -> None:
-        """Have the calls bound anew when they are next made."""
-        self.now: Iterator[int] | None = None
-        self.forever: Iterator[int] | None = None
-        self.timed: Iterator[int] | None = None
-
-    def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
-        """Return the calls of ``function``; with a large buffer they come to an end, see ``select``."""
-        if self.capacity <= _CHUNK:
-            return self._facts.calls(function, *self._arguments, *timeout)
-        return islice(self._facts.calls(function, *self._arguments, *timeout), _LARGE_STEPS)
-
-    def bind_now(self) -> Iterator[int]:
-        """Return the calls that do not wait."""
-        self.now = steps = self._calls(self._facts.epoll_wait, 0)
-        return steps
-
-    def bind_forever(self) -> Iterator[int]:
-        """Return the calls that wait without end."""
-        self.forever = steps = self._calls(self._facts.epoll_wait, -1)
-        return steps
-
-    def until(self, timeout: float) -> Iterator[int]:
-        """Return the calls that wait ``timeout`` seconds > 0."""
-        facts = self._facts
-        if facts.precise is None:
-            return facts.calls(facts.epoll_wait, *self._arguments, milliseconds(timeout))
-        nanoseconds = ceil(timeout * 1e9) if type(timeout) is float else ceil(float(timeout) * 1e9)
-        if nanoseconds > INT64_MAX:
-            raise OverflowError("timeout is too large")
-        timespec = self._timespec
-        if timespec is None:
-            timespec = self._timespec = facts.ffi.new("struct timespec *")
-        timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds, 1_000_000_000)
-        steps = self.timed
-        if steps is None:
-            steps = self.timed = self._calls(facts.precise, timespec, facts.NULL)
-        return steps
-
-    def step(self, timeout: float | None) -> int:
-        """Call once; return the number of events, or -errno."""
-        self.bind()
-        if timeout is None:
-            steps = self.bind_forever()
-        else:
-            steps = self.until(timeout) if not timeout <= 0 else self.bind_now()
-        for n in steps:
-            break
-        return n if n >= 0 else -self._facts.errno(n)
-
-    def sized(self, capacity: int) -> _Buffer:
-        """Return another buffer for the same set."""
-        return _Buffer(self._facts, self._arguments[0], capacity)
-
-    def grown(self, n: int) -> tuple[_Buffer, int]:
-        """Return a buffer that is not full, and how many events are in it.
-
-        More may be ready than this one holds, and what is ready stays ready: ask for all of it.
-        """
-        buffer = self
-        while n == buffer.capacity:
-            larger = self.sized(max(2 * n, _CHUNK))
-            more = larger.step(0)
-            if more <= 0:
-                break  # it failed, or another thread has taken all
-            buffer, n = larger, more
-        return buffer, n
-
-    def event(self, i: int) -> tuple[int, int]:
-        """Return flags and token of event ``i``."""
-        if _LOOPS:
-            event = self.array[i]
-            return event.events, event.data
-        flags, token = self._facts.unpack(self.view, i * self._facts.stride)
-        return flags, token
-
-    def record(self, i: int) -> bytes:
-        """Return event ``i`` as the bytes that it has in the buffer."""
-        return bytes(self._facts.ffi.buffer(self.array + i, self._facts.stride))
-
-    def look_up(self, pairs: dict[int, Pair], n: int) -> list[Pair]:
-        """Return the pair of each of ``n`` tokens.
-
-        PyPy removes the objects of a plain loop, not those of ``struct``. There 64 bits without a sign
-        are a long integer, so a token is put together from words.
-
-        Raises:
-            _Unknown: a pair is missing.
-        """
-        if _LOOPS:
-            words, step, low = self._words, self._facts.stride // 4, self._facts.offset // 4
-            high = low + 1
-            if sys.byteorder == "big":
-                low, high = high, low
-            return [pairs[words[i + low] | words[i + high] << 32] for i in range(0, n * step, step)]
-        return self._look_up(self._facts.tokens, pairs, n)
-
-    def look_up_records(self, records: dict[bytes, Pair], n: int) -> list[Pair]:
-        """Return the pair of each of ``n`` records.
-
-        Raises:
-            _Unknown: a pair is missing.
-        """
-        return self._look_up(self._facts.records, records, n)
-
-    def _look_up(self, unpackers: _Unpackers, table: dict[Any, Pair], n: int) -> list[Pair]:
-        view = self.view if not _LOOPS else self._facts.ffi.buffer(self.array)
-        result: list[Pair] = []
-        for start in range(0, n, _CHUNK):
-            size = min(n - start, _CHUNK)
-            fields = unpackers[size](view, start * self._facts.stride)
-            if size == 1:
-                result.append(table[fields[0]])
-            else:
-                result += itemgetter(*fields)(table)
-        return result
-
-
-@cache
-def _unpackers(field: str) -> _Unpackers:
-    """Return n -> a function from (buffer, offset) to a field of each of n successive events.
-
-    Each is made by its first call. A list, because a dict that makes what is missing is looked up
-    five times slower.
-    """
-
-    def make(n: int, *arguments: Any) -> tuple[Any, ...]:
-        unpack = functions[n] = Struct("=" + field * n).unpack_from
-        return unpack(*arguments)
-
-    functions: _Unpackers = [partial(make, n) for n in range(_CHUNK + 1)]
-    return functions
+def _raised_here(error: KeyError) -> bool:
+    """Tell a look-up that failed here from a signal handler that failed meanwhile."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"] in (__name__, Buffer.__module__)

@@ -1,0 +1,216 @@
+"""The output buffer of epoll_wait(2): the calls that are bound to it, and what reads it fast."""
+
+from __future__ import annotations
+
+import sys
+from _weakref import ref
+from functools import cache, partial
+from itertools import islice
+from operator import itemgetter
+from struct import Struct
+
+from ..binding import milliseconds, nanoseconds
+from .directions import Directions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ..binding import Binding
+    from .directions import Pair
+
+    _Unpackers = list[Callable[..., tuple[Any, ...]]]
+
+__all__ = ["CHUNK", "LOOPS", "Buffer", "Facts"]
+
+CHUNK = 256  # events per struct format; formats are kept, so there must be few
+_LARGE_STEPS = 256  # calls after which a buffer of more than CHUNK events must grow anew
+#: PyPy removes the objects of a plain loop, not those of ``struct``. There 64 bits without a sign are
+#: a long integer, so a token is put together from words.
+LOOPS = sys.implementation.name == "pypy"
+
+
+class Facts:
+    """What depends on the binding alone; its selectors share it."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.ffi = ffi = binding.ffi
+        function, constant = binding.function, binding.constant
+        self.calls, self.attempts, self.errno = binding.calls, binding.attempts, binding.errno
+        self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
+        self.precise = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
+        self.dup3 = function("dup3") if binding.has("dup3") else None
+        self.ADD, self.MOD = constant("EPOLL_CTL_ADD"), constant("EPOLL_CTL_MOD")
+        self.DEL, self.NULL = constant("EPOLL_CTL_DEL"), ffi.NULL
+        read, write = constant("EPOLLIN"), constant("EPOLLOUT")
+        self.flags = (0, read, write, read | write)
+        self.directions = Directions(read, write)
+        create = binding.call, function("epoll_create1"), constant("EPOLL_CLOEXEC")
+        self.create: Callable[[], int] = partial(*create)
+        self.array = ffi.typeof("struct epoll_event[]")
+        self.size = ffi.sizeof("struct epoll_event")
+        self.offset = ffi.offsetof("struct epoll_event", "data")
+        self.pack = Struct(f"=I{self.offset - 4}xQ").pack
+        self.tokens = _unpackers(f"{self.offset}xQ")
+        self.records = _unpackers(f"{self.size}s")
+
+
+class Buffer:
+    """An output buffer that belongs to one call at a time, and the calls bound to it.
+
+    What reads it fast is made by ``prepare`` when it is used a second time, because many selectors are
+    used once.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_arguments", "_facts", "_made", "_timespec", "_uses", "array", "batch",
+        "capacity", "forever", "layout", "now", "timed", "token", "tokens", "view",
+    )  # fmt: skip
+
+    def __init__(self, facts: Facts, epfd: int, capacity: int, made: list[ref[Buffer]]) -> None:
+        self._facts = facts
+        self.capacity = capacity
+        self.array = facts.ffi.new(facts.array, capacity)
+        self._arguments = (epfd, self.array, capacity)
+        self._timespec: Any = None
+        self._uses = self.batch = 0
+        self.token: Any = (-1,)  # that of the first event
+        self.view: Any = None
+        self.tokens = facts.tokens
+        self.bind()
+        self._made = made
+        # A callback in C cannot be interrupted, as a __del__ could be.
+        made.append(ref(self, made.remove))
+
+    def prepare(self) -> bool:
+        """Make what reads the buffer fast; return whether it is there."""
+        self._uses += 1
+        if self._uses == 2:
+            ffi, offset = self._facts.ffi, self._facts.offset
+            if LOOPS:
+                self.token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
+                # The words of the array, words per event, and which are the halves of the token.
+                low = offset // 4
+                halves = (low, low + 1) if sys.byteorder == "little" else (low + 1, low)
+                self.layout = ffi.cast("uint32_t *", self.array), self._facts.size // 4, *halves
+                self.view = self.layout
+            else:
+                # One look-up is for up to so many events, and not for a buffer that is full.
+                self.batch = min(CHUNK, self.capacity - 1)
+                self.view = memoryview(ffi.buffer(self.array))
+                self.token = self.view[offset : offset + 8].cast("Q")
+        return self._uses > 1
+
+    def bind(self) -> None:
+        """Have the calls bound anew when they are next made."""
+        self.now: Iterator[int] | None = None
+        self.forever: Iterator[int] | None = None
+        self.timed: Iterator[int] | None = None
+
+    def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
+        """Return the calls of ``function``; with a large buffer they come to an end, see ``select``."""
+        calls = self._facts.calls(function, *self._arguments, *timeout)
+        return calls if self.capacity <= CHUNK else islice(calls, _LARGE_STEPS)
+
+    def bind_now(self) -> Iterator[int]:
+        """Return the calls that do not wait."""
+        self.now = steps = self._calls(self._facts.epoll_wait, 0)
+        return steps
+
+    def bind_forever(self) -> Iterator[int]:
+        """Return the calls that wait without end."""
+        self.forever = steps = self._calls(self._facts.epoll_wait, -1)
+        return steps
+
+    def until(self, timeout: float) -> Iterator[int]:
+        """Return the calls that wait ``timeout`` seconds > 0."""
+        facts = self._facts
+        if facts.precise is None:
+            return facts.calls(facts.epoll_wait, *self._arguments, milliseconds(timeout))
+        timespec = self._timespec
+        if timespec is None:
+            timespec = self._timespec = facts.ffi.new("struct timespec *")
+        timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout), 1_000_000_000)
+        steps = self.timed
+        if steps is None:
+            self.timed = steps = self._calls(facts.precise, timespec, facts.NULL)
+        return steps
+
+    def step(self, timeout: float | None) -> int:
+        """Call once; return the number of events, or -errno."""
+        self.bind()
+        if timeout is None:
+            steps = self.bind_forever()
+        else:
+            steps = self.bind_now() if timeout <= 0 else self.until(timeout)
+        for n in steps:
+            break
+        return n if n >= 0 else -self._facts.errno(n)
+
+    def sized(self, capacity: int) -> Buffer:
+        """Return another buffer for the same set."""
+        buffer = Buffer(self._facts, self._arguments[0], capacity, self._made)
+        buffer._uses = 1
+        buffer.prepare()
+        return buffer
+
+    def grown(self, n: int) -> tuple[Buffer, int]:
+        """Return a buffer that is not full, and how many events are in it.
+
+        More may be ready than this one holds, and what is ready stays ready: ask for all of it.
+        """
+        buffer = self
+        while n == buffer.capacity:
+            larger = self.sized(max(2 * n, CHUNK))
+            more = larger.step(0)
+            if more <= 0:
+                break  # it failed, or another thread has taken all
+            buffer, n = larger, more
+        return buffer, n
+
+    def fields(self, n: int, records: bool) -> list[Any]:
+        """Return the tokens of ``n`` events, or the whole records as bytes."""
+        if LOOPS:
+            words, step, low, high = self.layout
+            return [words[i + low] | words[i + high] << 32 for i in range(0, n * step, step)]
+        unpackers = self._facts.records if records else self.tokens
+        fields: list[Any] = []
+        for start in range(0, n, CHUNK):
+            fields += unpackers[min(n - start, CHUNK)](self.view, start * self._facts.size)
+        return fields
+
+    def look_up(self, table: dict[Any, Pair], n: int, records: bool) -> list[Pair]:
+        """Return the pair of each of ``n`` events.
+
+        Raises:
+            KeyError: a pair is missing.
+        """
+        if LOOPS:
+            words, step, low, high = self.layout
+            return [table[words[i + low] | words[i + high] << 32] for i in range(0, n * step, step)]
+        if n == 1:
+            return [table[self.fields(1, records)[0]]]
+        result: list[Pair] = []
+        unpackers = self._facts.records if records else self.tokens
+        for start in range(0, n, CHUNK):
+            fields = unpackers[min(n - start, CHUNK)](self.view, start * self._facts.size)
+            result += itemgetter(*fields)(table) if len(fields) > 1 else [table[fields[0]]]
+        return result
+
+
+@cache
+def _unpackers(field: str) -> _Unpackers:
+    """Return n -> a function from (buffer, offset) to a field of each of n successive events.
+
+    Each is made by its first call. A list, because a dict that makes what is missing is looked up
+    five times slower.
+    """
+
+    def make(n: int, *arguments: Any) -> tuple[Any, ...]:
+        unpack = functions[n] = Struct("=" + field * n).unpack_from
+        return unpack(*arguments)
+
+    functions: _Unpackers = [partial(make, n) for n in range(CHUNK + 1)]
+    return functions
