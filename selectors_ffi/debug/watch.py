@@ -280,6 +280,7 @@ class Tap:
         report, source, decode = self._report, self._source, self._decode
         form = form_of(ffi, name)
         clock = perf_counter_ns
+        take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
 
         def call(*arguments: Any) -> int:
             texts = _enter(form, arguments) if decode else []
@@ -301,6 +302,8 @@ class Tap:
                 raise
             finally:
                 note, natives, armed = _leave(form, arguments, texts, result, note)
+                if take_note is not None:
+                    note = ", ".join(filter(None, (note, take_note())))
                 record = Syscall(begin, source(), name, tuple(texts), result, errno, note, end - begin)
                 report(Called(record, natives, armed))
                 ffi.errno = left  # the report may have made calls of its own
