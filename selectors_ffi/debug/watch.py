@@ -304,7 +304,7 @@ class Tap:
             finally:
                 note, natives, armed = _leave(form, arguments, texts, result, note)
                 if take_note is not None:
-                    note = ", ".join(filter(None, (note, take_note())))
+                    note = "; ".join(filter(None, (note, take_note())))
                 record = Syscall(begin, source(), name, tuple(texts), result, errno, note, end - begin)
                 report(Called(record, natives, armed))
                 ffi.errno = left  # the report may have made calls of its own

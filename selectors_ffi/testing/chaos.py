@@ -109,8 +109,7 @@ class Chaos:
         if not waits(call):
             return call.run()
         stream = self._stream_of(call)
-        may_sleep = sleeps(call) and not (call.name == "kevent" and int(call.arguments[2]))
-        if self._interrupts(stream, may_sleep):
+        if self._interrupts(stream, _may_be_interrupted(call)):
             self._note(call, "interrupted")
             return call.fail(EINTR)
         if stream.chance(_LATE):
@@ -141,9 +140,9 @@ class Chaos:
         call.note = f"{call.note}, {what}" if call.note else f"CHAOS: {what}"
 
     @staticmethod
-    def _interrupts(stream: _Stream, may_sleep: bool) -> bool:
+    def _interrupts(stream: _Stream, possible: bool) -> bool:
         drawn = stream.chance(_INTERRUPT)
-        if drawn and may_sleep and stream.interrupted < BOUND:
+        if drawn and possible and stream.interrupted < BOUND:
             stream.interrupted += 1
             return True
         stream.interrupted = 0
@@ -283,6 +282,16 @@ class Chaos:
                 record = ffi.new("struct epoll_event *", {"events": flag, "data": token})
                 found.append(Ready(token, bytes(ffi.buffer(record)), True))
         return found
+
+
+def _may_be_interrupted(call: Call) -> bool:
+    """Tell whether a wait can fail with EINTR: not when it returns at once, and not on Windows.
+
+    A kevent(2) that is interrupted has applied its changes; so one with changes is left alone.
+    """
+    if call.binding.target == "windows":
+        return False
+    return sleeps(call) and not (call.name == "kevent" and int(call.arguments[2]))
 
 
 def _file(fd: int) -> tuple[int, int]:

@@ -47,7 +47,7 @@ __all__ = ["Injection", "Rule", "UnreachedWarning", "inject", "injecting", "pars
 KEYS = ("error", "retval", "delay_enter", "delay_exit", "when", "fd", "made")
 _WHEN = re.compile(r"(\d+)(?:\.\.(\d+))?(\+\d*)?")
 _DELAY = re.compile(r"(\d+)(s|ms|us|ns)?")
-_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, None: 1e-6}
+_IN_A_SECOND = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9, None: 10**6}
 _LAST = 1 << 62
 
 
@@ -301,7 +301,7 @@ class _Expression:
         found = _DELAY.fullmatch(value)
         if found is None:
             self._wrong(self.place, f"a delay is a number of microseconds, not {value!r}", _SUFFIXES)
-        return int(found[1]) * _UNITS[found[2]]
+        return int(found[1]) / _IN_A_SECOND[found[2]]
 
     def _when(self, value: str) -> dict[str, Any]:
         found = _WHEN.fullmatch(value)
