@@ -27,10 +27,12 @@ from threading import current_thread, main_thread
 from time import time
 from typing import IO, Any
 
+from .addresses import address_of
+from .decode.grammar import errno_name
 from .document import Document
 from .lints import LINTS
 from .locking import Locked
-from .naming import LONGEST, peer_of, process_title
+from .naming import LONGEST, process_title
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait, now
 from .summing import Sums
 
@@ -48,6 +50,7 @@ _TEXTS = 8_192
 _LONGEST_TEXT = 40 * LONGEST
 
 _TAIL = "\n]</script>\n</body>\n</html>\n"
+#: The parts of the script, in their order.
 _SCRIPTS = ("model", "words", "timeline", "page")
 
 
@@ -62,9 +65,7 @@ class ReportSink(Locked):
         OSError: the path cannot be opened.
     """
 
-    def __init__(
-        self, target: str | os.PathLike[str] | int | IO[str], *, join: bool = False
-    ) -> None:
+    def __init__(self, target: str | os.PathLike[str] | int | IO[str], *, join: bool = False) -> None:
         super().__init__()
         self._document = Document(target, page(), _TAIL, separator=",\n", join=join)
         self._root = -1 if join else os.getpid()
@@ -147,33 +148,39 @@ class _Writer:
 
     def _record(self, record: Record) -> None:
         thread = self._thread(record.source)
-        time = record.time - self._base
-        selector = self._text(record.source.selector)
+        place = (record.time - self._base, thread, self._text(record.source.selector))
         if isinstance(record, Wait):
             timeout: Any = record.timeout
             if isinstance(timeout, float) and not abs(timeout) < float("inf"):
                 timeout = str(timeout)
-            self._line(1, time, thread, selector, record.duration, timeout, record.ready)
+            self._line(1, *place, record.duration, timeout, record.ready)
         elif isinstance(record, Syscall):
-            fields = (self._text(", ".join(record.arguments)), record.result, self._text(record.note))
-            errno = self._text(record.as_dict()["errno"]) if record.errno else 0
-            name = self._text(record.name)
-            self._line(2, time, thread, selector, record.duration, name, *fields, errno)
+            self._line(2, *place, record.duration, *self._call(record))
         elif isinstance(record, Event):
             flags, dropped = self._text(record.flags), self._text(record.dropped)
-            fields = (record.fd, flags, record.events, dropped)
-            self._line(3, time, thread, selector, *fields, *self._object(record))
+            self._line(3, *place, record.fd, flags, record.events, dropped, *self._object(record))
         elif isinstance(record, Registration):
-            peer = getattr(record, "peer", None)
-            if peer is None:
-                peer = peer_of(record.fd) if record.action == "register" else ""
-            fields = (record.action, record.fd, record.events, self._text(peer))
-            fields = (*fields, *self._object(record), self._text(record.error))
-            self._line(4, time, thread, selector, *fields, self._text(getattr(record, "place", "")))
+            self._line(4, *place, record.action, record.fd, record.events, *self._registration(record))
         elif isinstance(record, Lint):
             self._explain(record.id)
-            fields = (record.id, record.fd, self._text(record.message), self._text(record.place))
-            self._line(5, time, thread, selector, *fields)
+            message = self._text(record.message), self._text(str(record.place))
+            self._line(5, *place, record.id, record.fd, *message)
+
+    def _call(self, record: Syscall) -> tuple[Any, ...]:
+        """Return name, arguments, result, note and errno."""
+        arguments, note = self._text(", ".join(record.arguments)), self._text(record.note)
+        errno = self._text(errno_name(record.errno)) if record.errno else 0
+        return self._text(record.name), arguments, record.result, note, errno
+
+    def _registration(self, record: Registration) -> tuple[Any, ...]:
+        """Return peer, kind, file object, owner, error and place."""
+        peer = getattr(record, "peer", None)
+        if peer is None:
+            peer = address_of(record.fd) if record.action == "register" else ""
+        place = str(getattr(record, "place", ""))
+        return (
+            self._text(peer), *self._object(record), self._text(record.error), self._text(place),
+        )  # fmt: skip
 
     def _object(self, record: Event | Registration) -> tuple[int | str, ...]:
         """Return kind, file object and owner."""
@@ -200,7 +207,7 @@ class _Writer:
         self._explained.add(lint)
         for known in LINTS:
             if known.id == lint:
-                cause = getattr(known, "cause", known.sentence)
+                cause = getattr(known, "cause", None) or getattr(known, "sentence", "")
                 self._line("lint", lint, known.__name__, cause, getattr(known, "cure", ""))
 
     def _text(self, text: str) -> int | str:

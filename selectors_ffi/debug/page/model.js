@@ -52,7 +52,7 @@ function buildModel(lines) {
     line[1] += process.base - model.begin;
     take(model, line, thread, texts.get(thread.pid) || [""]);
   }
-  for (const process of model.processes.values()) process.first = process.base - model.begin;
+  model.processes = new Map([...model.processes].sort((one, two) => one[1].base - two[1].base));
   finish(model);
   return model;
 }

@@ -265,7 +265,7 @@ function showDetails(item) {
     life() {
       panel.append(pairs([["Registered", item.unseen ? "before this trace saw it" : at + (item.place ? ", at " + item.place : "")],
         ["Until", item.open ? "the end of the trace" : moment(item.end, 1e3) + ", for " + duration(lengthOf(item))],
-        ["Interest", EVENTS[item.interest]], ["Object", item.object], ["Owner", item.owner], ["Selector", item.fd.selector],
+        ["Interest", EVENTS[item.interest]], ["Kind", item.what], ["Object", item.object], ["Owner", item.owner], ["Selector", item.fd.selector],
         ["Woke the loop", plural(item.fd.wakes, "time")]]));
     },
     lint() { panel.append(element("p", {}, text), pairs([["At", at], ["Place", item.place ? code(item.place) : ""]])); },

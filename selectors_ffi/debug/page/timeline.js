@@ -366,12 +366,16 @@ class Timeline {
       put(row.loop.selector, 10, row.top + 17, colours.ink, "600 13px");
       put(row.loop.thread.name + ", busy " + percent(row.loop.share), 10, row.top + 35, colours.soft, "12px");
     } else {
-      const life = lifeAt(row.fd, (this.view[0] + this.view[1]) / 2);
-      const title = fdTitle(row.fd, life);
-      put(title, 18, middle, colours.ink, "12px");
-      context.font = "12px " + this.font;
-      const used = 18 + context.measureText(title).width + 8;
-      if (room - used > 24) put(ownerShort(life), used, middle, colours.soft, "12px");
+      const middleTime = (this.view[0] + this.view[1]) / 2, { lives } = row.fd;
+      const seen = lives.filter((life) => life.time <= this.view[1] && life.end >= this.view[0]);
+      const life = seen.find((life) => life.time <= middleTime && life.end >= middleTime) || seen[0] || lifeAt(row.fd, middleTime);
+      const owner = ownerShort(life), ink = seen.length ? colours.ink : colours.dropped;
+      let x = 18;
+      for (const [text, colour] of [["fd " + row.fd.fd, ink], [owner, ink], [addressOf(life), seen.length ? colours.soft : colours.dropped]]) {
+        if (!text || room - x < 16) continue;
+        put(text, x, middle, colour, "12px");
+        x += context.measureText(text).width + 8;
+      }
     }
   }
 

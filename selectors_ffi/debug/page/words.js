@@ -41,16 +41,12 @@ function timeoutText(timeout) {
   return typeof timeout === "number" ? duration(timeout * 1e9) : timeout;
 }
 
-function fdTitle(fd, life) {
-  const parts = ["fd " + fd.fd];
-  if (life) {
-    if (life.peer) parts.push(life.peer.includes(life.what) ? life.peer : life.what + " " + life.peer);
-    else if (life.what) parts.push(life.what);
-  }
-  return parts.join(" ");
-}
+const addressOf = (life) => life ? life.peer || life.what : "";
 
-const ownerOf = (life) => life ? life.owner || life.object : "";
+const fdTitle = (fd, life) => ("fd " + fd.fd + " " + addressOf(life)).trim();
+
+// What a life belongs to. The file object tells nothing if it is the number itself.
+const ownerOf = (life) => life ? life.owner || (/^\d+$/.test(life.object) ? "" : life.object) : "";
 
 function callText(call) {
   let end = call.result === null ? "?" : String(call.result);
@@ -97,16 +93,17 @@ function longestTurn(model) {
 
 // The program's part of an owner's text: without numbers and addresses, which differ by instance.
 function ownerKind(life) {
-  const text = ownerOf(life) || life.what || "unknown";
+  const text = ownerOf(life);
+  if (!text) return "unknown (a number was registered)";
   const object = /^<([\w.]+)/.exec(text);
   if (object) return object[1];
-  return text.replace(/\b0x[0-9a-f]+|\d+/gi, "").replace(/[\s:.<>\-]+$/, "") || "number only";
+  return text.replace(/\b0x[0-9a-f]+|\d+/gi, "").replace(/[\s:.<>\-]+$/, "") || text;
 }
 
 // An owner in a few characters: "<_SelectorSocketTransport fd=7 ...>" is "_SelectorSocketTransport".
 function ownerShort(life) {
-  const owner = ownerOf(life), object = /^<([\w.]+)/.exec(owner);
-  return object ? object[1] : owner;
+  const owner = ownerOf(life), object = /^<([\w.]+)/.exec(owner), text = object ? object[1] : owner;
+  return text.length > 60 ? text.slice(0, 59) + "…" : text;
 }
 
 // A title and a line of text for an item.
