@@ -60,6 +60,7 @@ class Sums:
         sums["waits"] += 1
         sums["waiting"] += record.duration
         sums["empty"] += record.ready == 0
+        sums["ready"] += max(record.ready, 0)
         before = self._ready.get(record.source)
         if before is not None:
             turn = record.time - before
@@ -80,6 +81,6 @@ class Sums:
 
 def _nothing() -> dict[str, Any]:
     return {
-        "end": 0, "waits": 0, "waiting": 0, "empty": 0, "turns": 0, "longest": [0, 0],
+        "end": 0, "waits": 0, "waiting": 0, "empty": 0, "ready": 0, "turns": 0, "longest": [0, 0],
         "events": 0, "registrations": 0, "calls": {}, "fds": {},
     }  # fmt: skip

@@ -52,7 +52,8 @@ function buildModel(lines) {
     line[1] += process.base - model.begin;
     take(model, line, thread, texts.get(thread.pid) || [""]);
   }
-  model.processes = new Map([...model.processes].sort((one, two) => one[1].base - two[1].base));
+  // The process that was started first is the first, although a child may have been traced before it.
+  model.processes = new Map([...model.processes].sort(([, one], [, two]) => !one.parent - !two.parent ? one.parent - two.parent : one.base - two.base));
   finish(model);
   return model;
 }
@@ -115,7 +116,7 @@ function take(model, line, thread, table) {
     end = time + figures.end;
     model.records += figures.waits + figures.events + figures.registrations + calls - 1;
     model.summed += figures.waits + figures.events + figures.registrations + calls;
-    loop.sums.push({ kind: "sum", time, end, ...figures, loop });
+    loop.sums.push({ ...figures, kind: "sum", time, end, loop });
     for (const [fd, count] of figures.fds) fdOf(model, thread.pid, selector, fd).summed += count;
   }
   model.end = Math.max(model.end, end);
@@ -202,6 +203,7 @@ function finishLoop(loop) {
     summed += sum.turns;
     waiting += sum.waiting;
     empty += sum.empty;
+    ready += sum.ready;
     sum.share = sum.turns + sum.waiting ? sum.turns / (sum.turns + sum.waiting) : 0;
   });
   loop.sumsBefore[sums.length] = summed;

@@ -238,6 +238,7 @@ function listed(items, show, most = 50) {
 function showDetails(item) {
   const panel = id("details");
   panel.textContent = "";
+  panel.classList.toggle("pinned", !!item);
   if (!item) {
     panel.append(element("p", { class: "empty" }, "Nothing is selected. Click an item, or move with the keys: , and . step from item to item, ↑ and ↓ change the row."));
     return;
