@@ -86,9 +86,9 @@ class LeakGuarded(_Mixed):
         guard.armed = True
         return bound
 
-    def close(self) -> None:
+    def close(self, *args: Any, **kwargs: Any) -> None:
         self._leak_guard.armed = False
-        super().close()
+        super().close(*args, **kwargs)
 
 
 class _Creation:
@@ -163,9 +163,9 @@ class Observed(_Mixed):
         observer.end(begun, timeout, result)
         return result
 
-    def close(self) -> None:
+    def close(self, *args: Any, **kwargs: Any) -> None:
         open_ = self._map is not None
-        super().close()
+        super().close(*args, **kwargs)
         if open_:
             self._observer.closed()
 
