@@ -15,7 +15,10 @@ SOURCES = {
     if "generated" not in path.parts
 }
 # Lowest first. A layer may import itself and those before it; debug and testing wrap binding.
-LAYERS = ("_abi", "binding", "selftest", "backends", "debug", "", "testing", "cli")
+LAYERS = (
+    *("_abi", "binding", "selftest", "backends", "debug", ""),
+    *("private_names", "installation", "event_loop", "testing", "cli"),
+)
 NATIVE = re.compile(r"(EPOLL|POLL|EVFILT|EV|NOTE|DP|KQUEUE)_?[A-Z_]+$")
 PUBLIC = {"EVENT_READ", "EVENT_WRITE"}
 

@@ -64,7 +64,7 @@ def python(folder, *arguments, flags=(), source=None):
     )
 
 
-COMMANDS = {"trace": ["trace", "-o", os.devnull]}
+COMMANDS = {"trace": ["trace", "-o", os.devnull], "run": ["run"]}
 
 
 @pytest.fixture(params=list(COMMANDS))

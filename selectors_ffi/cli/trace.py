@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     """Trace the program; does not return if it exits by itself or raises."""
     from selectors_ffi import debug
     from selectors_ffi.debug.flags import flags_of
-    from selectors_ffi.debug.replacing import replace_selectors
+    from selectors_ffi.installation import install
 
     if options.format in DOCUMENTS and options.output is None:
         options.fail(f"--format {options.format} needs -o FILE")
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         warnings.filterwarnings("ignore", category=debug.SelectorWarning)
         warnings.filterwarnings("ignore", r"unclosed .*Selector", ResourceWarning)
     debug.debugging(flags, sink).__enter__()  # never left: threads may outlive the main one
-    replace_selectors()
+    install()
     program()
     return 0
 
