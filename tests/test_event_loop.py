@@ -90,7 +90,7 @@ def test_run_ends_what_is_left():
 
     async def forever():
         try:
-            await asyncio.sleep(3600)
+            await asyncio.get_running_loop().create_future()
         finally:
             ended.append("task")
 
@@ -118,7 +118,7 @@ def test_error_of_a_task_at_the_end():
 
     async def stubborn():
         try:
-            await asyncio.sleep(3600)
+            await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             raise KeyError("instead") from None
 
