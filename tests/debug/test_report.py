@@ -356,3 +356,65 @@ def test_join(tmp_path):
 
     assert [line[1] for line in lines_of(path, "process")] == [os.getpid(), 12345]
     assert document.PATIENCE < 1
+
+
+class TestCommand:
+    PROGRAM = """
+import asyncio, multiprocessing, os, sys
+
+async def main():
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    await reader.read()
+    writer.close()
+    server.close()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+    print("done", sys.argv[1:])
+    if hasattr(os, "fork"):
+        child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(main()))
+        child.start()
+        child.join()
+"""
+
+    def trace(self, tmp_path, *arguments):
+        """Run ``trace`` on a program of asyncio."""
+        program = tmp_path / "app.py"
+        program.write_text(self.PROGRAM)
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "selectors_ffi", "trace", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+
+    def test_a_program(self, tmp_path):
+        """``trace --format html`` leaves a page of the program and its children, named after it."""
+        done = self.trace(tmp_path, "--format", "html", "-o", "report.html", "app.py", "one", "two")
+        path = tmp_path / "report.html"
+        titles = [line[4] for line in lines_of(path, "process")]
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, "done ['one', 'two']\n", "")
+        assert titles[0] == "app.py"
+        assert [title.startswith("app.py ") for title in titles[1:]] == [True] * hasattr(os, "fork")
+        assert lines_of(path, WAIT)
+        assert lines_of(path, CALL)
+        assert any("127.0.0.1" in text for text in texts_of(path).values())
+
+    def test_no_file(self, tmp_path):
+        """Without a file to write to, nothing is run."""
+        done = self.trace(tmp_path, "--format", "html", "app.py")
+
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--format html needs -o FILE" in done.stderr
+        assert "done" not in done.stderr
+
+    def test_a_file_that_cannot_be_written(self, tmp_path):
+        """A path that cannot be opened is told in one line, and nothing is run."""
+        done = self.trace(tmp_path, "--format", "html", "-o", "nowhere/report.html", "app.py")
+
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "nowhere/report.html" in done.stderr.splitlines()[-1]
