@@ -171,6 +171,7 @@ function finish(model) {
     for (const life of fd.lives) if (life.end === Infinity) { life.end = model.end; life.open = true; }
   }
   model.findings.sort(byTime);
+  for (const finding of model.findings) finding.name = (model.lints.get(finding.id) || { name: "" }).name;
   // A selector's other threads may only have registered: they are no loops.
   model.looping = [...model.loops.values()].filter((loop) => loop.waits.length || loop.sums.length);
 }

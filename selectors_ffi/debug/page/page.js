@@ -208,9 +208,9 @@ function fillFindings(model, showing) {
   if (!model.findings.length)
     place.append(element("p", { class: "good" }, "None. The checks look for mistakes when the trace is made with -e checks or -e all."));
   for (const lint of model.findings.slice(0, 200)) {
-    const known = model.lints.get(lint.id) || { name: "", cause: "", cure: "" };
+    const known = model.lints.get(lint.id) || { cause: "", cure: "" };
     place.append(element("article", { class: "finding" },
-      element("h3", {}, lint.id + " " + known.name, element("span", { class: "when" }, "at " + moment(lint.time, 1e6)), showing(lint)),
+      element("h3", {}, lint.id + " " + lint.name, element("span", { class: "when" }, "at " + moment(lint.time, 1e6)), showing(lint)),
       element("p", { class: "message" }, lint.message),
       known.cause && !lint.message.includes(known.cause) ? element("p", {}, element("b", {}, "Cause. "), known.cause) : null,
       known.cure ? element("p", {}, element("b", {}, "Cure. "), known.cure) : null,

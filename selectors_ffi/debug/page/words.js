@@ -38,6 +38,7 @@ const plural = (count, one, many) => thousands(count) + " " + (count === 1 ? one
 
 function timeoutText(timeout) {
   if (timeout === null || timeout === undefined) return "none: until something is ready";
+  if (timeout === 0) return "0: do not wait";
   return typeof timeout === "number" ? duration(timeout * 1e9) : timeout;
 }
 
@@ -116,7 +117,7 @@ function headline(item) {
     case "call": return [item.name + " took " + took, callText(item)];
     case "event": return [eventText(item), ownerOf(item) + " " + at];
     case "life": return [fdTitle(item.fd, item), ownerOf(item)];
-    case "lint": return [item.id, item.message];
+    case "lint": return [item.id + " " + item.name, item.message];
     case "sum": return ["Summed up: " + took, plural(item.waits, "wait") + ", busy " + percent(item.share) + ", " + at];
     case "row": return rowHeadline(item.row);
   }
