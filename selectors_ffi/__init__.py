@@ -29,6 +29,14 @@ if TYPE_CHECKING:  # at run time those that this host can run, see below
     from .backends import KqueueSelector as KqueueSelector
     from .backends import PollSelector as PollSelector
     from .backends import SelectSelector as SelectSelector
+    from .debug import Debug as Debug
+    from .debug import RawEvent as RawEvent
+    from .debug import debugging as debugging
+    from .event_loop import new_event_loop as new_event_loop
+    from .event_loop import run as run
+    from .installation import Installation as Installation
+    from .installation import install as install
+    from .installation import uninstall as uninstall
 
 __version__ = "0.1.0"
 
@@ -84,8 +92,24 @@ if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:
     _load_debug()
 
 
+# Names whose modules are imported when they are first asked for.
+_LATER = {
+    "Debug": ".debug",
+    "RawEvent": ".debug",
+    "debugging": ".debug",
+    "Installation": ".installation",
+    "install": ".installation",
+    "uninstall": ".installation",
+    "new_event_loop": ".event_loop",
+    "run": ".event_loop",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Return a name of the debug package, which is imported when it is first asked for."""
-    if name in ("Debug", "RawEvent", "debugging"):
-        return getattr(_load_debug(), name)
+    if name in _LATER:
+        return getattr(import_module(_LATER[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Union
 from .program import load
 
 if TYPE_CHECKING:
-    from selectors_ffi.debug import Debug, FileSink, PerfettoSink, Record, Sink, Stats
+    from selectors_ffi.debug import Debug, FileSink, PerfettoSink, Record, ReportSink, Sink, Stats
 
-    Output = Union[FileSink, PerfettoSink]
+    Output = Union[FileSink, PerfettoSink, ReportSink]
 
-FORMATS = ("text", "json", "perfetto")
+FORMATS = ("text", "json", "perfetto", "html")
+#: Formats that are one document, not lines: they need a file, and their own default of flags.
+DOCUMENTS = {"perfetto": "syscalls,events", "html": "syscalls,events,checks"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,7 +36,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="FLAGS",
         dest="flags",
         help="syscalls, events, checks, leaks or all, separated by commas"
-        " (default: syscalls; for perfetto: syscalls,events; with --summary: none)",
+        " (default: syscalls; for perfetto: syscalls,events; for html: syscalls,events,checks;"
+        " with --summary: none)",
     )
     parser.add_argument("-o", metavar="FILE", dest="output", help="default: standard error")
     parser.add_argument("--format", choices=FORMATS, default="text")
@@ -49,10 +52,10 @@ def run(options: argparse.Namespace) -> int:
     """Trace the program; does not return if it exits by itself or raises."""
     from selectors_ffi import debug
     from selectors_ffi.debug.flags import flags_of
-    from selectors_ffi.debug.replacing import replace_selectors
+    from selectors_ffi.installation import install
 
-    if options.format == "perfetto" and options.output is None:
-        options.fail("--format perfetto needs -o FILE")
+    if options.format in DOCUMENTS and options.output is None:
+        options.fail(f"--format {options.format} needs -o FILE")
     try:
         flags = flags_of(_flags(options), "-e")
         program = load(options.program)
@@ -72,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         warnings.filterwarnings("ignore", category=debug.SelectorWarning)
         warnings.filterwarnings("ignore", r"unclosed .*Selector", ResourceWarning)
     debug.debugging(flags, sink).__enter__()  # never left: threads may outlive the main one
-    replace_selectors()
+    install()
     program()
     return 0
 
@@ -80,8 +83,8 @@ def run(options: argparse.Namespace) -> int:
 def _flags(options: argparse.Namespace) -> str:
     if options.flags is not None:
         return str(options.flags)
-    if options.format == "perfetto":
-        return "syscalls,events"
+    if options.format in DOCUMENTS:
+        return DOCUMENTS[options.format]
     return "" if options.summary else "syscalls"
 
 
@@ -91,10 +94,10 @@ def _output(options: argparse.Namespace) -> Output:
     A copy, and with a high number: the program may close descriptor 2, and its own descriptors
     are to have the numbers that they have untraced.
     """
-    from selectors_ffi.debug import FileSink, JsonSink, PerfettoSink
+    from selectors_ffi.debug import FileSink, JsonSink, PerfettoSink, ReportSink
 
-    if options.format == "perfetto":
-        return PerfettoSink(options.output)
+    if options.format in DOCUMENTS:
+        return (PerfettoSink if options.format == "perfetto" else ReportSink)(options.output)
     if options.output is not None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         low = os.open(options.output, flags, 0o666)

@@ -23,6 +23,7 @@ from .lints import (
 )
 from .perfetto import PerfettoSink
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
+from .report import ReportSink
 from .sinks import FileSink, JsonSink, LogSink, RingSink, Sink, tee
 from .stats import Stats
 from .watch import instrument as instrument
@@ -32,7 +33,7 @@ __all__ = [
     "Debug", "debugging", "VARIABLE",
     "RawEvent", "Description", "describe", "select_raw", "Stats",
     "Record", "Syscall", "Event", "Registration", "Wait", "Lint", "Source",
-    "Sink", "LogSink", "FileSink", "JsonSink", "RingSink", "PerfettoSink", "tee",
+    "Sink", "LogSink", "FileSink", "JsonSink", "RingSink", "PerfettoSink", "ReportSink", "tee",
     "LINTS", "SelectorWarning", "ClosedWhileRegistered", "DescriptorReused", "GhostRegistration",
     "BusyLoop", "WriteInterestLeftOn", "BlockingDescriptor", "UsedAfterFork", "RegularFile",
 ]  # fmt: skip

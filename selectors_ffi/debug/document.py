@@ -76,6 +76,7 @@ class Document(Locked):
         self._patience = PATIENCE
         self._ended = False
         self._empty = True
+        self._written = 0
         if isinstance(target, (str, os.PathLike)):
             # The program may change its directory before the file must be opened again.
             self._path = os.path.abspath(os.fspath(target))
@@ -122,12 +123,14 @@ class Document(Locked):
         """
         data = _bytes(item)
         with self._lock:
+            self._written += len(data)
             if self._identity is None:
                 self._stream(data if self._empty else self._separator + data)
                 self._empty = False
                 return
             for size in self._sizes():
                 self._write_whole(size, data)
+                self._written = size + len(data)
 
     def close(self) -> None:
         """Write the tail where it is not written yet; close what was opened from a path."""
@@ -142,6 +145,11 @@ class Document(Locked):
             if self._path and self._fd >= 0:
                 fd, self._fd = self._fd, -1
                 os.close(fd)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it had after the last item of this process."""
+        return self._written
 
     @property
     def closed(self) -> bool:

@@ -11,14 +11,13 @@ other threads and for signal handlers, and ``_refresh`` looks at it again after 
 from __future__ import annotations
 
 import enum
-import logging
 import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from ..backends import base
-from .sinks import FileSink, LogSink, Sink, SinkLike, sink_of
+from .sinks import Sink, SinkLike, sink_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["VARIABLE", "Ambient", "Debug", "FlagsLike", "ambient", "debugging", "flags_of", "resolve"]
 
 VARIABLE = "SELECTORS_FFI_DEBUG"
+SINK_VARIABLE = "SELECTORS_FFI_SINK"
 
 
 class Debug(enum.Flag):
@@ -86,9 +86,23 @@ TAPPED = Debug.SYSCALLS | Debug.EVENTS | Debug.STATS | Debug.CHECKS
 class Ambient:
     """Flags and sink in force. Two are never equal, so that a block removes its own."""
 
-    def __init__(self, flags: Debug, sink: Sink) -> None:
+    def __init__(self, flags: Debug, target: SinkLike, variable: str = "") -> None:
         self.flags = flags
-        self.sink = sink
+        self._target = target
+        self._variable = variable
+        self._sink: Sink | None = None
+
+    @property
+    def sink(self) -> Sink:
+        """The sink, which is opened when it is first asked for."""
+        if self._sink is None:
+            try:
+                self._sink = sink_of(self._target)
+            except OSError as error:
+                if not self._variable:
+                    raise
+                raise ValueError(f"{self._variable}={self._target!r}: {error}") from None
+        return self._sink
 
 
 class debugging:
@@ -96,8 +110,9 @@ class debugging:
 
     Args:
         flags: ``Debug`` flags or their names.
-        sink: where to: a callable that takes a record, a path, a descriptor, a text file;
-            None is the logger ``selectors_ffi``. A path is closed at the end of the block.
+        sink: where to: a callable that takes a record, a path, a descriptor, a text file, "logging"
+            for the logger ``selectors_ffi``; None is what ``SELECTORS_FFI_SINK`` names, else standard
+            error. A path's file stays open as long as the selectors that were made with it.
 
     Yields:
         The sink.
@@ -109,9 +124,11 @@ class debugging:
         self._ambient: Ambient | None = None
 
     def __enter__(self) -> Sink:
-        sink = sink_of(self._target)
-        self._ambient = Ambient(self.flags, sink)
-        _stack.append(self._ambient)
+        target = _stack[0].sink if self._target is None else self._target
+        entered = Ambient(self.flags, target)
+        sink = entered.sink
+        self._ambient = entered
+        _stack.append(entered)
         _refresh()
         return sink
 
@@ -126,8 +143,6 @@ class debugging:
             raise RuntimeError("debugging() was not entered")
         _stack.remove(entered)
         _refresh()
-        if isinstance(entered.sink, FileSink) and entered.sink is not self._target:
-            entered.sink.close()
 
 
 def ambient() -> Ambient:
@@ -138,7 +153,10 @@ def ambient() -> Ambient:
 def resolve(debug: FlagsLike) -> Ambient:
     """Return flags and sink of a selector that is made with ``debug=``; None asks the ambience."""
     around = ambient()
-    return around if debug is None else Ambient(flags_of(debug), around.sink)
+    if debug is None:
+        return around
+    flags = flags_of(debug)
+    return Ambient(flags, around.sink if flags else None)
 
 
 def arm(instrument: Callable[[Any, Any], None]) -> None:
@@ -156,25 +174,20 @@ def _refresh() -> None:
             return
 
 
-class _EnvironmentSink(LogSink):
-    """The logger, made visible: setting a variable should not ask for configuring logging."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        if not self.logger.hasHandlers():
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(message)s"))
-            self.logger.addHandler(handler)
-            self.logger.setLevel(logging.DEBUG)
-            self.logger.propagate = False
-
-
 def _from_environment() -> Ambient:
+    """Return what the variables ask for.
+
+    Raises:
+        ValueError: an unknown flag, or a sink that cannot be opened.
+    """
     text = os.environ.get(VARIABLE)
     flags = flags_of(text, VARIABLE)
     if text is None and (sys.flags.dev_mode or os.environ.get("PYTHONDEVMODE")):
         flags = Debug.LEAKS
-    return Ambient(flags, _EnvironmentSink() if text and flags else LogSink())
+    around = Ambient(flags, os.environ.get(SINK_VARIABLE) or None, SINK_VARIABLE)
+    if text and flags:
+        _ = around.sink  # what cannot be opened is told now, not when the first selector is made
+    return around
 
 
 _hook: list[Callable[[Any, Any], None]] = []

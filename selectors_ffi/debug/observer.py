@@ -6,8 +6,10 @@ exception. ``ffi.errno`` is the tap's business.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from itertools import count
+from math import nan
 from selectors import SelectorKey
 from threading import local
 from typing import TYPE_CHECKING, Any, Callable
@@ -15,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Callable
 from .._abi.target import SYMBOLS
 from .checks import Checks, Finding
 from .flags import Debug
+from .lints import action_on
 from .naming import depth, interest, kind_of, place, shown
-from .records import Event, Lint, Record, Registration, Wait, here, now
-from .sinks import Emitter, Sink
+from .records import Event, Lint, Marks, Record, Registration, Wait, here, now
+from .sinks import Emitter, LogSink, Sink, StandardError
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class Observer:
     """
 
     def __init__(self, selector: Any, flags: Debug, sink: Sink) -> None:
+        Marks.selectors += 1
         self.name = f"{type(selector).__name__}-{next(_serials)}"
         self.flags = flags
         self.emit = Emitter(sink)
@@ -142,6 +146,7 @@ class Observer:
     ) -> None:
         """Take note of what a wait returned."""
         begin, changes, outer = begun
+        timeout = _seconds(timeout)
         natives = self._waits.natives
         self._waits.natives = outer
         duration = now() - begin
@@ -161,6 +166,7 @@ class Observer:
     def failed(self, begun: tuple[int, int, Any], timeout: float | None, error: BaseException) -> None:
         """Take note that a wait raised; a flight recorder is dumped."""
         begin, _, outer = begun
+        timeout = _seconds(timeout)
         self._waits.natives = outer
         self._both(Wait(begin, self.source(), timeout, now() - begin, -1))
         dump = getattr(self.emit.sink, "dump", None)
@@ -213,5 +219,33 @@ class Observer:
         for finding in findings:
             warning = finding.lint(finding.message)
             message = f"{finding.message}. {warning.sentence}"
-            self.emit(Lint(now(), self.source(), warning.id, finding.fd, message, place()))
-            warnings.warn(warning, stacklevel=depth())
+            lint = Lint(now(), self.source(), warning.id, finding.fd, message, place())
+            announce(self.emit, lint, warning, depth())
+
+
+def _seconds(timeout: Any) -> float | None:
+    """Return a timeout of any kind of number as ``select()`` was given it; NaN for none at all."""
+    try:
+        return None if timeout is None else float(timeout)
+    except Exception:
+        return nan
+
+
+def announce(
+    emit: Emitter, lint: Lint, warning: Warning, stacklevel: int, source: object = None
+) -> None:
+    """Tell a lint once in each place: as a record to the sink, as a warning of Python's.
+
+    Standard error shows Python's warnings already, and a logger is asked for instead of them.
+    """
+    frame = sys._getframe()
+    for _ in range(stacklevel):
+        frame = frame.f_back or frame
+    action = action_on(warning, frame)
+    if not isinstance(emit.sink, StandardError):
+        emit(lint)
+        if isinstance(emit.sink, LogSink) and action != "error":
+            return
+    elif action == "ignore" and isinstance(warning, ResourceWarning):
+        emit(lint)  # Python ignores these by default, but here they were asked for
+    warnings.warn(warning, stacklevel=stacklevel + 1, source=source)

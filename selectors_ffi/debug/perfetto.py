@@ -14,9 +14,10 @@ import os
 from threading import current_thread, main_thread
 from typing import IO, Any
 
+from .addresses import address_of
 from .document import Document
 from .locking import Locked
-from .naming import interest, peer_of, process_title
+from .naming import interest, process_title
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
 
 __all__ = ["PerfettoSink"]
@@ -145,7 +146,7 @@ class PerfettoSink(Locked):
         self._serial += 1
         selector = record.source.selector
         peer = getattr(record, "peer", None)
-        name = _title(record.fd, record.kind, peer_of(record.fd) if peer is None else peer)
+        name = _title(record.fd, record.kind, address_of(record.fd) if peer is None else peer)
         owner = getattr(record, "owner", "")
         if owner:
             name = f"{name} {owner}"
@@ -164,7 +165,7 @@ class PerfettoSink(Locked):
 
 def _title(fd: int, kind: str, peer: str) -> str:
     """Return the name of a descriptor's track. Viewers sort by it, as text."""
-    return f"fd {fd:3d} {kind} {peer}".rstrip()
+    return f"fd {fd:3d} {peer or kind}"
 
 
 def _slice(

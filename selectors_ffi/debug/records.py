@@ -6,6 +6,7 @@ Times are nanoseconds of ``time.perf_counter_ns()``, durations nanoseconds.
 from __future__ import annotations
 
 import os
+from math import isfinite
 from threading import get_native_id
 from time import perf_counter_ns
 from typing import Any, NamedTuple, Union
@@ -31,12 +32,19 @@ def here(selector: str) -> Source:
     return Source(os.getpid(), get_native_id(), selector)
 
 
-_MAIN = get_native_id()
+class Marks:
+    """When the lines of this process name their source."""
+
+    main = get_native_id()
+    """The thread that needs no mark; 0 if every thread does."""
+    selectors = 0
+    """How many selectors were observed: from the second on, lines name theirs."""
 
 
 def _prefix(source: Source) -> str:
-    """Return strace -f's mark of another process or thread than the one that began."""
-    return "" if source.thread == _MAIN else f"[pid {source.thread}] "
+    """Return strace -f's mark of another process or thread, and the selector if there are several."""
+    thread = "" if source.thread == Marks.main else f"[pid {source.thread}] "
+    return f"{thread}[{source.selector}] " if Marks.selectors > 1 else thread
 
 
 class Syscall(NamedTuple):
@@ -132,7 +140,9 @@ class Wait(NamedTuple):
         return f"{_prefix(self.source)}wait({timeout}) = {ready} {seconds(self.duration)}"
 
     def as_dict(self) -> dict[str, Any]:
-        return _fields("wait", self)
+        # JSON has no number for these, and select() takes more kinds of numbers than JSON.
+        timeout = self.timeout if self.timeout is None or isfinite(self.timeout) else str(self.timeout)
+        return _fields("wait", self, timeout=timeout)
 
 
 class Lint(NamedTuple):

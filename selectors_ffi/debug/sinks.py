@@ -1,7 +1,8 @@
 """Sinks: where records go. A sink is any callable that takes one record.
 
 ``Emitter`` stands in front of every sink and keeps the promises of the facility: a sink that
-raises harms nobody, a sink that uses a selector does not trace itself, ``ffi.errno`` survives.
+raises harms nothing, a sink that uses a selector does not trace itself. ``ffi.errno`` is kept by
+the tap, see ``watch``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import sys
 from collections import deque
 from functools import partial
 from threading import local
-from typing import IO, TYPE_CHECKING, Callable, Union
+from typing import IO, TYPE_CHECKING, Any, Callable, Union
 
 from .locking import Locked
+from .output import PATIENCE, Output, open_path, private
+from .records import Lint, now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,11 +26,13 @@ if TYPE_CHECKING:
     from .records import Record
 
 __all__ = [
-    "Emitter", "FileSink", "JsonSink", "LogSink", "RingSink", "Sink", "SinkLike", "sink_of", "tee",
+    "Emitter", "FileSink", "JsonSink", "LogSink", "RingSink", "Sink", "SinkLike", "StandardError",
+    "sink_of", "tee",
 ]  # fmt: skip
 
 Sink = Callable[["Record"], object]
-#: A sink, a path, a descriptor, or an open text file; None is the logger ``selectors_ffi``.
+#: A sink; a path ("%p" in it is the process id), "stderr" or "logging"; a descriptor; an open text
+#: file. None is standard error.
 SinkLike = Union[Sink, str, "os.PathLike[str]", int, IO[str], None]
 
 _inside = local()
@@ -47,15 +52,25 @@ class Emitter:
         self.skipped = 0
 
     def __call__(self, record: Record) -> None:
-        self.guard(lambda: self.sink(record))
+        # The same as guard(), without the cost of more calls.
+        if getattr(_inside, "sink", False):
+            self.skipped += 1
+            return
+        try:
+            _inside.sink = True
+            self.sink(record)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            _inside.sink = False
 
     def guard(self, action: Callable[[], object]) -> None:
         """Do something with the sink; not from within a sink, and nothing that it raises leaves."""
         if getattr(_inside, "sink", False):
             self.skipped += 1
             return
-        _inside.sink = True
         try:
+            _inside.sink = True
             self.attempt(action)
         finally:
             _inside.sink = False
@@ -65,11 +80,12 @@ class Emitter:
         try:
             action()
         except Exception as error:
-            self.failed += 1
-            if self.failed == 1:
-                self._complain(error)
+            self._fail(error)
 
-    def _complain(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
+        self.failed += 1
+        if self.failed > 1:
+            return
         try:
             print(
                 f"selectors_ffi: a debug sink raised {type(error).__name__}: {error};"
@@ -87,7 +103,7 @@ class LogSink:
         self.logger = logging.getLogger(logger) if isinstance(logger, str) else logger
 
     def __call__(self, record: Record) -> None:
-        level = logging.WARNING if type(record).__name__ == "Lint" else logging.DEBUG
+        level = logging.WARNING if isinstance(record, Lint) else logging.DEBUG
         if self.logger.isEnabledFor(level):
             self.logger.log(level, "%s", record, extra={"record": record})
 
@@ -95,20 +111,28 @@ class LogSink:
 class FileSink(Locked):
     """Write one line per record, whole, to a path, a descriptor or a text file.
 
-    A path is opened for appending when the sink is made. A descriptor is written with one
-    write(2) per line, so that lines of several processes do not mix either.
+    A path is opened for appending when the sink is made, and closed when the last selector that was
+    made with the sink has gone, or by ``close()``. "%p" in it is the process id; a forked child then
+    writes to a file of its own. A line is one write(2), so that lines of several processes do not mix.
+
+    Raises:
+        OSError: the path cannot be opened, or the descriptor is closed.
     """
 
     def __init__(self, target: str | os.PathLike[str] | int | IO[str]) -> None:
         super().__init__()
-        self._owned = isinstance(target, (str, os.PathLike))
-        self._fd = -1
         self._file: IO[str] | None = None
+        self._output: Output | None = None
+        self._stalled = False
+        self._pid = 0  # of a path with "%p": the process that the open file belongs to
         if isinstance(target, (str, os.PathLike)):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-            self._fd = os.open(target, flags, 0o666)
+            # The program may change its directory before the file must be opened again.
+            path = os.path.abspath(os.fspath(target))
+            if "%p" in path:
+                self._pid = os.getpid()
+            self._output = Output(lambda: open_path(path.replace("%p", str(os.getpid()))))
         elif isinstance(target, int):
-            self._fd = target
+            self._output = Output(fd=target)
         else:
             self._file = target
 
@@ -119,31 +143,92 @@ class FileSink(Locked):
         """Return the text of a record, without its end."""
         return str(record)
 
+    def note(self, text: str) -> None:
+        """Write a line that is no record."""
+        self.write(f"selectors_ffi: {text}\n")
+
     def write(self, text: str) -> None:
         """Write ``text`` whole."""
-        with self._lock:
-            if self._file is not None:
-                self._file.write(text)
-                return
-            rest = text.encode("utf-8", "backslashreplace")
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+        output = self._output
+        if output is None:
+            self._write_text(text)
+            return
+        if self._pid and self._pid != os.getpid():
+            self._pid = os.getpid()
+            output.reopen()
+        output.write(text.encode("utf-8", "backslashreplace"))
+
+    def _write_text(self, text: str) -> None:
+        # The file is the program's, and may block the thread that holds the lock.
+        if self._file is None or not self._lock.acquire(timeout=0 if self._stalled else PATIENCE):
+            self._stalled = self._file is not None
+            return
+        try:
+            self._stalled = False
+            self._file.write(text)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Close the descriptor that a path was opened as; flush a file."""
-        with self._lock:
-            if self._file is not None:
-                self._file.flush()
-            elif self._owned and self._fd >= 0:
-                fd, self._fd = self._fd, -1
-                os.close(fd)
+        if self._output is not None:
+            self._output.close()
+        elif self._file is not None:
+            self._file.flush()
+
+    def __del__(self) -> None:
+        output = getattr(self, "_output", None)
+        if output is not None:
+            output.close()
+
+
+class StandardError(FileSink):
+    """Write to standard error, through a private duplicate of its descriptor.
+
+    The program may close descriptor 2 or its own ``sys.stderr``; lines go on. Where there is no
+    standard error they are lost. A ``sys.stderr`` that was replaced is followed.
+    """
+
+    def __init__(self) -> None:
+        Locked.__init__(self)
+        self._file = self._output = None
+        self._stalled = False
+        self._pid = 0
+        self._seen: object = None
+
+    def write(self, text: str) -> None:
+        if sys.stderr is not self._seen:
+            self._look()
+        super().write(text)
+
+    def _look(self) -> None:
+        """Find out where ``sys.stderr`` leads; if nowhere, leave it as it was."""
+        self._seen = file = sys.stderr
+        try:
+            fd = file.fileno()
+        except (AttributeError, OSError, ValueError):  # None, closed, or without a descriptor
+            if file is not None and not getattr(file, "closed", False):
+                self._file, self._output = file, None
+            return
+        try:
+            self._output = Output(lambda: private(fd))
+        except OSError:
+            return
+        self._file = None
 
 
 class JsonSink(FileSink):
     """Write one JSON object per line."""
 
     def line(self, record: Record) -> str:
-        return json.dumps(record.as_dict(), default=str, separators=(",", ":"))
+        return self._dumped(record.as_dict())
+
+    def note(self, text: str) -> None:
+        self.write(self._dumped({"type": "note", "text": text}) + "\n")
+
+    @staticmethod
+    def _dumped(fields: dict[str, Any]) -> str:
+        return json.dumps(fields, default=str, separators=(",", ":"), allow_nan=False)
 
 
 class RingSink:
@@ -151,7 +236,8 @@ class RingSink:
 
     Args:
         size: how many records to keep.
-        dump: where to write them; None is standard error.
+        dump: where to write them, any sink; None is standard error. A sink of the caller's stays
+            open, so that the next dump can follow.
     """
 
     def __init__(self, size: int = 256, dump: SinkLike = None) -> None:
@@ -170,19 +256,19 @@ class RingSink:
                 continue
 
     def dump(self, reason: str = "on request") -> None:
-        """Write the records kept, and forget them."""
+        """Write the records kept, each with its time before this moment, and forget them."""
+        moment = now()
         kept = self.records()
         self._records.clear()
-        target = sys.stderr if self._dump is None else self._dump
-        sink = sink_of(target)
-        try:
-            if isinstance(sink, FileSink):
-                sink.write(f"selectors_ffi: last {len(kept)} records, {reason}\n")
-            for record in kept:
+        sink = sink_of(self._dump)
+        note = getattr(sink, "note", None)
+        if note is not None:
+            note(f"last {len(kept)} records, {reason}; times are seconds before this")
+        for record in kept:
+            if isinstance(sink, FileSink) and not isinstance(sink, JsonSink):
+                sink.write(f"{(record.time - moment) / 1e9:.6f} {sink.line(record)}\n")
+            else:
                 sink(record)
-        finally:
-            if isinstance(sink, FileSink):
-                sink.close()
 
 
 def tee(sinks: Iterable[Sink]) -> Sink:
@@ -203,7 +289,9 @@ def sink_of(target: SinkLike) -> Sink:
         TypeError: it is none of the things that can be one.
         OSError: the path cannot be opened.
     """
-    if target is None:
+    if target is None or target == "stderr":
+        return standard_error
+    if target == "logging":
         return LogSink()
     if isinstance(target, (str, os.PathLike, int)):
         return FileSink(target)
@@ -211,4 +299,10 @@ def sink_of(target: SinkLike) -> Sink:
         return target
     if callable(getattr(target, "write", None)):
         return FileSink(target)
-    raise TypeError(f"a sink is a callable, a path, a descriptor or a text file, not {target!r}")
+    raise TypeError(
+        f"a sink is a callable, a path, 'stderr', 'logging', a descriptor or a text file, not {target!r}"
+    )
+
+
+#: The one of this process.
+standard_error = StandardError()

@@ -12,7 +12,6 @@ Wrapped and bare functions have one shape, so that no caller asks whether debugg
 from __future__ import annotations
 
 import os
-import warnings
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from weakref import WeakKeyDictionary
@@ -22,7 +21,7 @@ from .decode import form_of
 from .flags import TAPPED, Debug, FlagsLike, arm, resolve
 from .lints import LEAK
 from .naming import place
-from .observer import Observer
+from .observer import Observer, announce
 from .records import Lint, Source, Syscall, here, now
 from .sinks import Emitter, Sink
 
@@ -43,10 +42,10 @@ class LeakGuard:
     cycle, and PyPy looks for one only when an object is made, not when its class is switched.
     """
 
-    def __init__(self, selector: object, sink: Sink) -> None:
+    def __init__(self, selector: object, sink: Sink, name: str) -> None:
         cls = type(selector)
         self.armed = True
-        self._name = cls.__name__
+        self._name = name
         # Not by repr(): that of a class of the caller's may need what its constructor sets later.
         self._shown = f"<{cls.__module__}.{cls.__qualname__} object at {id(selector):#x}>"
         self._created = place(4)
@@ -58,9 +57,9 @@ class LeakGuard:
         if not self.armed or self._pid != os.getpid():
             return
         message = f"unclosed {self._shown}"
-        self._emit(Lint(now(), here(self._name), LEAK, -1, message, self._created))
-        message = f"{message}, created at {self._created}"
-        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+        lint = Lint(now(), here(self._name), LEAK, -1, message, self._created)
+        warning = ResourceWarning(f"{message}, created at {self._created}")
+        announce(self._emit, lint, warning, 2, source=self)
 
 
 class _Mixed(_Mixin):
@@ -87,9 +86,9 @@ class LeakGuarded(_Mixed):
         guard.armed = True
         return bound
 
-    def close(self) -> None:
+    def close(self, *args: Any, **kwargs: Any) -> None:
         self._leak_guard.armed = False
-        super().close()
+        super().close(*args, **kwargs)
 
 
 class _Creation:
@@ -164,9 +163,9 @@ class Observed(_Mixed):
         observer.end(begun, timeout, result)
         return result
 
-    def close(self) -> None:
+    def close(self, *args: Any, **kwargs: Any) -> None:
         open_ = self._map is not None
-        super().close()
+        super().close(*args, **kwargs)
         if open_:
             self._observer.closed()
 
@@ -183,10 +182,12 @@ def instrument(selector: Any, debug: FlagsLike) -> None:
     cls = type(selector)
     if issubclass(cls, _Mixed):
         flags = cls.debug_flags  # made of an observed selector's own class, with its flags
+    name = cls.__name__
     if flags & TAPPED:
-        selector._observer = Observer(selector, flags, sink)
+        selector._observer = observer = Observer(selector, flags, sink)
+        name = observer.name
     if Debug.LEAKS in flags:
-        selector._leak_guard = LeakGuard(selector, sink)
+        selector._leak_guard = LeakGuard(selector, sink, name)
     if not issubclass(cls, _Mixed):
         made = _classes.setdefault(cls, {})
         if flags not in made:
@@ -280,6 +281,7 @@ class Tap:
         report, source, decode = self._report, self._source, self._decode
         form = form_of(ffi, name)
         clock = perf_counter_ns
+        take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
 
         def call(*arguments: Any) -> int:
             texts = _enter(form, arguments) if decode else []
@@ -301,6 +303,8 @@ class Tap:
                 raise
             finally:
                 note, natives, armed = _leave(form, arguments, texts, result, note)
+                if take_note is not None:
+                    note = "; ".join(filter(None, (note, take_note())))
                 record = Syscall(begin, source(), name, tuple(texts), result, errno, note, end - begin)
                 report(Called(record, natives, armed))
                 ffi.errno = left  # the report may have made calls of its own

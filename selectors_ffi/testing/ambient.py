@@ -6,7 +6,9 @@ of its own is to be reached, too. Selectors that were made before the block keep
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,18 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..binding import Binding
+    from .injection import Injection
 
-__all__ = ["CHAOS", "INJECT", "KERNEL", "Block", "begin", "begin_kernel"]
+__all__ = [
+    "CHAOS",
+    "INJECT",
+    "KERNEL",
+    "Block",
+    "begin",
+    "begin_chaos",
+    "begin_injecting",
+    "begin_kernel",
+]
 
 KERNEL = "SELECTORS_FFI_KERNEL"
 CHAOS = "SELECTORS_FFI_CHAOS"
@@ -94,6 +106,59 @@ def begin_kernel() -> None:
 def begin() -> None:
     """Do what SELECTORS_FFI_CHAOS and SELECTORS_FFI_INJECT ask for, once the classes are chosen.
 
+    What is injected lies over the chaos: the calls that are counted are the program's own.
+
     Raises:
         ValueError: one of them is wrong; the message says where and lists what is known.
     """
+    seed = os.environ.get(CHAOS)
+    if seed:
+        begin_chaos(seed, CHAOS)
+    text = os.environ.get(INJECT)
+    if text:
+        begin_injecting(text, INJECT)
+
+
+def begin_chaos(text: str, where: str) -> None:
+    """Have chaos for the rest of the process.
+
+    Args:
+        text: a seed, see ``chaos.parse_seed``.
+        where: the name of the option or variable, for the message.
+
+    Raises:
+        ValueError: it is no seed.
+    """
+    from .chaos import chaos, parse_seed
+
+    try:
+        seed, spurious = parse_seed(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    _push(chaos(seed, spurious=spurious))
+
+
+def begin_injecting(text: str, where: str) -> None:
+    """Inject for the rest of the process; what was not reached is told on standard error at its end.
+
+    Args:
+        text: see ``injection``.
+        where: the name of the option or variable, for the messages.
+
+    Raises:
+        ValueError: an expression is wrong.
+    """
+    from .injection import inject
+
+    try:
+        made = inject(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    _push(made)
+    atexit.register(_tell_unreached, made.lib.hook, where, os.getpid())
+
+
+def _tell_unreached(injection: Injection, where: str, pid: int) -> None:
+    if os.getpid() == pid:
+        for sentence in injection.unreached():
+            print(f"{where}: {sentence}", file=sys.stderr)

@@ -72,7 +72,7 @@ class Proxy:
 
     def __init__(self, binding: Binding, hook: Hook, names: Sequence[str] | None = None) -> None:
         self._binding = binding
-        self._hook = hook
+        self.hook = hook
         self._names = names
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ class Proxy:
         return wrapped
 
     def _wrap(self, name: str, symbol: str, function: Any) -> Callable[..., int]:
-        binding, hook, ffi = self._binding, self._hook, self._binding.ffi
+        binding, hook, ffi = self._binding, self.hook, self._binding.ffi
         notes: dict[int, str] = {}  # thread -> note of its last call, until it is taken
 
         def call(*arguments: Any) -> int:

@@ -11,12 +11,19 @@ import pytest
 import selectors_ffi
 from selectors_ffi import backends
 from selectors_ffi.debug import Debug, debugging
+from selectors_ffi.debug.records import Marks
 
 HERE = [
     name
     for name in ("EpollSelector", "PollSelector", "SelectSelector", "KqueueSelector")
     if hasattr(selectors_ffi, name)
 ]
+
+
+@pytest.fixture(autouse=True)
+def first_selector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines look as in a program whose first selector is made in this test."""
+    monkeypatch.setattr(Marks, "selectors", 0)
 
 
 @pytest.fixture(params=HERE)

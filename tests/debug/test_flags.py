@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dis
+import errno
 import gc
 import subprocess
 import sys
-import warnings
 
 import pytest
 
 from selectors_ffi import Debug, backends, debugging
+from selectors_ffi.binding import Binding, load
 from selectors_ffi.debug.flags import flags_of
 
 
@@ -77,6 +78,88 @@ def test_a_subclass_of_the_user_is_traced(backend, records, pairs):
         assert selector.mine
         assert len(selector.select(0)) == 1
     assert any(type(record).__name__ == "Syscall" for record in records)
+
+
+@pytest.mark.parametrize("flags", [None, "stats", "all"])
+def test_a_subclass_with_parameters_of_its_own(backend, flags, pairs):
+    """Methods and constructors with other parameters than ours work with flags and without."""
+
+    class Mine(backend):
+        def __init__(self, name, *, debug=None):
+            super().__init__(debug=debug)
+            self.name = name
+
+        def select(self, timeout=None, limit=None):
+            return super().select(timeout)[:limit]
+
+        def register(self, fileobj, *, wanted):
+            return super().register(fileobj, wanted)
+
+        def modify(self, fileobj, events, data=None, note=""):
+            return super().modify(fileobj, events, data)
+
+        def unregister(self, fileobj, note=""):
+            return super().unregister(fileobj)
+
+        def close(self, note=""):
+            super().close()
+
+    selector = Mine("mine", debug=flags)
+    for near, _ in pairs:
+        selector.register(near, wanted=backends.EVENT_WRITE)
+    assert len(selector.select(0, limit=2)) == len(selector.select(timeout=0, limit=2)) == 2
+    selector.modify(pairs[0][0], backends.EVENT_READ, note="a note")
+    selector.unregister(pairs[0][0], note="a note")
+    with pytest.raises(TypeError):
+        selector.select(0, no_such=1)
+    selector.close(note="a note")
+    assert selector.name == "mine"
+    assert selector.get_map() is None
+
+
+def test_flags_that_a_constructor_hands_on(backend, pairs):
+    """Flags may come from a subclass's own constructor; one that hands none on has none."""
+
+    class Mine(backend):
+        def __init__(self, *, debug=False):
+            super().__init__(debug="stats" if debug else None)
+
+    with Mine(debug=True) as traced, Mine(debug=False) as plain:
+        assert traced.select(0) == plain.select(0) == []
+        assert traced.stats().waits.count == 1
+        assert type(plain) is Mine
+
+
+def test_classes_that_look_at_their_subclasses(backend):
+    """A class with slots, or with a hook that wants to know its subclasses, is traced as well."""
+    seen = []
+
+    class Mine(backend):
+        __slots__ = ("one",)
+
+        def __init_subclass__(cls, *, needed, **kwargs):
+            seen.append(cls)
+
+    with Mine(debug="all") as selector:
+        selector.one = 1
+        assert selector.select(0) == []
+    assert seen == []
+
+
+def test_a_refused_registration_with_other_parameters(pairs):
+    """A registration that the kernel refused is recorded if the arguments tell what it was of."""
+    kept = []
+
+    class Refusing(backends.PollSelector):
+        def register(self, *args, **kwargs):
+            raise PermissionError(1, "no")
+
+    with debugging("events", kept.append), Refusing() as selector:
+        for args, kwargs in (((pairs[0][0], 1), {}), ((), {"fileobj": 7, "events": 2}), ((), {})):
+            with pytest.raises(PermissionError):
+                selector.register(*args, **kwargs)
+
+    assert [record.fd for record in kept if record.action == "register"] == [pairs[0][0].fileno(), 7]
 
 
 def test_argument_alone():
@@ -206,10 +289,49 @@ def test_leak_is_told_with_its_place():
 
 def test_no_leak_is_told_of_a_closed_selector(backend):
     """A selector that was closed, or whose constructor raised, is no leak."""
-    with debugging("leaks", lambda record: None):
+    kept = []
+    with debugging("leaks", kept.append):
         backend().close()
         with pytest.raises(TypeError):
             backend(binding=None, wrong=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        with pytest.raises(OSError):
+            backends.DevpollSelector()
+    for _ in range(3):
         gc.collect()
+    assert not kept
+
+
+def test_no_leak_of_a_selector_that_got_no_descriptor():
+    """A constructor that failed for want of descriptors has left nothing open."""
+    real = load()
+
+    class Full:
+        def __getattr__(self, name):
+            return getattr(real.lib, name)
+
+        def epoll_create1(self, flags):
+            real.ffi.errno = errno.EMFILE
+            return -1
+
+    if not real.has("epoll_create1"):
+        pytest.skip("epoll")
+    kept = []
+    with debugging("leaks", kept.append), pytest.raises(OSError, match="Too many open files"):
+        backends.EpollSelector(binding=Binding(real.target, real.ffi, Full()))
+    for _ in range(3):
+        gc.collect()
+    assert not kept
+
+
+def test_a_leak_in_a_cycle_and_of_every_class(backend):
+    """A selector in a cycle is told when the cycle is collected, and so is one with all flags."""
+    for flags in ("leaks", "all"):
+        kept = []
+        with debugging(flags, kept.append):
+            selector = backend()
+        selector.itself = selector
+        del selector
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            for _ in range(3):
+                gc.collect()
+        assert [record.id for record in kept if type(record).__name__ == "Lint"] == ["SEL009"]

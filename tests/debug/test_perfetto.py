@@ -170,7 +170,7 @@ def test_a_track_per_descriptor(trace, pairs):
     """A descriptor's track lasts from register to unregister; readiness is an instant on it."""
     begins = [event for event in trace if event["ph"] == "b"]
     fd = pairs[0][0].fileno()
-    track = next(event["id2"] for event in begins if event["name"].startswith(f"fd {fd:3d} socket"))
+    track = next(event["id2"] for event in begins if event["name"].startswith(f"fd {fd:3d} "))
     phases = "".join(event["ph"] for event in trace if event.get("id2") == track)
     ready = [event for event in trace if event["ph"] == "i" and event["cat"] == "ready"]
 

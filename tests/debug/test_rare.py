@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import logging
 import os
 import socket
 import sys
@@ -62,19 +61,6 @@ def test_blocks_may_end_in_any_order():
     assert flags.ambient().flags == Debug.CHECKS
     inner.__exit__(None, None, None)
     assert flags._stack == before
-
-
-def test_configured_logging_is_left_alone():
-    """SELECTORS_FFI_DEBUG adds a handler only where nobody has configured one."""
-    logger = logging.getLogger("selectors_ffi")
-    handler = logging.NullHandler()
-    logger.addHandler(handler)
-    try:
-        flags._EnvironmentSink()
-        assert logger.handlers == [handler]
-        assert logger.propagate
-    finally:
-        logger.removeHandler(handler)
 
 
 def test_an_instrumented_class_is_not_instrumented_again(backend):

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -17,6 +18,7 @@ from selectors_ffi import EVENT_READ, EVENT_WRITE, Debug, backends, debugging
 from selectors_ffi.binding import load
 from selectors_ffi.debug import FileSink, JsonSink, RingSink, Syscall, tee
 from selectors_ffi.debug.naming import kind_of, shown
+from selectors_ffi.debug.records import Marks
 
 
 def work(cls=backends.PollSelector):
@@ -25,10 +27,10 @@ def work(cls=backends.PollSelector):
         selector.select(0)
 
 
-def test_logger_is_the_default(caplog):
-    """Without a sink, records are logged at DEBUG by the logger selectors_ffi."""
+def test_logger(caplog):
+    """The sink "logging" is the logger selectors_ffi, at DEBUG."""
     caplog.set_level(logging.DEBUG, "selectors_ffi")
-    with debugging("syscalls"):
+    with debugging("syscalls", "logging"):
         work()
 
     assert caplog.records[0].name == "selectors_ffi"
@@ -42,6 +44,7 @@ def test_file_path_descriptor_callable(tmp_path):
     read, write = os.pipe()
     path = tmp_path / "log"
     for sink in (text, path, write, calls.append):
+        Marks.selectors = 0
         with debugging("syscalls", sink):
             work()
     os.close(write)
@@ -91,7 +94,8 @@ def test_ring_keeps_the_last_and_dumps_on_request():
     ring.dump("for the test")
 
     lines = out.getvalue().splitlines()
-    assert lines[0] == "selectors_ffi: last 3 records, for the test"
+    assert lines[0].startswith("selectors_ffi: last 3 records, for the test; times are")
+    assert all(re.match(r"-0\.\d{6} poll\(", line) for line in lines[1:])
     assert len(lines) == 4
     assert ring.records() == []
 

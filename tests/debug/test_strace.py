@@ -116,7 +116,7 @@ EINTR = "-1 EINTR (Interrupted system call)"
 
 def of_trace(path: Path) -> list[str]:
     """Return our lines without durations, and without close(2), which strace was not asked for."""
-    lines = [re.sub(r" <[\d.]+>$", "", line) for line in path.read_text().splitlines()]
+    lines = [re.sub(r"^\[\w+-\d+\] | <[\d.]+>$", "", line) for line in path.read_text().splitlines()]
     failed = r"(epoll_pwait2.*)\{tv_sec=.*\}(, NULL\) = -1)"
     lines = [re.sub(failed, r"\1TIMEOUT\2", line) for line in lines]
     return [line for line in lines if not line.startswith("close(")]

@@ -218,7 +218,7 @@ def outcome(result: int | None, errno: int, note: str) -> str:
         text = _STRERROR.get(errno)
         if text is None:
             text = _STRERROR[errno] = os.strerror(errno)
-        return f"-1 {errno_name(errno)} ({text})"
+        return f"-1 {errno_name(errno)} ({text})" + (f" ({note})" if note else "")
     return f"{result} ({note})" if note else f"{result}"
 
 

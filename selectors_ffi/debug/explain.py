@@ -1,0 +1,279 @@
+"""Explain: a sentence for each call, flag and errno the first time that it appears in a trace.
+
+The table is plain English for readers who meet these names for the first time. Each sentence says
+where to read more: the manual page, with its section in parentheses.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .decode.grammar import errno_name
+from .lints import LINTS
+from .locking import Locked
+from .records import Event, Lint, Registration, Syscall, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .records import Record
+    from .sinks import FileSink, Sink
+
+__all__ = ["Explainer", "explained"]
+
+CALLS = {
+    "epoll_create1": "makes an epoll set and returns its descriptor: epoll_create1(flags).",
+    "epoll_ctl": "adds, changes or removes one descriptor of an epoll set: epoll_ctl(set, operation,"
+    " descriptor, event).",
+    "epoll_wait": "waits until a descriptor of the set is ready: epoll_wait(set, events, room,"
+    " milliseconds); -1 waits without end, 0 not at all.",
+    "epoll_pwait2": "is epoll_wait with a timeout in nanoseconds: epoll_pwait2(set, events, room,"
+    " timeout, signals).",
+    "poll": "waits until one of an array of descriptors is ready: poll(array, length, milliseconds);"
+    " -1 waits without end.",
+    "ppoll": "is poll with a timeout in nanoseconds: ppoll(array, length, timeout, signals).",
+    "select": "waits for three sets of descriptors: select(highest + 1, to read, to write, exceptional,"
+    " timeout).",
+    "kqueue": "makes a kernel queue and returns its descriptor.",
+    "kqueue1": "makes a kernel queue with flags and returns its descriptor.",
+    "kqueuex": "makes a kernel queue with flags and returns its descriptor.",
+    "kevent": "changes what a kernel queue watches, and waits for events: kevent(queue, changes, count,"
+    " events, room, timeout).",
+    "open": "opens a file or device and returns its descriptor.",
+    "ioctl": "asks a device for something: ioctl(descriptor, request, argument).",
+    "close": "gives a descriptor back; its number can be given out again at once.",
+    "dup3": "makes a number name the file of another number, after closing what it named before.",
+    "write": "writes bytes to a descriptor; selectors write to a wake-up descriptor to end a wait.",
+    "read": "reads bytes from a descriptor; selectors read a wake-up descriptor empty.",
+    "eventfd": "makes a counter with a descriptor that is readable while it is not 0.",
+}
+_PAGES = {"epoll_create1": "epoll_create1(2)", "epoll_pwait2": "epoll_wait(2)", "ppoll": "poll(2)"}
+_PAGES.update(dict.fromkeys(("kqueue", "kqueue1", "kqueuex", "kevent"), "kqueue(2)"))
+
+#: Of epoll and of poll.
+_EVENTS = {
+    "IN": "there is something to read, or end of file.",
+    "PRI": "there is urgent data, or a change of state on some devices.",
+    "OUT": "a write would not block.",
+    "ERR": "an error is pending on the descriptor; it is reported without being asked for.",
+    "HUP": "the other end has hung up; it is reported without being asked for.",
+    "NVAL": "the descriptor is not open.",
+    "RDNORM": "there is normal data to read.",
+    "RDBAND": "there is priority data to read.",
+    "WRNORM": "normal data can be written.",
+    "WRBAND": "priority data can be written.",
+    "MSG": "a message of a kind that Linux does not use.",
+    "RDHUP": "the other end has closed its writing side: no more data will come.",
+    "ONESHOT": "the descriptor is switched off after it was reported once.",
+    "ET": "edge-triggered: a change is reported once, not in every wait.",
+}
+FLAGS = {
+    **{f"EPOLL{name}": text for name, text in _EVENTS.items()},
+    **{f"POLL{name}": text for name, text in _EVENTS.items()},
+    "EPOLLEXCLUSIVE": "only one of the epoll sets that watch this file is woken.",
+    "EPOLLWAKEUP": "the system does not go to sleep while the event is handled.",
+    "EPOLL_CLOEXEC": "the descriptor is closed when the process starts another program.",
+    "EPOLL_CTL_ADD": "begins to watch a descriptor.",
+    "EPOLL_CTL_MOD": "changes what a descriptor is watched for.",
+    "EPOLL_CTL_DEL": "ends watching a descriptor.",
+    "POLLREMOVE": "removes the descriptor from the set of /dev/poll.",
+    "POLLINIGNEOF": "end of file does not count as readable.",
+    "EVFILT_READ": "watches whether there is something to read; data is how many bytes.",
+    "EVFILT_WRITE": "watches whether a write would not block; data is the room.",
+    "EVFILT_AIO": "watches an asynchronous operation.",
+    "EVFILT_VNODE": "watches changes of a file.",
+    "EVFILT_PROC": "watches a process.",
+    "EVFILT_SIGNAL": "watches a signal.",
+    "EVFILT_TIMER": "is a timer.",
+    "EVFILT_MACHPORT": "watches a Mach port.",
+    "EVFILT_PROCDESC": "watches a process by its descriptor.",
+    "EVFILT_DEVICE": "watches a device.",
+    "EVFILT_FS": "watches mounting and unmounting.",
+    "EVFILT_LIO": "watches a list of asynchronous operations.",
+    "EVFILT_USER": "is an event that the program triggers; selectors are woken by it.",
+    "EVFILT_VM": "watches the pressure on memory.",
+    "EVFILT_SENDFILE": "watches sendfile().",
+    "EVFILT_EMPTY": "watches whether the output buffer is empty.",
+    "EVFILT_EXCEPT": "watches exceptional conditions, as select's third set.",
+    "EV_ADD": "adds the event, or changes it if it is there.",
+    "EV_DELETE": "removes the event.",
+    "EV_ENABLE": "lets the event be reported again.",
+    "EV_DISABLE": "keeps the event, but does not report it.",
+    "EV_ONESHOT": "removes the event after it was reported once.",
+    "EV_CLEAR": "reports the event only when it happens again.",
+    "EV_RECEIPT": "answers each change with EV_ERROR and its errno, 0 for success.",
+    "EV_DISPATCH": "switches the event off after it was reported once.",
+    "EV_UDATA_SPECIFIC": "lets several events of one descriptor differ in udata.",
+    "EV_FORCEONESHOT": "reports the event once, at once.",
+    "EV_VANISHED": "what was watched has gone away.",
+    "EV_KEEPUDATA": "keeps the udata that was there before.",
+    "EV_DROP": "drops the event.",
+    "EV_NODATA": "end of file, and nothing left to read.",
+    "EV_ERROR": "this change has failed; data is its errno.",
+    "EV_EOF": "the other end has closed; fflags is a pending error, if any.",
+    "EV_FLAG0": "has a meaning that depends on the filter.",
+    "EV_FLAG1": "has a meaning that depends on the filter.",
+    "EV_FLAG2": "has a meaning that depends on the filter.",
+    "NOTE_LOWAT": "reports only from so many bytes on.",
+    "NOTE_FILE_POLL": "reports a regular file as poll would: always.",
+    "NOTE_EOF": "reports end of file of a regular file.",
+    "NOTE_OOB": "reports out-of-band data.",
+    "NOTE_TRIGGER": "triggers the user event.",
+    "NOTE_FFCOPY": "replaces the flags of the user event.",
+    "NOTE_FFAND": "keeps the flags of the user event that are given.",
+    "NOTE_FFOR": "adds flags to the user event.",
+    "NOTE_SECONDS": "the timer counts seconds.",
+    "NOTE_MSECONDS": "the timer counts milliseconds.",
+    "NOTE_USECONDS": "the timer counts microseconds.",
+    "NOTE_NSECONDS": "the timer counts nanoseconds.",
+    "NOTE_ABSTIME": "the timer is set to a moment, not to a time from now.",
+    "NOTE_ABSOLUTE": "the timer is set to a moment, not to a time from now.",
+    "NOTE_DELETE": "the file was deleted.",
+    "NOTE_WRITE": "the file was written to.",
+    "NOTE_EXTEND": "the file has grown.",
+    "NOTE_ATTRIB": "the file's attributes have changed.",
+    "NOTE_LINK": "the number of the file's links has changed.",
+    "NOTE_RENAME": "the file was renamed.",
+    "NOTE_REVOKE": "access to the file was revoked.",
+    "NOTE_OPEN": "the file was opened.",
+    "NOTE_CLOSE": "the file was closed by a program that only read it.",
+    "NOTE_CLOSE_WRITE": "the file was closed by a program that could write it.",
+    "NOTE_READ": "the file was read.",
+    "NOTE_EXIT": "the process has ended.",
+    "NOTE_FORK": "the process has forked.",
+    "NOTE_EXEC": "the process has started another program.",
+    "NOTE_TRACK": "the children of the process are watched, too.",
+    "NOTE_TRACKERR": "a child of the process could not be watched.",
+    "NOTE_CHILD": "this process is the child of a watched one.",
+    "KQUEUE_CLOEXEC": "the descriptor is closed when the process starts another program.",
+    "KQUEUE_CPONFORK": "a forked child gets a copy of the queue.",
+    "DP_POLL": "waits until a descriptor of the set is ready.",
+    "DP_ISPOLLED": "asks whether a descriptor is in the set.",
+    "DP_PPOLL": "waits with a timeout in nanoseconds.",
+    "DP_EPOLLCOMPAT": "makes the set behave as epoll does.",
+    "EFD_CLOEXEC": "the descriptor is closed when the process starts another program.",
+    "EFD_NONBLOCK": "reads and writes return at once instead of blocking.",
+    "O_RDWR": "opens for reading and writing.",
+    "O_WRONLY": "opens for writing.",
+    "O_NONBLOCK": "reads and writes return at once instead of blocking.",
+    "O_CLOEXEC": "the descriptor is closed when the process starts another program.",
+}  # fmt: skip
+
+_FLAG_PAGES = {
+    "EPOLL_CLOEXEC": "epoll_create1(2)", "EPOLL": "epoll_ctl(2)", "POLL": "poll(2)",
+    "DP_": "poll(7D)", "O_": "open(2)", "EFD_": "eventfd(2)",
+    "EV": "kqueue(2)", "NOTE_": "kqueue(2)", "KQUEUE_": "kqueue(2)",
+}  # fmt: skip
+
+#: By call and errno, or by errno alone.
+ERRNOS = {
+    "epoll_ctl EEXIST": "the descriptor is in the set already: its number was closed and given out again"
+    " without unregister(), or a duplicate keeps it.",
+    "epoll_ctl ENOENT": "the descriptor is not in the set: it was closed before unregister().",
+    "epoll_ctl EPERM": "epoll does not watch regular files and directories: they are always ready.",
+    "epoll_ctl EBADF": "the descriptor is closed.",
+    "epoll_ctl ELOOP": "the epoll sets would watch each other in a circle.",
+    "epoll_ctl ENOSPC": "the user watches as many descriptors as the system allows"
+    " (fs.epoll.max_user_watches).",
+    "kevent ENOENT": "the event is not in the queue: its descriptor was closed before unregister().",
+    "select EBADF": "one of the descriptors is closed; select does not say which.",
+    "EBADF": "the descriptor is closed.",
+    "EINTR": "a signal came before anything was ready; selectors wait again for the rest of the time.",
+    "EAGAIN": "nothing can be done now without blocking.",
+    "EINVAL": "an argument is not valid.",
+    "EFAULT": "an address is not valid.",
+    "EMFILE": "the process has as many descriptors open as its limit allows (ulimit -n).",
+    "ENFILE": "the system has as many files open as it allows.",
+    "ENOMEM": "the kernel has no memory for it.",
+    "ENOSYS": "this kernel does not have the call; another one is used instead.",
+    "EPERM": "it is not permitted, for example by a filter of system calls in a container.",
+    "EEXIST": "it is there already.",
+    "ENOENT": "it is not there.",
+    "EPIPE": "the other end is closed: nothing will read what is written.",
+    "ECONNRESET": "the other end has ended the connection without closing it properly.",
+    "ECONNREFUSED": "no program listens at that address.",
+    "ETIMEDOUT": "the other end did not answer in time.",
+    "EHOSTUNREACH": "there is no way to that host.",
+    "EACCES": "access is refused.",
+    "ENXIO": "there is no such device.",
+    "ENODEV": "there is no such device.",
+}  # fmt: skip
+
+RECORDS = {
+    Event: "event(...) is one event that the kernel reported, and what became of it.",
+    Registration: "register, modify, unregister and close are calls of the selector by the program.",
+    Wait: "wait(timeout) is one select() of the selector, with all its system calls.",
+}
+_RESULT = (
+    "a call is written as name(arguments) = result <seconds>; a failure is -1 and the name of the error."
+)
+_NAME = re.compile(r"\b(?:E?POLL|EVFILT_|EV_|NOTE_|KQUEUE_|DP_|EFD_|O_)\w+|\bE[A-Z]{2,}\b")
+
+
+def explained(sink: FileSink) -> Sink:
+    """Return a sink that writes the lines of ``sink``, each followed by what is new in it."""
+    explainer = Explainer()
+
+    def give(record: Record) -> None:
+        sink(record)
+        for sentence in explainer(record):
+            sink.write(f"    {sentence}\n")
+
+    return give
+
+
+class Explainer(Locked):
+    """Finds what a trace shows for the first time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def __call__(self, record: Record) -> list[str]:
+        """Return the sentences for what this record shows first, a line each."""
+        with self._lock:
+            return list(self._sentences(record))
+
+    def _sentences(self, record: Record) -> Iterator[str]:
+        if isinstance(record, Syscall):
+            if self._first("a call"):
+                yield _RESULT
+            yield from self._call(record)
+        elif isinstance(record, Lint):
+            known = next((lint for lint in LINTS if lint.id == record.id), None)
+            if known is not None and self._first(record.id):
+                yield f"{record.id} {known.__name__}: docs/lints.md has its cause and cure."
+        elif self._first(type(record).__name__):
+            yield RECORDS[type(record)]
+        if isinstance(record, Event):
+            yield from self._flags(record.flags)
+
+    def _call(self, record: Syscall) -> Iterator[str]:
+        if record.name in CALLS and self._first(record.name):
+            page = _PAGES.get(record.name, f"{record.name}(2)")
+            yield f"{record.name} {CALLS[record.name]} [{page}]"
+        yield from self._flags(" ".join((*record.arguments, record.note)))
+        if record.errno:
+            yield from self._errno(record.name, errno_name(record.errno))
+
+    def _flags(self, text: str) -> Iterator[str]:
+        for name in _NAME.findall(text):
+            if name in FLAGS and self._first(name):
+                page = next(page for start, page in _FLAG_PAGES.items() if name.startswith(start))
+                yield f"{name}: {FLAGS[name]} [{page}]"
+            elif name in ERRNOS and self._first(name):  # kqueue tells errnos in fflags and data
+                yield f"{name}: {ERRNOS[name]} [errno(3)]"
+
+    def _errno(self, call: str, name: str) -> Iterator[str]:
+        special = f"{call} {name}"
+        key = special if special in ERRNOS else name
+        if key in ERRNOS and self._first(key):
+            page = _PAGES.get(call, f"{call}(2)") if key == special else "errno(3)"
+            yield f"{name}: {ERRNOS[key]} [{page}]"
+
+    def _first(self, what: str) -> bool:
+        if what in self._seen:
+            return False
+        self._seen.add(what)
+        return True

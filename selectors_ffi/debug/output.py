@@ -1,0 +1,188 @@
+"""Output: a descriptor of our own to write lines to.
+
+Three things happen to descriptors in real programs, and none may disturb the traced program:
+
+- The program closes numbers that it does not know (``os.closerange`` in a daemon), and the number
+  is given out again. Each write therefore checks that the number still names our file, and opens
+  the file again if it does not.
+- The reader of a pipe or a terminal stops reading. A write waits ``PATIENCE`` seconds for it, and
+  from then on not at all, until the reader goes on. What was lost meanwhile is told in one line.
+- The program forks. Each write is one write(2) of whole lines, so that lines of several threads and
+  processes do not mix, up to PIPE_BUF bytes on a pipe, and no lock is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from errno import EBADF
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover: Windows
+    fcntl = None  # type: ignore[assignment] # asked for below
+
+__all__ = ["PATIENCE", "Output", "open_path", "private"]
+
+#: Seconds that a write waits at most for a reader who does not read.
+PATIENCE = 1.0
+
+#: Our numbers are at least this, so that the program's own are those that it has without us.
+_HIGH = 200
+
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_NOCTTY = getattr(os, "O_NOCTTY", 0)
+
+
+class Output:
+    """Writes to one file, see above.
+
+    Args:
+        opener: returns a descriptor that is ours to close; it is called again if the program has
+            closed the one before.
+        fd: a descriptor of the caller's, instead of an opener; it is neither opened nor closed here.
+
+    Raises:
+        OSError: it cannot be opened, or is closed.
+    """
+
+    def __init__(self, opener: Callable[[], int] | None = None, fd: int = -1) -> None:
+        self._opener = opener
+        self._fd = fd
+        self._identity: tuple[int, int] | None = None
+        self._slow = False  # a reader must read it: a pipe, a terminal, a socket
+        self._stalled = False
+        self.lost = 0
+        if opener is None:
+            self._take(fd)
+        else:
+            self.reopen()
+
+    def _take(self, fd: int) -> None:
+        status = os.fstat(fd)
+        self._slow = not stat.S_ISREG(status.st_mode)
+        self._fd, self._identity = fd, (status.st_dev, status.st_ino)
+
+    def reopen(self) -> None:
+        """Open the file anew; the descriptor before is closed if it is still ours."""
+        if self._opener is None:
+            raise OSError(EBADF, f"{os.strerror(EBADF)}: descriptor {self._fd} of a sink was closed")
+        self.close()
+        self._take(_out_of_the_way(self._opener()))
+
+    def write(self, data: bytes) -> None:
+        """Write ``data``, or count it as lost.
+
+        Raises:
+            OSError: the file refuses it (ENOSPC), or is gone and cannot be opened again.
+        """
+        if _identity(self._fd) != self._identity:
+            self.reopen()
+        if not self._slow:
+            _write_all(self._fd, data)
+        elif not self._ready():
+            self.lost += 1
+        else:
+            if self.lost:
+                lost, self.lost = self.lost, 0
+                data = f"selectors_ffi: {lost} records lost here: nothing read them\n".encode() + data
+            self._write_slowly(data)
+
+    def _ready(self) -> bool:
+        """Tell whether the reader takes something now, or within our patience."""
+        if _writable(self._fd, 0 if self._stalled else PATIENCE):
+            self._stalled = False
+            return True
+        self._stalled = True
+        return False
+
+    def _write_slowly(self, data: bytes) -> None:
+        """Write in pieces that a pipe takes whole once it is writable."""
+        while data:
+            try:
+                written = os.write(self._fd, data[:_PIECE])
+            except BlockingIOError:
+                written = 0
+            data = data[written:]
+            if data and not self._ready():
+                self.lost += 1
+                return
+
+    def close(self) -> None:
+        """Close the descriptor if we have opened it and it is still ours."""
+        fd, identity = self._fd, self._identity
+        if self._opener is not None:
+            self._fd, self._identity = -1, (-1, -1)
+            if identity is not None and _identity(fd) == identity:
+                os.close(fd)
+
+
+_PIECE = getattr(select, "PIPE_BUF", 512)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    """Return what tells files apart; None if the descriptor is closed."""
+    if fd < 0:
+        return None
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _writable(fd: int, seconds: float) -> bool:
+    """Tell whether a write would not block, or would fail; wait for it at most so long."""
+    if not hasattr(select, "poll"):  # pragma: no cover: Windows
+        return True
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(int(seconds * 1000)))
+
+
+def open_path(path: str | os.PathLike[str], *, append: bool = True) -> int:
+    """Open a file to write records to: ``path`` is created, or appended to, or emptied.
+
+    Raises:
+        OSError: it cannot be opened; a named pipe that no process reads, too (ENXIO).
+    """
+    # Without O_NONBLOCK the open of a named pipe would wait for its reader.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _CLOEXEC | _NONBLOCK | _NOCTTY
+    return os.open(path, flags | (0 if append else os.O_TRUNC), 0o666)
+
+
+def private(fd: int) -> int:
+    """Return a descriptor of the same file as ``fd``.
+
+    Of a pipe and a terminal it is one that does not block, if the system opens them anew: the mode
+    belongs to the open file, and the program's own is not to change.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        try:
+            flags = os.O_WRONLY | _CLOEXEC | _NONBLOCK | _NOCTTY
+            return os.open(f"/proc/self/fd/{fd}", flags)
+        except OSError:
+            pass
+    return os.dup(fd)
+
+
+def _out_of_the_way(fd: int) -> int:
+    """Move a descriptor to a high number, not inherited; return the number."""
+    try:
+        high = int(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH))
+    except (AttributeError, OSError):  # Windows; or a low limit
+        return fd
+    os.close(fd)
+    return high

@@ -1,0 +1,266 @@
+"""Report: records as one HTML page that needs no network.
+
+The page (``page/``: markup, style and script) comes first, then the data as JSON: one array per
+line, the shapes are in ``_Writer``. The browser's script draws everything. The file is a complete page
+after every record, also while several processes write it: see ``document.py``.
+
+The first ``DETAILED`` records of a process are kept one by one. Of what follows, the page gets sums
+over intervals, and at ``close()`` the last ``LAST`` records one by one. So a page stays small enough to
+open at once, however long the program runs.
+
+Names, messages and file names are the traced program's, and may hold anything. In the file they are
+JSON without ``<``, ``>`` and ``&``; the script puts them into the page as text, never as markup; and the
+page's policy forbids every script but its own, and every connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import pkgutil
+import platform
+import sys
+from collections import deque
+from threading import current_thread, main_thread
+from time import time
+from typing import IO, Any
+
+from .addresses import address_of
+from .decode.grammar import errno_name
+from .document import Document
+from .lints import LINTS
+from .locking import Locked
+from .naming import LONGEST, process_title
+from .records import Event, Lint, Record, Registration, Source, Syscall, Wait, now
+from .summing import Sums
+
+__all__ = ["DETAILED", "LAST", "ReportSink"]
+
+#: How many records of a process are kept one by one from its beginning.
+DETAILED = 100_000
+#: How many are kept one by one before its end.
+LAST = 1_000
+#: No more details are kept when the file has this many bytes, whoever wrote them.
+LARGEST = 24_000_000
+#: Different texts that are written once and then named by a number.
+_TEXTS = 8_192
+#: A text (an argument list, a stack) is cut at this many characters.
+_LONGEST_TEXT = 40 * LONGEST
+
+_TAIL = "\n]</script>\n</body>\n</html>\n"
+#: The parts of the script, in their order.
+_SCRIPTS = ("model", "words", "timeline", "page")
+
+
+class ReportSink(Locked):
+    """Write an HTML page to a path, which is replaced, a descriptor or a text file.
+
+    Args:
+        target: where to. A path's file is complete at every moment, other targets when closed.
+        join: add to the page of another process that is being traced, instead of replacing it.
+
+    Raises:
+        OSError: the path cannot be opened.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | int | IO[str], *, join: bool = False) -> None:
+        super().__init__()
+        self._document = Document(target, page(), _TAIL, separator=",\n", join=join)
+        self._root = -1 if join else os.getpid()
+        self._writer: _Writer | None = None
+
+    def __call__(self, record: Record) -> None:
+        with self._lock:
+            writer = self._writer
+            if writer is None or writer.pid != record.source.pid:
+                detailed = writer.detailed if writer is not None else 0
+                forked = record.source.pid != self._root
+                writer = self._writer = _Writer(self._document, record, forked, detailed)
+            writer.put(record)
+
+    def close(self) -> None:
+        """Write the last records, and end the page."""
+        with self._lock:
+            if self._document.closed:
+                return
+            if self._writer is not None and self._writer.pid == os.getpid():
+                self._writer.finish()
+            self._document.close()
+
+
+class _Writer:
+    """Writes the records of one process.
+
+    Args:
+        document: where to.
+        first: the first record of the process.
+        forked: whether another process of the trace made this one.
+        detailed: how many records are written one by one already.
+    """
+
+    def __init__(self, document: Document, first: Record, forked: bool, detailed: int) -> None:
+        self.pid = first.source.pid
+        self.detailed = detailed
+        self._document = document
+        self._base = first.time
+        self._texts: dict[str, int] = {}
+        self._threads: set[int] = set()
+        self._explained: set[str] = set()
+        self._lines: list[str] = []
+        self._last: deque[Record] = deque()
+        self._sums = Sums()
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        parent = os.getppid() if forked else 0
+        begun = time() - (now() - first.time) / 1e9
+        title = process_title(forked=forked)
+        self._line("process", self.pid, parent, first.time, title, python, sys.platform, begun)
+
+    def put(self, record: Record) -> None:
+        """Write one record, or count it."""
+        self._thread(record.source)  # its name is known now
+        if self.detailed >= DETAILED or self._document.size >= LARGEST:
+            self._last.append(record)
+            if len(self._last) > LAST:
+                self._count(self._last.popleft())
+        else:
+            self.detailed += 1
+            self._record(record)
+        self._flush()
+
+    def finish(self) -> None:
+        """Write what has only been counted, and the last records."""
+        for sums in self._sums.take():
+            self._sum(sums)
+        while self._last:
+            self._record(self._last.popleft())
+        self._flush()
+
+    def _count(self, record: Record) -> None:
+        if isinstance(record, Lint):
+            self._record(record)
+        else:
+            for sums in self._sums.add(record):
+                self._sum(sums)
+
+    # Lines. A text is a number if it has been written in a "text" line.
+
+    def _record(self, record: Record) -> None:
+        thread = self._thread(record.source)
+        place = (record.time - self._base, thread, self._text(record.source.selector))
+        if isinstance(record, Wait):
+            timeout: Any = record.timeout
+            if isinstance(timeout, float) and not abs(timeout) < float("inf"):
+                timeout = str(timeout)
+            self._line(1, *place, record.duration, timeout, record.ready)
+        elif isinstance(record, Syscall):
+            self._line(2, *place, record.duration, *self._call(record))
+        elif isinstance(record, Event):
+            flags, dropped = self._text(record.flags), self._text(record.dropped)
+            self._line(3, *place, record.fd, flags, record.events, dropped, *self._object(record))
+        elif isinstance(record, Registration):
+            self._line(4, *place, record.action, record.fd, record.events, *self._registration(record))
+        elif isinstance(record, Lint):
+            self._explain(record.id)
+            message = self._text(record.message), self._text(str(record.place))
+            self._line(5, *place, record.id, record.fd, *message)
+
+    def _call(self, record: Syscall) -> tuple[Any, ...]:
+        """Return name, arguments, result, note and errno."""
+        arguments, note = self._text(", ".join(record.arguments)), self._text(record.note)
+        errno = self._text(errno_name(record.errno)) if record.errno else 0
+        return self._text(record.name), arguments, record.result, note, errno
+
+    def _registration(self, record: Registration) -> tuple[Any, ...]:
+        """Return peer, kind, file object, owner, error and place."""
+        peer = getattr(record, "peer", None)
+        if peer is None:
+            peer = address_of(record.fd) if record.action == "register" else ""
+        place = str(getattr(record, "place", ""))
+        return (
+            self._text(peer), *self._object(record), self._text(record.error), self._text(place),
+        )  # fmt: skip
+
+    def _object(self, record: Event | Registration) -> tuple[int | str, ...]:
+        """Return kind, file object and owner."""
+        owner = getattr(record, "owner", "")
+        return self._text(record.kind), self._text(record.fileobj), self._text(owner)
+
+    def _sum(self, sums: tuple[Source, int, dict[str, Any]]) -> None:
+        source, begin, figures = sums
+        thread, selector = self._thread(source), self._text(source.selector)
+        self._line(6, begin - self._base, thread, selector, figures)
+
+    def _thread(self, source: Source) -> int:
+        if source.thread not in self._threads:
+            self._threads.add(source.thread)
+            thread = current_thread()
+            main = int(thread is main_thread())
+            self._line("thread", source.thread, source.pid, thread.name, main)
+        return source.thread
+
+    def _explain(self, lint: str) -> None:
+        """Write the name, the cause and the cure of a lint, once."""
+        if lint in self._explained:
+            return
+        self._explained.add(lint)
+        for known in LINTS:
+            if known.id == lint:
+                cause = getattr(known, "cause", None) or getattr(known, "sentence", "")
+                self._line("lint", lint, known.__name__, cause, getattr(known, "cure", ""))
+
+    def _text(self, text: str) -> int | str:
+        """Return what stands for a text in a line: its number, 0 for no text, or itself."""
+        if not text:
+            return 0
+        text = str(text)[:_LONGEST_TEXT]
+        number = self._texts.get(text)
+        if number is None:
+            if len(self._texts) >= _TEXTS:
+                return text
+            number = self._texts[text] = len(self._texts) + 1
+            self._line("text", self.pid, number, text)
+        return number
+
+    def _line(self, *fields: Any) -> None:
+        line = _encode(fields)
+        for character, escape in _ESCAPES:
+            line = line.replace(character, escape)
+        self._lines.append(line)
+
+    def _flush(self) -> None:
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._document.add(",\n".join(lines))
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
+#: What could end a script element, or begin a comment in it, is an escape in JSON.
+_ESCAPES = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"))
+
+
+def page() -> str:
+    """Return the page up to its data."""
+    style = _asset("report.css")
+    script = "".join([_asset(f"{name}.js") for name in _SCRIPTS])
+    policy = (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none';"
+        f" style-src {_digest(style)}; script-src {_digest(script)}"
+    )
+    markup = _asset("report.html")
+    for name, text in (("policy", policy), ("style", style), ("script", script)):
+        markup = markup.replace("{{" + name + "}}", text)
+    return markup
+
+
+def _asset(name: str) -> str:
+    data = pkgutil.get_data(__package__, f"page/{name}")
+    if data is None:  # pragma: no cover: a loader that has no data
+        raise OSError(f"selectors_ffi/debug/page/{name} is not installed")
+    return data.decode().replace("\r\n", "\n")
+
+
+def _digest(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

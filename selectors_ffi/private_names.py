@@ -1,0 +1,126 @@
+"""What a program that uses private names of the standard library's ``selectors`` gets from us.
+
+Two uses are common. Programs change epoll's native flags with
+``loop._selector._selector.modify(fd, flags)``: while ``install()`` is in force, ``_selector`` of our
+epoll selector is an object that does this. And programs derive a class whose methods work on the
+standard library's attributes: such a class stays derived from the standard library's, with a
+warning that says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from .backends.base import _BaseSelectorImpl, _fileobj_to_fd
+from .binding import load
+
+__all__ = ["keep_out", "let_in"]
+
+#: Private attributes of the standard library's selectors that ours do not have.
+_PRIVATE = frozenset(
+    (
+        "_selector",
+        "_selector_cls",
+        "_PollLikeSelector",
+        "_EVENT_READ",
+        "_EVENT_WRITE",
+        "_key_from_fd",
+        "_max_events",
+        "_readers",
+        "_select",
+        "_writers",
+    )
+)
+
+
+class NativeEpoll:
+    """The epoll set of a selector, with the methods of ``select.epoll`` that change it.
+
+    What is changed here is not in the selector's registry: ``select()`` still returns the events
+    that were registered there.
+    """
+
+    def __init__(self, selector: Any) -> None:
+        self._owner = selector
+
+    def fileno(self) -> int:
+        """Return the descriptor of the epoll set."""
+        return int(self._owner.fileno())
+
+    def register(self, fd: Any, eventmask: int) -> None:
+        """Add a descriptor with native flags, see ``epoll_ctl(2)``."""
+        self._control("EPOLL_CTL_ADD", fd, eventmask)
+
+    def modify(self, fd: Any, eventmask: int) -> None:
+        """Give a descriptor other native flags."""
+        self._control("EPOLL_CTL_MOD", fd, eventmask)
+
+    def unregister(self, fd: Any) -> None:
+        """Take a descriptor out of the set."""
+        self._control("EPOLL_CTL_DEL", fd, 0)
+
+    def _control(self, operation: str, fd: Any, flags: int) -> None:
+        binding, number = load(), _fileobj_to_fd(fd)
+        event = binding.ffi.new("struct epoll_event *", {"events": flags, "data": number})
+        control = binding.function("epoll_ctl")
+        binding.call(control, self.fileno(), binding.constant(operation), number, event)
+
+
+class _Native:
+    """The attribute ``_selector`` of our epoll selector; a program may assign another value."""
+
+    def __get__(self, selector: Any, owner: type) -> NativeEpoll:
+        if selector is None:
+            raise AttributeError("_selector is an attribute of instances")
+        return NativeEpoll(selector)
+
+
+def keep_out(package: ModuleType, stdlib: dict[str, type]) -> None:
+    """Begin to serve the private names: called when our classes are installed."""
+    base: Any = _BaseSelectorImpl
+    ours = {getattr(package, name): cls for name, cls in stdlib.items() if hasattr(package, name)}
+
+    def __init_subclass__(cls: type[Any], /, **options: Any) -> None:
+        super(base, cls).__init_subclass__(**options)
+        used = _private_names_of(cls)
+        bases = tuple(ours.get(one, one) for one in cls.__bases__)
+        if used and bases != cls.__bases__ and cls.__module__.partition(".")[0] != package.__name__:
+            cls.__bases__ = bases
+            warnings.warn(
+                f"{cls.__module__}.{cls.__qualname__} uses {', '.join(sorted(used))} of the standard"
+                f" library's selectors, so it is derived from the standard library's class",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    base.__init_subclass__ = classmethod(__init_subclass__)
+    epoll = getattr(package, "EpollSelector", None)
+    if epoll is not None:
+        epoll._selector = _Native()
+
+
+def let_in(package: ModuleType) -> None:
+    """End what ``keep_out`` began."""
+    base: Any = _BaseSelectorImpl
+    if "__init_subclass__" in vars(base):
+        del base.__init_subclass__
+    epoll = getattr(package, "EpollSelector", None)
+    if epoll is not None and "_selector" in vars(epoll):
+        del epoll._selector
+
+
+def _private_names_of(cls: type) -> set[str]:
+    """Return the private names that a class body defines or its methods name."""
+    used = _PRIVATE.intersection(vars(cls))
+    codes: list[CodeType] = []
+    for value in vars(cls).values():
+        value = getattr(value, "__func__", getattr(value, "fget", value))
+        if isinstance(value, FunctionType):
+            codes.append(value.__code__)
+    while codes:
+        code = codes.pop()
+        used |= _PRIVATE.intersection(code.co_names)
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return set(used)

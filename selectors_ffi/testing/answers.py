@@ -1,0 +1,276 @@
+"""The answer of a call that has waited: which descriptors it says are ready, read and written back.
+
+An answer is a list of ``Ready``, whatever the mechanism writes it into: an array of epoll_event,
+kevent or pollfd of which the first so many are filled; an array of pollfd with ``revents`` in
+it; bitmaps or counted arrays of select. All are read and written through the declared layouts.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .calls import pointer_to
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from .library import Call
+
+__all__ = ["Answer", "Ready", "answer_of", "sets_of"]
+
+
+class Ready(NamedTuple):
+    """One thing that is ready."""
+
+    identity: Hashable
+    """The same in each answer of one registration."""
+    content: Any
+    """What is written back."""
+    level: bool
+    """Whether the kernel reports it again if it is left out now."""
+
+
+class Answer:
+    """What a call has answered, or may answer."""
+
+    #: Whether the kernel's answer has an order. poll's and select's has none.
+    ordered = True
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.ffi = call.binding.ffi
+
+    def read(self, result: int) -> list[Ready]:
+        """Return what is ready, in the order of the answer."""
+        raise NotImplementedError
+
+    def write(self, ready: Sequence[Ready]) -> int:
+        """Make ``ready`` the answer; return the result of the call."""
+        raise NotImplementedError
+
+    def room(self) -> int:
+        """Return how many events there is room for; 0 if the call cannot be given less."""
+        return 0
+
+    def limit(self, count: int) -> None:
+        """Give the call, before it is made, room for ``count`` events only."""
+
+
+class Records(Answer):
+    """An array that the kernel fills from its beginning: epoll, kqueue, /dev/poll."""
+
+    struct = ""
+    place = 0  # of the array's length among the arguments
+
+    def array(self) -> Any:
+        """Return a pointer to the array."""
+        return self.call.arguments[self.place - 1]
+
+    def identify(self, record: Any) -> tuple[Hashable, bool]:
+        """Return identity and ``level`` of a record."""
+        raise NotImplementedError
+
+    def read(self, result: int) -> list[Ready]:
+        array, size = pointer_to(self.ffi, self.struct, self.array()), self.ffi.sizeof(self.struct)
+        found = []
+        for i in range(result):
+            identity, level = self.identify(array[i])
+            found.append(Ready(identity, bytes(self.ffi.buffer(array + i, size)), level))
+        return found
+
+    def write(self, ready: Sequence[Ready]) -> int:
+        size = self.ffi.sizeof(self.struct)
+        memory = self.ffi.buffer(pointer_to(self.ffi, "char", self.array()), size * len(ready))
+        memory[:] = b"".join(one.content for one in ready)
+        return len(ready)
+
+    def room(self) -> int:
+        return int(self.call.arguments[self.place])
+
+    def limit(self, count: int) -> None:
+        arguments = list(self.call.arguments)
+        arguments[self.place] = count
+        self.call.arguments = tuple(arguments)
+
+
+class EpollAnswer(Records):
+    """epoll_wait(2): struct epoll_event, known by its data."""
+
+    struct, place = "struct epoll_event", 2
+
+    def identify(self, record: Any) -> tuple[Hashable, bool]:
+        return int(record.data), True  # Chaos knows which are edge-triggered
+
+
+class KqueueAnswer(Records):
+    """kevent(2): struct kevent, known by descriptor and filter."""
+
+    struct, place = "struct kevent", 4
+
+    def identify(self, record: Any) -> tuple[Hashable, bool]:
+        constant = self.call.binding.constant
+        names = ("EV_ERROR", "EV_CLEAR", "EV_ONESHOT", "EV_DISPATCH")
+        level = not any(record.flags & constant(name) for name in names)
+        return (int(record.ident), int(record.filter)), level
+
+
+class DevpollAnswer(Records):
+    """ioctl(2) DP_POLL: struct pollfd, known by descriptor."""
+
+    struct = "struct pollfd"
+
+    def _order(self) -> Any:
+        return pointer_to(self.ffi, "struct dvpoll", self.call.arguments[2])
+
+    def array(self) -> Any:
+        return self._order().dp_fds
+
+    def identify(self, record: Any) -> tuple[Hashable, bool]:
+        return int(record.fd), True
+
+    def room(self) -> int:
+        return int(self._order().dp_nfds)
+
+    def limit(self, count: int) -> None:
+        self._order().dp_nfds = count
+
+
+class PollAnswer(Answer):
+    """poll(2): ``revents`` in the array of all descriptors."""
+
+    ordered = False
+
+    def array(self) -> Any:
+        """Return a pointer to the array."""
+        return pointer_to(self.ffi, "struct pollfd", self.call.arguments[0])
+
+    def read(self, result: int) -> list[Ready]:
+        array, found = self.array(), []
+        for i in range(int(self.call.arguments[1])):
+            if array[i].fd >= 0 and array[i].revents:
+                found.append(Ready((i, array[i].fd), array[i].revents, True))
+        return found
+
+    def write(self, ready: Sequence[Ready]) -> int:
+        array = self.array()
+        kept = {one.identity: one.content for one in ready}
+        for i in range(int(self.call.arguments[1])):
+            array[i].revents = kept.get((i, array[i].fd), 0)
+        return len(kept)
+
+
+class SelectAnswer(Answer):
+    """select(2): three sets, in which a descriptor may be more than once."""
+
+    ordered = False
+
+    def read(self, result: int) -> list[Ready]:
+        found: dict[int, list[int]] = {}
+        for number, one in enumerate(sets_of(self.call)):
+            for fd in one.members():
+                found.setdefault(fd, []).append(number)
+        return [Ready(fd, tuple(numbers), True) for fd, numbers in found.items()]
+
+    def write(self, ready: Sequence[Ready]) -> int:
+        count = 0
+        for number, one in enumerate(sets_of(self.call)):
+            members = [fd.identity for fd in ready if number in fd.content]
+            one.write(members)
+            count += len(members)
+        return count
+
+
+class Set:
+    """One of the three sets of a call of select."""
+
+    def members(self) -> list[int]:
+        """Return the descriptors in the set."""
+        raise NotImplementedError
+
+    def write(self, members: Sequence[Any]) -> None:
+        """Have ``members`` in the set, and nothing else."""
+        raise NotImplementedError
+
+
+class Bitmap(Set):
+    """Words of ``fd_mask``, on every Unix; the members ascend."""
+
+    def __init__(self, call: Call, pointer: Any) -> None:
+        self._bits = int(call.arguments[0])
+        self._width = call.binding.ffi.sizeof("fd_mask")
+        words = -(-self._bits // (8 * self._width))
+        ffi = call.binding.ffi
+        size = 0 if pointer == ffi.NULL else words * self._width
+        self._memory = ffi.buffer(pointer_to(ffi, "char", pointer), size) if size else bytearray()
+
+    def members(self) -> list[int]:
+        return [fd for first, word in self._words() for fd in _bits(word, first) if fd < self._bits]
+
+    def write(self, members: Sequence[Any]) -> None:
+        wanted = set(members)
+        for first, _ in list(self._words()):
+            bits = range(8 * self._width)
+            word = sum(1 << bit for bit in bits if first + bit in wanted)
+            start = first // 8
+            self._memory[start : start + self._width] = word.to_bytes(self._width, sys.byteorder)
+
+    def _words(self) -> list[tuple[int, int]]:
+        """Return (first descriptor, word) of each word."""
+        memory, width = bytes(self._memory), self._width
+        return [
+            (8 * start, int.from_bytes(memory[start : start + width], sys.byteorder))
+            for start in range(0, len(memory), width)
+        ]
+
+
+class Sockets(Set):
+    """Winsock's: a count, and so many sockets, in any order."""
+
+    def __init__(self, call: Call, pointer: Any) -> None:
+        ffi = call.binding.ffi
+        self._set = None if pointer == ffi.NULL else pointer_to(ffi, "fd_set", pointer)
+
+    def members(self) -> list[int]:
+        one = self._set
+        return [] if one is None else [int(one.fd_array[i]) for i in range(one.fd_count)]
+
+    def write(self, members: Sequence[Any]) -> None:
+        if self._set is not None:
+            for i, member in enumerate(members):
+                self._set.fd_array[i] = member
+            self._set.fd_count = len(members)
+
+
+def sets_of(call: Call) -> list[Set]:
+    """Return the three sets of a call of select."""
+    pointers = call.arguments[1:4]
+    if call.binding.target == "windows":
+        return [Sockets(call, pointer) for pointer in pointers]
+    return [Bitmap(call, pointer) for pointer in pointers]
+
+
+def _bits(word: int, first: int) -> list[int]:
+    """Return the places of the bits of a word, counted from ``first``."""
+    found = []
+    while word:
+        low = word & -word
+        found.append(first + low.bit_length() - 1)
+        word ^= low
+    return found
+
+
+_KINDS: dict[str, type[Answer]] = {
+    "epoll_wait": EpollAnswer,
+    "epoll_pwait2": EpollAnswer,
+    "kevent": KqueueAnswer,
+    "ioctl": DevpollAnswer,
+    "poll": PollAnswer,
+    "ppoll": PollAnswer,
+    "select": SelectAnswer,
+}
+
+
+def answer_of(call: Call) -> Answer:
+    """Return the answer of a call that waits; see ``calls.waits``."""
+    return _KINDS[call.name](call)

@@ -1,0 +1,114 @@
+"""What a call of a C function is for: whether it waits or changes, for how long, for which descriptors.
+
+The names are those of the manuals. ``wait`` and ``control`` stand for the functions of whatever
+mechanism is in use: ``epoll_wait`` or ``kevent`` with room for events, ``epoll_ctl`` or ``kevent`` with
+changes. kevent(2) may be both in one call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..binding import Binding
+    from .library import Call
+
+__all__ = [
+    "CONTROL", "WAIT", "WAITS", "controls", "descriptors", "functions_of", "pointer_to", "sleeps",
+    "waits",
+]  # fmt: skip
+
+WAIT, CONTROL = "wait", "control"
+
+#: C function that waits -> the place of its timeout among the arguments.
+WAITS = {
+    "select": 4,
+    "poll": 2,
+    "ppoll": 2,
+    "epoll_wait": 3,
+    "epoll_pwait2": 3,
+    "kevent": 5,
+    "ioctl": 2,
+}
+
+
+def functions_of(binding: Binding) -> list[str]:
+    """Return the C functions that a binding declares and has, sorted."""
+    from .library import name_of
+
+    names = {name_of(binding.target, symbol) for symbol in dir(binding.lib) if symbol[:1].isalpha()}
+    names |= {name_of(binding.target, symbol) for symbol in dir(binding.lib) if symbol[:2] == "__"}
+    # Constants are in capitals, and a library of ours has attributes that are no functions.
+    return sorted(name for name in names if name.islower() and callable(_found(binding, name)))
+
+
+def _found(binding: Binding, name: str) -> Any:
+    found = binding.find(name)
+    return found and found[1]
+
+
+def waits(call: Call) -> bool:
+    """Tell whether a call waits for events."""
+    if call.name == "kevent":
+        return int(call.arguments[4]) > 0
+    if call.name == "ioctl":
+        return int(call.arguments[1]) == call.binding.constant("DP_POLL")
+    return call.name in WAITS
+
+
+def controls(call: Call) -> bool:
+    """Tell whether a call changes what the kernel watches."""
+    if call.name == "kevent":
+        return int(call.arguments[2]) > 0
+    return call.name in ("epoll_ctl", "write")
+
+
+def sleeps(call: Call) -> bool:
+    """Tell whether a call that waits may block: whether its timeout is not zero."""
+    timeout = call.arguments[WAITS[call.name]]
+    ffi = call.binding.ffi
+    if call.name == "ioctl":
+        return bool(pointer_to(ffi, "struct dvpoll", timeout).dp_timeout)
+    if isinstance(timeout, int):
+        return bool(timeout)
+    if timeout == ffi.NULL:
+        return True
+    kind = "struct timeval" if call.name == "select" else "struct timespec"
+    time = pointer_to(ffi, kind, timeout)
+    return bool(time.tv_sec or (time.tv_usec if call.name == "select" else time.tv_nsec))
+
+
+def descriptors(call: Call) -> set[int]:
+    """Return the descriptors that a call is about: its own, those it changes, those it is handed.
+
+    epoll, kqueue and /dev/poll are not handed what they watch when they wait.
+    """
+    ffi, arguments = call.binding.ffi, call.arguments
+    if call.name == "epoll_ctl":
+        return {int(arguments[0]), int(arguments[2])}
+    if call.name in ("poll", "ppoll"):
+        array = pointer_to(ffi, "struct pollfd", arguments[0])
+        return {array[i].fd for i in range(int(arguments[1])) if array[i].fd >= 0}
+    if call.name == "select":
+        from .answers import sets_of
+
+        return {fd for one in sets_of(call) for fd in one.members()}
+    found = {argument for argument in arguments[:1] if isinstance(argument, int)}
+    if call.name == "kevent":
+        array = pointer_to(ffi, "struct kevent", arguments[1])
+        found |= {int(array[i].ident) for i in range(int(arguments[2]))}
+    elif call.name == "write":
+        array = pointer_to(ffi, "struct pollfd", arguments[1])
+        size = ffi.sizeof("struct pollfd")
+        found |= {array[i].fd for i in range(int(arguments[2]) // size)}
+    return found
+
+
+def pointer_to(ffi: Any, ctype: str, value: Any) -> Any:
+    """Return a pointer to ``ctype`` of a typed or untyped pointer, an array, or bytes.
+
+    The result keeps no reference: it is valid while ``value`` is.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        value = ffi.from_buffer(value)
+    return ffi.cast(f"{ctype} *", value)

@@ -1,0 +1,379 @@
+"""Chaos: answers that a kernel may give, in an order and at a time that a program hardly ever sees.
+
+Each kind of answer stands on a sentence of a manual, or on its silence:
+
+interrupted
+    A wait that may sleep fails with EINTR. epoll_wait(2): "The call was interrupted by a signal
+    handler before either any of the requested events occurred or the timeout expired"; the same
+    in poll(2), select(2) and kqueue(2). Never more than three times in a row.
+late
+    A wait begins up to a millisecond late. epoll_wait(2), poll(2) and select(2): "kernel scheduling
+    delays mean that the blocking interval may overrun by a small amount".
+split
+    A wait brings fewer events than are ready. epoll_wait(2): "successive epoll_wait() calls will
+    round robin through the set of ready file descriptors"; kqueue(2) and poll(4D) return as many
+    as there is room for. epoll, kqueue and /dev/poll are given less room, so that the kernel itself
+    splits. select(2) and poll(2) have no room to give.
+withheld
+    Something that is ready is left out, and comes with a later call. No manual says how soon after
+    a write the other end is ready. At least one event stays in an answer; nothing is left out more
+    than three times in a row; and nothing that the kernel would not report again is left out
+    (EPOLLET, EPOLLONESHOT, EV_CLEAR, EV_ONESHOT, EV_DISPATCH, EV_ERROR).
+permuted
+    Events come in another order. epoll_wait(2), kqueue(2) and poll(4D) name none. The answers of
+    poll(2) and select(2) have no order; a selector gives them in an order of its own.
+spurious (only when asked for)
+    A socket is reported as readable and is not. select(2), BUGS: "select() may report a socket file
+    descriptor as 'ready for reading', while nevertheless a subsequent read blocks"; poll(2) refers
+    to it, and epoll(7) "performs a similar task". kqueue(2) and poll(4D) say nothing of the kind.
+
+The same seed and the same program take the same decisions: they come from a generator that is
+advanced by calls, not by time. Each epoll, kqueue or /dev/poll has its own, numbered in the order in
+which they are first waited for; poll and select have one each.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import stat
+import time
+from errno import EINTR
+from typing import TYPE_CHECKING, Any
+
+from ..binding import Binding, default
+from .ambient import Block
+from .answers import Answer, Ready, answer_of
+from .calls import WAITS, pointer_to, sleeps, waits
+from .library import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from .library import Call
+
+__all__ = ["Chaos", "chaos", "chaotic", "parse_seed"]
+
+#: How often in a row an event is left out, or a wait interrupted, at most.
+BOUND = 3
+_LATEST = 0.001  # seconds
+#: C functions that change what an epoll watches.
+_REGISTERING = ("epoll_create1", "epoll_ctl", "dup3")
+
+# How likely each decision is.
+_INTERRUPT = 1 / 16
+_LATE = 1 / 32
+_SPLIT = 1 / 4
+_WITHHOLD, _WITHHOLD_EACH = 1 / 2, 1 / 3
+_PERMUTE = 3 / 4
+_SPURIOUS = 1 / 8
+
+
+class _Stream:
+    """What is decided for one kernel object."""
+
+    def __init__(self, seed: int, number: int) -> None:
+        # Only random() is used: it alone gives the same numbers on every Python.
+        self.random = random.Random(f"{seed}/{number}").random
+        self.interrupted = 0
+        self.withheld: dict[Hashable, int] = {}
+        #: token -> (descriptor, its file), of what epoll reports as readable once it is.
+        self.readable: dict[int, tuple[int, tuple[int, int]]] = {}
+        #: Tokens of what epoll reports once only.
+        self.once: set[int] = set()
+
+    def chance(self, likely: float) -> bool:
+        return self.random() < likely
+
+
+class Chaos:
+    """The hook of a ``Proxy`` that alters what waits answer; see the module.
+
+    Args:
+        seed: of the decisions.
+        spurious: whether to report readiness that is not there, too.
+
+    ``counts`` says how often each kind of answer has been given.
+    """
+
+    def __init__(self, seed: int, spurious: bool = False) -> None:
+        self.seed = seed
+        self.spurious = spurious
+        self.counts: collections.Counter[str] = collections.Counter()
+        self._streams: dict[Hashable, _Stream] = {}
+
+    def __call__(self, call: Call) -> int:
+        if call.name in _REGISTERING:
+            return self._register(call)
+        if not waits(call):
+            return call.run()
+        stream = self._stream_of(call)
+        if self._interrupts(stream, _may_be_interrupted(call)):
+            self._note(call, "interrupted")
+            return call.fail(EINTR)
+        if stream.chance(_LATE):
+            self._note(call, "late")
+            time.sleep(_LATEST * stream.random())
+        answer = answer_of(call)
+        before = self._readers(call) if self.spurious else []
+        result = self._run(call, answer, stream)
+        if result > 1:
+            result = self._alter(call, answer, stream, result)
+        if result >= 0 and self.spurious and stream.chance(_SPURIOUS):
+            result = self._invent(call, answer, stream, result, before)
+        return result
+
+    def _stream_of(self, call: Call) -> _Stream:
+        if call.name == "select":
+            return self._stream("select")
+        return self._stream("poll" if call.name in ("poll", "ppoll") else int(call.arguments[0]))
+
+    def _stream(self, key: Hashable) -> _Stream:
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams.setdefault(key, _Stream(self.seed, len(self._streams)))
+        return stream
+
+    def _note(self, call: Call, what: str) -> None:
+        self.counts[what] += 1
+        call.note = f"{call.note}, {what}" if call.note else f"CHAOS: {what}"
+
+    @staticmethod
+    def _interrupts(stream: _Stream, possible: bool) -> bool:
+        drawn = stream.chance(_INTERRUPT)
+        if drawn and possible and stream.interrupted < BOUND:
+            stream.interrupted += 1
+            return True
+        stream.interrupted = 0
+        return False
+
+    def _run(self, call: Call, answer: Answer, stream: _Stream) -> int:
+        """Make the call, with less room if it is to be split."""
+        room = answer.room()
+        if room < 2 or not stream.chance(_SPLIT):
+            return call.run()
+        limit = 1 + int(3 * stream.random())
+        if limit >= room:
+            return call.run()
+        answer.limit(limit)
+        try:
+            result = call.run()
+        finally:
+            answer.limit(room)
+        if result == limit:
+            self._note(call, "split")
+        return result
+
+    def _alter(self, call: Call, answer: Answer, stream: _Stream, result: int) -> int:
+        """Withhold and permute; return the new result."""
+        ready = answer.read(result)
+        kept = self._withhold(ready, stream)
+        changed = len(kept) < len(ready)
+        if changed:
+            self._note(call, "withheld")
+        if answer.ordered and len(kept) > 1 and stream.chance(_PERMUTE):
+            for i in range(len(kept) - 1, 0, -1):  # Fisher and Yates
+                j = int((i + 1) * stream.random())
+                kept[i], kept[j] = kept[j], kept[i]
+            self._note(call, "permuted")
+            changed = True
+        return answer.write(kept) if changed else result
+
+    @staticmethod
+    def _withhold(ready: list[Ready], stream: _Stream) -> list[Ready]:
+        """Return what is to stay."""
+        kept, left = [], []
+        withholding = len(ready) > 1 and stream.chance(_WITHHOLD)
+        for one in ready:
+            times = stream.withheld.get(one.identity, 0)
+            level = one.level and one.identity not in stream.once
+            if withholding and stream.chance(_WITHHOLD_EACH) and level and times < BOUND:
+                left.append(one)
+            else:
+                kept.append(one)
+        if not kept:
+            kept.append(left.pop(int(len(left) * stream.random())))
+        for one in left:
+            stream.withheld[one.identity] = stream.withheld.get(one.identity, 0) + 1
+        for one in kept:
+            stream.withheld.pop(one.identity, None)
+        return kept
+
+    # Below: what is registered with epoll, and readiness that is not there.
+
+    def _register(self, call: Call) -> int:
+        """Make a call that changes what an epoll watches, and remember what it changed."""
+        result = call.run()
+        if result < 0:
+            return result
+        if call.name == "epoll_create1":
+            stream = self._stream(result)
+            stream.readable, stream.once = {}, set()
+        elif call.name == "dup3":
+            old, new = (self._stream(int(fd)) for fd in call.arguments[:2])
+            new.readable, new.once = dict(old.readable), set(old.once)
+        else:
+            self._control(call)
+        return result
+
+    def _control(self, call: Call) -> None:
+        epfd, op, fd, event = call.arguments
+        stream = self._stream(int(epfd))
+        constant = call.binding.constant
+        for token in [token for token, (known, _) in stream.readable.items() if known == fd]:
+            del stream.readable[token]
+        if op == constant("EPOLL_CTL_DEL"):
+            return
+        record = pointer_to(call.binding.ffi, "struct epoll_event", event)
+        token, flags = int(record.data), int(record.events)
+        stream.once.discard(token)
+        if flags & (constant("EPOLLET") | constant("EPOLLONESHOT")):
+            stream.once.add(token)
+        elif flags & constant("EPOLLIN"):
+            stream.readable[token] = fd, _file(fd)
+
+    @staticmethod
+    def _readers(call: Call) -> list[int]:
+        """Return the descriptors of which select is asked whether they are readable."""
+        if call.name != "select":
+            return []
+        from .answers import sets_of
+
+        return sets_of(call)[0].members()
+
+    def _invent(
+        self, call: Call, answer: Answer, stream: _Stream, result: int, readers: list[int]
+    ) -> int:
+        """Report one more socket as readable; return the new result."""
+        ready = answer.read(result) if result else []
+        known = {one.identity for one in ready}
+        offered: list[Ready] = []
+        if call.name == "select":
+            offered = [Ready(fd, (0,), True) for fd in readers if _is_socket(fd)]
+        elif call.name in ("poll", "ppoll"):
+            offered = self._idle_entries(call)
+        elif call.name in ("epoll_wait", "epoll_pwait2") and result < answer.room():
+            offered = self._registered(call, stream)
+        offered = [one for one in offered if one.identity not in known]
+        if not offered:
+            return result
+        self._note(call, "spurious")
+        invented = offered[int(len(offered) * stream.random())]
+        return answer.write([*ready, invented])
+
+    @staticmethod
+    def _idle_entries(call: Call) -> list[Ready]:
+        array = pointer_to(call.binding.ffi, "struct pollfd", call.arguments[0])
+        flag = call.binding.constant("POLLIN")
+        entries = [(i, array[i].fd, array[i].events) for i in range(int(call.arguments[1]))]
+        return [
+            Ready((i, fd), flag, True) for i, fd, events in entries if events & flag and _is_socket(fd)
+        ]
+
+    @staticmethod
+    def _registered(call: Call, stream: _Stream) -> list[Ready]:
+        ffi = call.binding.ffi
+        flag = call.binding.constant("EPOLLIN")
+        found = []
+        for token, (fd, file) in stream.readable.items():
+            # A number that was closed and is another file now is not registered any more.
+            if _is_socket(fd) and _file(fd) == file:
+                record = ffi.new("struct epoll_event *", {"events": flag, "data": token})
+                found.append(Ready(token, bytes(ffi.buffer(record)), True))
+        return found
+
+
+def _may_be_interrupted(call: Call) -> bool:
+    """Tell whether a wait can fail with EINTR: not when it returns at once, and not on Windows.
+
+    A kevent(2) that is interrupted has applied its changes; so one with changes is left alone.
+    """
+    if call.binding.target == "windows":
+        return False
+    return sleeps(call) and not (call.name == "kevent" and int(call.arguments[2]))
+
+
+def _file(fd: int) -> tuple[int, int]:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return -1, -1
+    return status.st_dev, status.st_ino
+
+
+def _is_socket(fd: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+def chaos(seed: int, binding: Binding | None = None, spurious: bool = False) -> Binding:
+    """Return a binding whose waits answer what a kernel may answer, and a program seldom sees.
+
+    What it decides, and how often, is ``binding.lib.hook``, a ``Chaos``.
+
+    Args:
+        seed: of the decisions; the same seed and the same program take the same ones.
+        binding: the kernel interface below; None is the one that a selector would get now.
+        spurious: whether to report readiness that is not there, too.
+
+    Raises:
+        ValueError: the seed is not an integer.
+    """
+    hook = Chaos(_checked(seed), spurious)
+    below = default() if binding is None else binding
+    made = Binding(below.target, below.ffi, Proxy(below, hook, (*WAITS, *_REGISTERING)))
+    made.refused = below.refused
+    return made
+
+
+class chaotic(Block):
+    """Within the block, every selector that is made without ``binding=`` has ``chaos(seed)``.
+
+    Args:
+        seed: see ``chaos``.
+        spurious: see ``chaos``.
+
+    Yields:
+        The ``Chaos``: its ``seed``, and in ``counts`` how often each kind of answer was given.
+
+    Raises:
+        ValueError: the seed is not an integer.
+    """
+
+    def __init__(self, seed: int, spurious: bool = False) -> None:
+        super().__init__()
+        self.seed = _checked(seed)
+        self.spurious = spurious
+
+    def make(self) -> Binding:
+        return chaos(self.seed, spurious=self.spurious)
+
+    def __enter__(self) -> Chaos:
+        super().__enter__()
+        hook: Any = self._binding and self._binding.lib.hook
+        return hook  # type: ignore[no-any-return] # a Chaos
+
+
+def _checked(seed: object) -> int:
+    if not isinstance(seed, int):
+        raise ValueError(f"a seed is an integer, not {seed!r}")
+    return seed
+
+
+def parse_seed(text: str) -> tuple[int, bool]:
+    """Return (seed, spurious) of "7" or "7:spurious".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    number, colon, option = text.partition(":")
+    try:
+        seed = int(number)
+    except ValueError:
+        raise ValueError(f"a seed is an integer, not {number!r}") from None
+    if colon and option != "spurious":
+        raise ValueError(f"unknown option {option!r} of a seed; known: spurious")
+    return seed, bool(colon)

@@ -1,0 +1,342 @@
+"""Faults, delays and return values in strace's grammar."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from selectors import EVENT_READ, EVENT_WRITE
+
+import pytest
+
+import selectors_ffi
+from selectors_ffi import backends
+from selectors_ffi.debug import Syscall, debugging
+from selectors_ffi.testing import UnreachedWarning, inject, injecting, kernel
+from selectors_ffi.testing.injection import parse
+
+ROOT = Path(__file__).parent.parent.parent
+KNOWN = ("close", "epoll_ctl", "epoll_wait", "kevent")
+CONTROLS = {"epoll": "epoll_ctl", "kqueue": "kevent", "devpoll": "write"}
+
+
+def test_the_third_registration_fails(subject, below, many):
+    """One call of ``control`` is refused with its errno; the ones before and after work."""
+    if not subject.kernel_keeps_list:
+        pytest.skip("select and poll register nothing in the kernel")
+    binding = inject("control:error=ENOSPC:when=3", below)
+    with subject.cls(binding=binding) as selector:
+        for near, _ in many[:2]:
+            selector.register(near, EVENT_WRITE)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
+            selector.register(many[2][0], EVENT_WRITE)
+        assert caught.value.errno == errno.ENOSPC
+        assert len(selector.get_map()) == 2
+        selector.register(many[2][0], EVENT_WRITE)
+        assert len(selector.select(1)) == 3
+    assert binding.lib.hook.hits == 1
+
+
+@pytest.mark.parametrize("timeout", [None, 1])
+def test_a_storm_of_interruptions(subject, below, pair, timeout):
+    """``wait`` is the mechanism's own function; EINTR fifty times over delays a wait."""
+    near, _ = pair
+    if subject.kernel == "windows":
+        pytest.skip("Winsock's select is never interrupted")
+    binding = inject("wait:error=EINTR:when=1..50", below)
+    with subject.cls(binding=binding) as selector:
+        key = selector.register(near, EVENT_WRITE)
+        assert selector.select(timeout) == [(key, EVENT_WRITE)]
+    assert binding.lib.hook.hits == 50
+
+
+def test_winsock_errors_are_where_winsock_has_them(pair):
+    """On Windows the errno that is injected is what WSAGetLastError() says, and only then."""
+    if os.name != "posix":
+        pytest.skip("the simulated kernels need a Unix host")
+    near, _ = pair
+    binding = inject("select:error=10055:when=2", kernel("windows"))
+    with backends.SelectSelector(binding=binding) as selector:
+        key = selector.register(near, EVENT_WRITE)
+        assert selector.select(1) == [(key, EVENT_WRITE)]
+        with pytest.raises(OSError) as caught:
+            selector.select(1)
+        assert caught.value.errno == 10055
+        assert selector.select(1) == [(key, EVENT_WRITE)]
+        near.close()
+        with pytest.raises(OSError) as caught:
+            selector.select(1)
+        assert caught.value.errno == 10038
+
+
+def test_a_result_without_a_call(pair):
+    """``retval=`` is the result of a call that is not made."""
+    near, _ = pair
+    with selectors_ffi.SelectSelector(binding=inject("select:retval=0:when=1")) as selector:
+        key = selector.register(near, EVENT_WRITE)
+        assert selector.select(1) == []
+        assert selector.select(1) == [(key, EVENT_WRITE)]
+
+
+def test_a_call_that_is_made_and_fails(subject, below):
+    """``made=1``: close(2) has closed and says EINTR, which is no error of a selector's close."""
+    if not subject.kernel_keeps_list:
+        pytest.skip("select and poll have no kernel object")
+    binding = inject("close:error=EINTR:made=1", below)
+    selector = subject.cls(binding=binding)
+    number = selector.fileno()
+    selector.close()
+    assert binding.lib.hook.hits == 1
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(number)
+
+
+@pytest.mark.parametrize("key", ["delay_enter", "delay_exit"])
+def test_delays(pair, key):
+    """A call begins or returns later, and its result is its own."""
+    near, _ = pair
+    with selectors_ffi.SelectSelector(binding=inject(f"select:{key}=20ms:when=2")) as selector:
+        selected = selector.register(near, EVENT_WRITE)
+        for least in (0, 0.02):
+            begun = time.monotonic()
+            assert selector.select(1) == [(selected, EVENT_WRITE)]
+            assert time.monotonic() - begun >= least
+
+
+def register_and_wait(selector, fileobj):
+    """Some mechanisms hand the descriptor to the kernel now, some then."""
+    selector.register(fileobj, EVENT_WRITE)
+    selector.select(0)
+
+
+def test_of_one_descriptor(subject, below, many):
+    """``fd=`` leaves the calls about other descriptors alone, and does not count them."""
+    (one, _), (two, _), *_ = many
+    function = CONTROLS.get(subject.mechanism, subject.mechanism)
+    error = "10055" if subject.kernel == "windows" else "ENOMEM"
+    binding = inject(f"{function}:error={error}:fd={two.fileno()}", below)
+    with subject.cls(binding=binding) as selector:
+        selector.register(one, EVENT_WRITE)
+        assert len(selector.select(1)) == 1
+        assert binding.lib.hook.calls == 0
+        with pytest.raises(OSError, match="memory" if error == "ENOMEM" else "10055"):
+            register_and_wait(selector, two)
+        assert binding.lib.hook.hits >= 1
+
+
+@pytest.mark.parametrize(
+    ("when", "hit"),
+    [
+        ("3", [3]),
+        ("3+", [3, 4, 5, 6, 7, 8, 9]),
+        ("2+3", [2, 5, 8]),
+        ("2..4", [2, 3, 4]),
+        ("2..7+2", [2, 4, 6]),
+        ("2..+2", None),
+        ("0", None),
+        ("4..3", None),
+        ("2+0", None),
+        ("-1", None),
+    ],
+)
+def test_when(when, hit):
+    """first[..last][+[step]], as in strace(1)."""
+    text = f"close:error=EIO:when={when}"
+    if hit is None:
+        with pytest.raises(ValueError, match=r"when=.* at character 22 of"):
+            parse(text, KNOWN)
+    else:
+        (rule,) = parse(text, KNOWN)
+        assert [number for number in range(1, 10) if rule.applies(number)] == hit
+
+
+def test_what_is_parsed():
+    """Sets of functions, several expressions, delays in every unit, numbers for errnos."""
+    one, two, three = parse(
+        "close,kevent:error=5:fd=3; wait:delay_enter=10:delay_exit=2s ;epoll_ctl:retval=7", KNOWN
+    )
+    assert (one.functions, one.error, one.fd) == (("close", "kevent"), 5, 3)
+    assert (two.functions, two.delay_enter, two.delay_exit) == (("wait",), 1e-5, 2)
+    assert (three.text, three.retval, three.error) == ("epoll_ctl:retval=7", 7, 0)
+    units = [parse(f"wait:delay_exit=3{unit}", KNOWN)[0].delay_exit for unit in ("ns", "us", "ms")]
+    assert units == pytest.approx([3e-9, 3e-6, 3e-3])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epol_ctl:error=EIO", "unknown function 'epol_ctl' at character 1 of 'epol_ctl:error=EIO'; "
+         "did you mean epoll_ctl?; known: close, epoll_ctl, epoll_wait, kevent, wait, control"),
+        ("close,open:error=EIO", "unknown function 'open' at character 7 of"),
+        ("close:eror=EIO", "unknown key 'eror' at character 7 of 'close:eror=EIO'; did you mean error?; "
+         "known: error, retval, delay_enter, delay_exit, when, fd, made"),
+        ("close:error", "unknown key 'error' at character 7"),
+        ("close:error=ENOSPACE", "unknown errno 'ENOSPACE' at character 13 of "),
+        ("close:error=0", "unknown errno '0'"),
+        ("close:error=errorcode", "unknown errno 'errorcode'"),
+        ("close", "nothing to inject at character 6 of 'close'; known: error, retval, delay_enter"),
+        ("close:when=3", "nothing to inject at character 13"),
+        ("close:error=EIO:retval=3", "error= and retval= exclude each other"),
+        ("close:retval=-1", "a result is a number >= 0, not '-1' at character 14"),
+        ("close:error=EIO:fd=x", "a descriptor is a number >= 0, not 'x' at character 20"),
+        ("close:delay_exit=3x", "a delay is a number of microseconds, not '3x' at character 18"),
+        ("close:error=EIO:made=2", "made='2' at character 22 of 'close:error=EIO:made=2'; known: 0, 1"),
+        ("close:retval=3:made=1", "made=1 goes with error="),
+        ("close:error=EIO; kevent:errr=EIO", "unknown key 'errr' at character 25 of "),
+        (" ; ", "no injection in ' ; '"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told(text, said):
+    """Where, and what is known."""
+    with pytest.raises(ValueError) as caught:
+        parse(text, KNOWN)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_functions_are_those_of_the_kernel(below, subject):
+    """What another kernel has is unknown here, and the message lists what this one has."""
+    unknown = {"epoll": "kevent", "kqueue": "epoll_ctl"}.get(subject.mechanism, "kqueuex")
+    with pytest.raises(ValueError, match=f"unknown function '{unknown}'") as caught:
+        inject(f"{unknown}:error=EIO", below)
+    known = str(caught.value).partition("known: ")[2].split(", ")
+    assert {"select", "wait", "control"} <= set(known)
+    assert all(below.has(name) for name in known[:-2])
+
+
+def test_a_block_is_checked_before_it_is_entered():
+    """A wrong expression is an error of the line that has it."""
+    with pytest.raises(ValueError, match="unknown function"):
+        injecting("nothing:error=EIO")
+
+
+def test_the_block_reaches_every_selector(pair):
+    """The calls of all selectors that are made in the block are counted together."""
+    near, _ = pair
+    outside = selectors_ffi.SelectSelector()
+    failed = 0
+    with injecting("select:error=ENOMEM:when=3") as injection:
+        inside = [selectors_ffi.SelectSelector() for _ in range(2)]
+        for selector in (outside, *inside, outside, *inside):
+            if near not in selector.get_map():
+                selector.register(near, EVENT_WRITE)
+            try:
+                selector.select(1)
+            except OSError:
+                failed += 1
+    for selector in (outside, *inside):
+        selector.close()
+    assert (failed, injection.hits, injection.calls) == (1, 1, 4)
+    assert injection.unreached() == []
+
+
+def test_what_was_not_reached_is_told():
+    """At the end of the block, unless an exception ends it; with the number of calls there were."""
+    with pytest.warns(UnreachedWarning) as told, injecting("select:error=EIO:when=5"):
+        selectors_ffi.SelectSelector().select(0)
+    (warning,) = told
+    text = "select:error=EIO:when=5: not reached, there were 1 calls of select"
+    assert str(warning.message) == text
+    assert warning.filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ZeroDivisionError), injecting("select:error=EIO:when=5"):
+            raise ZeroDivisionError
+
+
+def test_calls_of_threads_are_counted_once(pair):
+    """Of a hundred calls in five threads exactly every tenth fails."""
+    near, _ = pair
+    failures = []
+    binding = inject("select:error=ENOMEM:when=10+10")
+
+    def work():
+        with selectors_ffi.SelectSelector(binding=binding) as selector:
+            selector.register(near, EVENT_WRITE)
+            for _ in range(20):
+                try:
+                    selector.select(0)
+                except OSError:
+                    failures.append(None)
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(failures) == binding.lib.hook.hits == 10
+
+
+def test_the_mark_in_a_trace(subject, below, pair):
+    """An injected call is marked, a delayed one, too; the others are not."""
+    near, _ = pair
+    if subject.kernel == "windows":
+        pytest.skip("tracing Winsock's errors is another matter")
+    kept = []
+    binding = inject("wait:error=EINTR:when=1; wait:delay_exit=1us:when=2", below)
+    with debugging("syscalls", kept.append), subject.cls(binding=binding) as selector:
+        selector.register(near, EVENT_WRITE)
+        for _ in range(2):
+            assert selector.select(1)
+    notes = [record.note for record in kept if isinstance(record, Syscall)]
+    marks = [note.rpartition("; ")[2] for note in notes]
+    assert marks.count("INJECTED") == marks.count("DELAYED") == 1
+    line = next(str(record) for record in kept if record.note == "INJECTED")
+    assert f"-1 EINTR ({os.strerror(errno.EINTR)}) (INJECTED) <" in line
+
+
+def test_the_variable_reaches_the_whole_program():
+    """SELECTORS_FFI_INJECT injects, and what was not reached is told on standard error."""
+    program = (
+        "import selectors_ffi as s\n"
+        "with s.SelectSelector() as one:\n"
+        "    one.select(0)\n"
+        "    try: one.select(0)\n"
+        "    except OSError as error: print(error.errno)\n"
+    )
+    text = "select:error=ENOMEM:when=2;poll:error=EIO"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "SELECTORS_FFI_INJECT": text},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{errno.ENOMEM}\n")
+    said = "SELECTORS_FFI_INJECT: poll:error=EIO: not reached, there were 0 calls of poll\n"
+    assert done.stderr == said
+
+
+def test_a_wrong_variable_is_told():
+    """The program does not begin."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import selectors_ffi; print('begun')"],
+        env={**os.environ, "SELECTORS_FFI_INJECT": "pol:error=EIO"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "SELECTORS_FFI_INJECT: unknown function 'pol' at character 1" in done.stderr
+
+
+def test_errno_of_a_handler_is_not_the_injected_one(subject, below, pair):
+    """A failed call keeps the injected errno, whatever the caller's errno was before."""
+    near, _ = pair
+    if not subject.kernel_keeps_list:
+        pytest.skip("select and poll register nothing in the kernel")
+    binding = inject("control:error=ENOMEM:when=1", below)
+    with subject.cls(binding=binding) as selector:
+        binding.ffi.errno = errno.EXDEV
+        with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+            selector.register(near, EVENT_READ)
+        binding.ffi.errno = errno.EXDEV
+        selector.register(near, EVENT_READ)
+        assert binding.ffi.errno == errno.EXDEV
