@@ -100,8 +100,10 @@ def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
     return fd
 
 
-def _lookup(registry: dict[int, SelectorKey], fileobj: FileDescriptorLike) -> int:
+def _fileobj_lookup(self: Any, fileobj: FileDescriptorLike) -> int:
     """Return the descriptor; for a closed file object, the one it was registered with.
+
+    A method of what has a registry, selector or mapping.
 
     Raises:
         ValueError: invalid, and not registered either.
@@ -113,9 +115,9 @@ def _lookup(registry: dict[int, SelectorKey], fileobj: FileDescriptorLike) -> in
             return fd
     except (AttributeError, TypeError, ValueError):
         pass
-    for key in list(registry.values()):
+    for key in self._fd_to_key.copy().values():
         if key.fileobj is fileobj:
-            return key.fd
+            return key.fd  # type: ignore[no-any-return]
     return _fileobj_to_fd(fileobj)  # raises
 
 
@@ -149,6 +151,7 @@ class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to b
     """
 
     __slots__ = ("_fd_to_key",)
+    _fileobj_lookup = _fileobj_lookup
 
     def __init__(self, selector: _BaseSelectorImpl) -> None:
         self._fd_to_key = selector._fd_to_key
@@ -157,7 +160,7 @@ class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to b
         return len(self._fd_to_key)
 
     def get(self, fileobj: FileDescriptorLike, default: Any = None) -> Any:
-        return self._fd_to_key.get(_lookup(self._fd_to_key, fileobj), default)
+        return self._fd_to_key.get(self._fileobj_lookup(fileobj), default)
 
     def __getitem__(self, fileobj: FileDescriptorLike) -> SelectorKey:
         key = self.get(fileobj)
@@ -166,8 +169,7 @@ class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to b
         return key  # type: ignore[no-any-return]
 
     def __contains__(self, fileobj: object) -> bool:
-        fd = _lookup(self._fd_to_key, fileobj)  # type: ignore[arg-type] # refuses by itself
-        return fd in self._fd_to_key
+        return self._fileobj_lookup(fileobj) in self._fd_to_key  # type: ignore[arg-type] # refuses
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._fd_to_key)
@@ -316,39 +318,38 @@ class _BaseSelectorImpl(BaseSelector):
             return binding
         return require(binding, self._mechanism)
 
-    def _fileobj_lookup(self, fileobj: FileDescriptorLike) -> int:
-        return _lookup(self._fd_to_key, fileobj)
+    _fileobj_lookup = _fileobj_lookup
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
         fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
-        if fd > INT_MAX:
-            raise OverflowError("Python int too large to convert to C int")
-        if self._closed:
-            raise ValueError(CLOSED)
         registry = self._fd_to_key
         key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         try:
-            mine = registry.setdefault(fd, key) is key
-            if mine:
+            if registry.setdefault(fd, key) is key:
                 self._watch(fd, events, 0)
+            else:
+                key = ANYTHING
         except BaseException as error:
             self._take_back(key, None, error)
             raise
-        if not mine:
-            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
         if registry.get(fd) is not key:
+            if key is ANYTHING:
+                raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
             self._settle(fd, key)
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
         registry = self._fd_to_key
-        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._registered(fileobj)
+        try:
+            fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
         try:
             key = registry.pop(fd, None)
             if key is not None:
-                self._watch(fd, 0, key.events)
+                self._watch(fd, 0, key[2])
         except BaseException:
             self._forget(fd)  # what is not registered is never returned again
             raise
@@ -359,47 +360,10 @@ class _BaseSelectorImpl(BaseSelector):
         return key
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
-        registry = self._fd_to_key
-        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._registered(fileobj)
-        key = registry.get(fd)
+        """Change a third-party selector as the stdlib does, by its own methods."""
+        key = self._fd_to_key.get(self._fileobj_lookup(fileobj))
         if key is None:
-            raise KeyError(f"{fileobj!r} is not registered") from None
-        if not events or events & INVALID_EVENTS:
-            raise ValueError(f"Invalid events: {events!r}")
-        old_fileobj, _, was, old_data = key
-        replaced = fileobj is not old_fileobj and not (
-            isinstance(fileobj, int) and isinstance(old_fileobj, int)
-        )
-        if events == was and not replaced and not data != old_data:
-            return key
-        if type(self)._watch is _BaseSelectorImpl._watch:
-            return self._modify_by_name(key, fileobj, events, data)
-        new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
-        try:
-            registry[fd] = new
-            # The number of another object, or a number alone, may name another file than before.
-            if events != was or replaced or (isinstance(fileobj, int) and not self._shared):
-                self._watch(fd, events, was)
-            else:
-                self._forget(fd)
-        except BaseException as error:
-            self._take_back(new, key, error)
-            raise
-        if registry.get(fd) is not new:
-            self._settle(fd, new)
-        return new
-
-    def _registered(self, fileobj: FileDescriptorLike) -> int:
-        """Return the descriptor of what may be registered; raise what the stdlib raises."""
-        try:
-            return self._fileobj_lookup(fileobj)
-        except KeyError:
-            raise KeyError(f"{fileobj!r} is not registered") from None
-
-    def _modify_by_name(
-        self, key: SelectorKey, fileobj: FileDescriptorLike, events: int, data: Any
-    ) -> SelectorKey:
-        """Change a third-party selector as the stdlib does: by its own methods."""
+            raise KeyError(f"{fileobj!r} is not registered")
         if events != key.events:
             self.unregister(fileobj)
             return self.register(fileobj, events, data)
@@ -505,6 +469,40 @@ class _BaseSelectorImpl(BaseSelector):
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         return self._map  # type: ignore[return-value] # the stdlib's annotation hides the None
+
+
+class Backend(_BaseSelectorImpl):
+    """What our five selectors share beyond the registry."""
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+        registry = self._fd_to_key
+        try:
+            fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+            key = registry[fd]
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+        if not events or events & INVALID_EVENTS:
+            raise ValueError(f"Invalid events: {events!r}")
+        old_fileobj, _, was, old_data = key
+        replaced = fileobj is not old_fileobj and not (
+            isinstance(fileobj, int) and isinstance(old_fileobj, int)
+        )
+        if events == was and not replaced and not data != old_data:
+            return key
+        new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
+        try:
+            registry[fd] = new
+            # The number of another object, or a number alone, may name another file than before.
+            if events != was or replaced or (isinstance(fileobj, int) and not self._shared):
+                self._watch(fd, events, was)
+            else:
+                self._forget(fd)
+        except BaseException as error:
+            self._take_back(new, key, error)
+            raise
+        if registry.get(fd) is not new:
+            self._settle(fd, new)
+        return new
 
 
 PATIENCE = 0.05  # until every backend is on the seam

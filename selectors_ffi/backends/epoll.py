@@ -46,7 +46,7 @@ from operator import itemgetter
 
 from ..binding import REFUSALS
 from . import forks
-from .base import ANYTHING, BOTH, CLOSED, Descriptor, NativeEvent, SelectorKey, _BaseSelectorImpl
+from .base import ANYTHING, BOTH, CLOSED, Backend, Descriptor, NativeEvent, SelectorKey
 from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer, Facts
 from .wake import Waker, give_back, lend
@@ -68,7 +68,7 @@ _serials = count()
 _rebuilding = allocate_lock()
 
 
-class EpollSelector(_BaseSelectorImpl):
+class EpollSelector(Backend):
     """Epoll-based selector."""
 
     _mechanism = "epoll"
@@ -106,24 +106,27 @@ class EpollSelector(_BaseSelectorImpl):
             raise ValueError(CLOSED)
 
     def _watch(self, fd: int, events: int, was: int) -> None:
-        facts = self._facts
+        facts, epfd = self._facts, self._descriptor.fd
+        epoll_ctl, operation = facts.epoll_ctl, facts.ADD
         token = self._tokens.get(fd, fd) if self._tokens else fd
         if was:
             self._pairs.pop(token, None)
             if self._duplex:
-                self._forget_records(fd, token)
-        if not events:
-            refused = facts.epoll_ctl(self._descriptor.fd, facts.DEL, fd, facts.NULL)
-            if refused or len(self._idle) < len(self._made):
-                self._new_token(fd)
-            return
-        if was and len(self._idle) < len(self._made):  # another thread may hold an event
-            token = self._new_token(fd)
+                self._duplex.pop(fd, None)
+                if self._records_of:
+                    self._forget_records(token)
+            if not events:
+                refused = epoll_ctl(epfd, facts.DEL, fd, facts.NULL)
+                if refused or len(self._idle) < len(self._made):
+                    self._new_token(fd)
+                return
+            operation = facts.MOD
+            if len(self._idle) < len(self._made):  # another thread may hold an event
+                token = self._new_token(fd)
         if events == BOTH:
             self._duplex[fd] = None
-        event = facts.pack(facts.flags[events], token)
-        operation = facts.MOD if was else facts.ADD
-        for refused in facts.attempts(facts.epoll_ctl, ((self._descriptor.fd, operation, fd, event),)):
+        pack, attempts = facts.pack, facts.attempts
+        for refused in attempts(epoll_ctl, ((epfd, operation, fd, pack(facts.flags[events], token)),)):
             break
         if refused:
             self._insist(fd, events, facts.errno(refused))
@@ -131,7 +134,8 @@ class EpollSelector(_BaseSelectorImpl):
     def _forget(self, fd: int) -> None:
         token = self._tokens.get(fd, fd)
         self._pairs.pop(token, None)
-        self._forget_records(fd, token)
+        self._duplex.pop(fd, None)
+        self._forget_records(token)
         key = self._fd_to_key.get(fd)
         if key is not None and key.events == BOTH:
             self._duplex[fd] = None
@@ -243,8 +247,7 @@ class EpollSelector(_BaseSelectorImpl):
         token = self._tokens[fd] = fd | (next(_serials) % _FD_MASK + 1) << _SERIAL_SHIFT
         return token
 
-    def _forget_records(self, fd: int, token: int) -> None:
-        self._duplex.pop(fd, None)
+    def _forget_records(self, token: int) -> None:
         for record in self._records_of.pop(token, ()):
             self._records.pop(record, None)
 

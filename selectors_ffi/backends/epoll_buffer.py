@@ -84,6 +84,12 @@ class Buffer:
         # A callback in C cannot be interrupted, as a __del__ could be.
         made.append(ref(self, made.remove))
 
+    def forget(self) -> None:
+        """Count this buffer no longer; PyPy may collect it much later."""
+        for made in self._made.copy():
+            if made() is self:
+                self._made.remove(made)
+
     def prepare(self) -> bool:
         """Make what reads the buffer fast; return whether it is there."""
         self._uses += 1
@@ -166,7 +172,9 @@ class Buffer:
             larger = self.sized(max(2 * n, CHUNK))
             more = larger.step(0)
             if more <= 0:
+                larger.forget()
                 break  # it failed, or another thread has taken all
+            buffer.forget()
             buffer, n = larger, more
         return buffer, n
 
