@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import os
 import sys
-from errno import EACCES, EINVAL, ENOSYS, ENOTSUP, EPERM
+from errno import EACCES, EINTR, EINVAL, ENOSYS, ENOTSUP, EPERM
 from functools import cache, partial
 from itertools import chain, repeat, starmap, takewhile
 from math import ceil
@@ -79,6 +79,7 @@ class Binding:
             self.steps, self.attempts = _steps_with_errno(ffi)
             self.errno = abs
         self._facts: dict[Any, Any] = {}
+        self._close: Callable[..., int] | None = None
         self.refused: set[str] = set()  #: functions that failed a self-test, as if not there
         self.proven: set[str] = set()  #: mechanisms whose self-test need not be asked for again
 
@@ -163,22 +164,23 @@ class Binding:
         Leaves ``ffi.errno`` as it was, since this also runs in finalisers. EINTR is success: the
         descriptor is gone, and a second close could hit another file that got its number.
         """
-        errno = self.ffi.errno
-        try:
-            self.call(self.facts(_close_function), fd)
-        except InterruptedError:
-            pass
-        finally:
-            self.ffi.errno = errno
+        ffi, close = self.ffi, self._close or self._find_close()
+        before = ffi.errno
+        for refused in self.attempts(close, ((fd,),)):
+            break
+        if refused:
+            errno, ffi.errno = self.errno(refused), before
+            if errno != EINTR:
+                raise self.error(errno)
 
-
-def _close_function(binding: Binding) -> Callable[..., int]:
-    """Return close(2), or the standard library's where the target does not declare it."""
-    found = binding.find("close")
-    return found[1] if found else _close_by_os
+    def _find_close(self) -> Callable[..., int]:
+        found = self.find("close")
+        self._close = found[1] if found else _close_by_os
+        return self._close
 
 
 def _close_by_os(fd: int) -> int:
+    """Close a descriptor where the target does not declare close(2)."""
     os.close(fd)
     return 0
 

@@ -39,7 +39,7 @@ from collections.abc import ItemsView, Mapping, ValuesView
 from errno import EBADF
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 
-from ..binding import INT_MAX, default
+from ..binding import default
 from ..selftest import require
 from .refusal import explain
 
@@ -297,7 +297,7 @@ class _BaseSelectorImpl(BaseSelector):
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         self._fd_to_key: dict[int, SelectorKey] = {}
-        self._map = _SelectorMapping(self)
+        self._map = None
         self._closed = False
         self._shared = False  # the kernel object may hold registrations that are not ours
         self._woken = False  # ``wakeup`` was called, and no wait has ended for it yet
@@ -468,7 +468,11 @@ class _BaseSelectorImpl(BaseSelector):
         self._release()
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
-        return self._map  # type: ignore[return-value] # the stdlib's annotation hides the None
+        if self._closed:
+            return None  # type: ignore[return-value] # the stdlib's annotation hides it
+        if self._map is None:
+            self._map = _SelectorMapping(self)
+        return self._map
 
 
 class Backend(_BaseSelectorImpl):

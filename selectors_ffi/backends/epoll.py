@@ -63,7 +63,6 @@ __all__ = ["EpollSelector"]
 _FD_MASK = 0xFFFF_FFFF  # the part of a token that is the descriptor
 _SERIAL_SHIFT = 32
 _WAKE = _FD_MASK  # the waker's token: no descriptor is as large
-_CAPACITY = 16  # events in the first buffer of a selector
 _serials = count()
 _rebuilding = allocate_lock()
 
@@ -163,7 +162,7 @@ class EpollSelector(Backend):
             try:
                 if n == 1 and not self._duplex:
                     pair = self._pairs.get(buffer.token[0])
-                    if pair is not None:
+                    if pair is not None or (pair := self._first(buffer)) is not None:
                         return [pair]
                 elif n == 0:
                     return []
@@ -227,21 +226,38 @@ class EpollSelector(Backend):
         waker.ring()
 
     def _release(self) -> None:
-        busy = len(self._idle) < len(self._made)
-        for table in (self._pairs, self._records, self._records_of, self._duplex, self._idle):
-            table.clear()  # type: ignore[attr-defined] # a copy of this selector shares them
-        self._idle = []
+        busy, idle, self._idle = len(self._idle) < len(self._made), self._idle, []
         if busy:
             self._interrupt()  # the waker goes with the selector, when the last thread has left
         elif self._waker:
             give_back(self.__dict__.pop("_waker"))
         self._descriptor.close()
+        self._facts.give_back(idle)
+        # In place, since a copy of this selector shares them.
+        for table in (self._pairs, self._records, self._records_of, self._duplex, self._made, idle):
+            table.clear()  # type: ignore[attr-defined]
 
     # Everything below is cold.
 
+    def _first(self, buffer: Buffer) -> Pair | None:
+        """Decode the one event in the buffer, if it is the first of a registration."""
+        event = buffer.array[0]
+        token = event.data
+        fd = token & _FD_MASK
+        key = self._fd_to_key.get(fd)
+        if key is None or token != self._tokens.get(fd, fd):
+            return None
+        events = self._facts.directions[event.events] & key[2]
+        if not events:
+            return None
+        pair = key, events
+        if buffer.prepare():
+            self._remember(token, token, pair)
+        return pair
+
     def _new_buffer(self) -> Buffer:
         self._check_open()
-        return Buffer(self._facts, self._descriptor.fd, _CAPACITY, self._made)
+        return self._facts.lend(self._descriptor.fd, self._made)
 
     def _new_token(self, fd: int) -> int:
         token = self._tokens[fd] = fd | (next(_serials) % _FD_MASK + 1) << _SERIAL_SHIFT

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK", "LOOPS", "Buffer", "Facts"]
 
+_CAPACITY = 16  # events in the first buffer of a selector
+_POOL_SIZE = 8
 CHUNK = 256  # events per struct format; formats are kept, so there must be few
 _LARGE_STEPS = 256  # calls after which a buffer of more than CHUNK events must grow anew
 #: PyPy removes the objects of a plain loop, not those of ``struct``. There 64 bits without a sign are
@@ -46,14 +48,38 @@ class Facts:
         read, write = constant("EPOLLIN"), constant("EPOLLOUT")
         self.flags = (0, read, write, read | write)
         self.directions = Directions(read, write)
-        create = binding.call, function("epoll_create1"), constant("EPOLL_CLOEXEC")
-        self.create: Callable[[], int] = partial(*create)
+        self._create = function("epoll_create1"), ((constant("EPOLL_CLOEXEC"),),)
+        self._binding = binding
+        self.pool: list[Buffer] = []  # lent to one selector after another
         self.array = ffi.typeof("struct epoll_event[]")
         self.size = ffi.sizeof("struct epoll_event")
         self.offset = ffi.offsetof("struct epoll_event", "data")
         self.pack = Struct(f"=I{self.offset - 4}xQ").pack
         self.tokens = _unpackers(f"{self.offset}xQ")
         self.records = _unpackers(f"{self.size}s")
+
+    def create(self) -> int:
+        """Return the descriptor of a new set."""
+        for fd in self._binding.steps(*self._create):
+            break
+        if fd < 0:
+            raise self._binding.error(self.errno(fd))
+        return fd
+
+    def lend(self, epfd: int, made: list[ref[Buffer]]) -> Buffer:
+        """Return a buffer for the set ``epfd``, noted in ``made``."""
+        try:
+            buffer = self.pool.pop()
+        except IndexError:
+            return Buffer(self, epfd, _CAPACITY, made)
+        buffer.belong(epfd, made)
+        return buffer
+
+    def give_back(self, buffers: list[Buffer]) -> None:
+        """Take the buffers of a selector that was closed."""
+        for buffer in buffers:
+            if buffer.capacity <= CHUNK and len(self.pool) < _POOL_SIZE:
+                self.pool.append(buffer)
 
 
 class Buffer:
@@ -69,17 +95,25 @@ class Buffer:
         "capacity", "forever", "layout", "now", "timed", "token", "tokens", "view",
     )  # fmt: skip
 
+    now: Iterator[int] | None
+    forever: Iterator[int] | None
+    timed: Iterator[int] | None
+
     def __init__(self, facts: Facts, epfd: int, capacity: int, made: list[ref[Buffer]]) -> None:
         self._facts = facts
         self.capacity = capacity
         self.array = facts.ffi.new(facts.array, capacity)
-        self._arguments = (epfd, self.array, capacity)
         self._timespec: Any = None
         self._uses = self.batch = 0
         self.token: Any = (-1,)  # that of the first event
         self.view: Any = None
         self.tokens = facts.tokens
-        self.bind()
+        self.belong(epfd, made)
+
+    def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
+        """Belong to the set ``epfd`` from now on."""
+        self._arguments = (epfd, self.array, self.capacity)
+        self.now = self.forever = self.timed = None
         self._made = made
         # A callback in C cannot be interrupted, as a __del__ could be.
         made.append(ref(self, made.remove))
@@ -111,9 +145,7 @@ class Buffer:
 
     def bind(self) -> None:
         """Have the calls bound anew when they are next made."""
-        self.now: Iterator[int] | None = None
-        self.forever: Iterator[int] | None = None
-        self.timed: Iterator[int] | None = None
+        self.now = self.forever = self.timed = None
 
     def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
         """Return the calls of ``function``; with a large buffer they come to an end, see ``select``."""

@@ -113,6 +113,7 @@ def require(binding: Binding, mechanism: str) -> Binding:
     if os.environ.get("SELECTORS_FFI_SELFTEST") == "0":
         return binding
     if binding.target == "windows":
+        binding.proven.add(mechanism)
         return binding  # its select wants sockets, and to open some is more than a self-test may do
     key = (id(binding.lib), mechanism)
     if key not in _outcomes:
@@ -129,4 +130,5 @@ def require(binding: Binding, mechanism: str) -> Binding:
     if report.problems:
         raise SelfTestError(report)
     binding.refused.update(report.unfit)
+    binding.proven.add(mechanism)
     return binding
