@@ -32,6 +32,7 @@ A backend translates. It has the same methods in the same order in every file:
 
 from __future__ import annotations
 
+import os
 import selectors
 from abc import abstractmethod
 from collections import namedtuple
@@ -96,6 +97,15 @@ def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
     if fd < 0:
         raise ValueError(f"Invalid file descriptor: {fd}")
     return fd
+
+
+def _is_open(fd: int) -> bool:
+    """Tell whether a descriptor is open. NetBSD says EBADF of a pipe whose other end is closed, too."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _lookup(registry: dict[int, SelectorKey], fileobj: FileDescriptorLike) -> int:
@@ -411,7 +421,7 @@ class _BaseSelectorImpl(BaseSelector):
         applied: SelectorKey | None = key
         if isinstance(error, OSError):
             explain(error, fd, self._mechanism)
-        if isinstance(error, OSError) and error.errno == EBADF:
+        if isinstance(error, OSError) and error.errno == EBADF and not _is_open(fd):
             old = None  # the descriptor is closed: there is nothing left to keep
         if registry.get(fd) is key:
             if isinstance(error, OSError):

@@ -16,6 +16,7 @@ _PATIENCE = 100  # looks; two system calls lie between two of them
 
 class _Clock:
     now = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
 
 
 clock = _Clock()
