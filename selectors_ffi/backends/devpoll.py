@@ -36,7 +36,7 @@ from _thread import _count as other_threads
 from errno import EACCES, EBADF, EIO
 
 from ..binding import milliseconds
-from .base import ANY, EVENT_READ, Descriptor, NativeEvent
+from .base import ANY, EVENT_READ, Descriptor, NativeEvent, _is_open
 from .directions import Directions
 from .waits import Buffer, WaitingSelector
 from .wake import give_back, lend
@@ -67,13 +67,14 @@ class DevpollSelector(WaitingSelector):
     def _watch(self, fd: int, events: int, was: int) -> None:
         for wait in self._waits.copy():
             wait.changed.add(fd)
+        accepted = not events or _is_open(fd)
         try:
-            if events:
-                os.get_inheritable(fd)  # raises for a closed descriptor
+            if not accepted:
+                raise self._binding.error(EBADF)
             self._write(fd, events)
-        except OSError as error:
+        except OSError:
             try:  # part of it may have been applied
-                self._write(fd, 0 if error.errno == EBADF else was)
+                self._write(fd, was if accepted else 0)
             except OSError:
                 pass  # for the same reason; the caller hears of the first
             if events:

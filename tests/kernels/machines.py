@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from .. import tally
+from ..wakers import close_idle_wakers
 from . import KERNELS, host
 
 
@@ -112,8 +113,10 @@ SOME = [
 @contextlib.contextmanager
 def no_descriptor_left() -> Iterator[None]:
     """Nothing that was opened inside is open afterwards."""
+    close_idle_wakers()
     before = host.open_descriptors()
     yield
+    close_idle_wakers()
     left = [fd for fd in host.open_descriptors() if fd not in before]
     assert not left, f"descriptors left open: {left}"
     tally.count("searches for leaked descriptors")
