@@ -14,6 +14,8 @@ from typing import Any, Callable
 
 import pytest
 
+from tests.wakers import close_idle_wakers
+
 BACKENDS = (
     "SelectSelector",
     "PollSelector",
@@ -151,7 +153,11 @@ def module(request: pytest.FixtureRequest) -> ModuleType:
 
 
 def open_descriptors() -> set[str]:
-    """Return the numbers of this process's descriptors, empty where they cannot be listed."""
+    """Return the numbers of this process's descriptors, empty where they cannot be listed.
+
+    Idle wakers, which the process keeps for its next selectors, are closed before.
+    """
+    close_idle_wakers()
     return set(os.listdir(DESCRIPTORS)) if DESCRIPTORS else set()
 
 

@@ -32,6 +32,7 @@ A backend translates. It has the same methods in the same order in every file:
 
 from __future__ import annotations
 
+import os
 import selectors
 from abc import abstractmethod
 from collections import namedtuple
@@ -62,6 +63,7 @@ INVALID_EVENTS = ~BOTH
 ANY = BOTH  # of ``_watch``: whatever the kernel has; the most there can be to take away
 ANYTHING = object()  # of ``_settle``: the kernel may have applied any key
 CLOSED = "I/O operation on closed selector"
+TOO_LARGE = "Python int too large to convert to C int"
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
 NativeEvent = namedtuple(
@@ -98,6 +100,15 @@ def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
     if fd < 0:
         raise ValueError(f"Invalid file descriptor: {fd}")
     return fd
+
+
+def _is_open(fd: int) -> bool:
+    """Tell whether a descriptor is open. NetBSD says EBADF of a pipe whose other end is closed, too."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _fileobj_lookup(self: Any, fileobj: FileDescriptorLike) -> int:
@@ -374,20 +385,17 @@ class _BaseSelectorImpl(BaseSelector):
     def _take_back(self, key: SelectorKey, old: SelectorKey | None, error: BaseException) -> None:
         """Undo a change that was refused or interrupted, if no other call has made one since."""
         fd, registry = key.fd, self._fd_to_key
-        applied: SelectorKey | None = key
         if isinstance(error, OSError):
             explain(error, fd, self._mechanism)
-        if isinstance(error, OSError) and error.errno == EBADF:
-            old = None  # the descriptor is closed: there is nothing left to keep
+            if error.errno == EBADF and not _is_open(fd):
+                old = None  # the descriptor is closed: there is nothing left to keep
         if registry.get(fd) is key:
-            if isinstance(error, OSError):
-                applied = old  # a refused change leaves the kernel as it was
             if old is None:
                 registry.pop(fd, None)
             else:
                 registry[fd] = old
         self._forget(fd)
-        self._settle(fd, applied)
+        self._settle(fd, key)
 
     def _settle(self, fd: int, key: SelectorKey | None) -> None:
         """Look again: make the kernel, which has applied ``key``, watch ``fd`` as the registry says."""
@@ -396,8 +404,8 @@ class _BaseSelectorImpl(BaseSelector):
             key = registry.get(fd)
             try:
                 self._watch(fd, key.events if key else 0, ANY)
-            except OSError:
-                # The kernel refuses what it had accepted: the descriptor is closed.
+            except (OSError, OverflowError, ValueError):
+                # It was accepted before: the descriptor is closed, or the selector.
                 if key is not None and registry.get(fd) is key:
                     registry.pop(fd, None)
 

@@ -17,6 +17,9 @@ _PATIENCE = 100  # looks; between two of them lies a system call, so a real cloc
 #: Return seconds from some fixed point.
 clock = partial(time.monotonic)
 
+#: Sleep for seconds.
+sleep = partial(time.sleep)
+
 
 class Deadline:
     """When a wait is over.

@@ -1,15 +1,29 @@
 """/dev/poll: illumos and Oracle Solaris.
 
-Facts. write(2) of struct pollfd changes a set that the kernel keeps; masks are OR-ed into what is
-there, so that a smaller one must remove the entry first. A closed descriptor is accepted without
-a word; one that is closed later is reported as POLLNVAL on every call. The handle belongs to the
-process that first used it. On Oracle's line a write waits until no call is sleeping. The
-``events`` of a result are stale; more entries asked for than RLIMIT_NOFILE are refused.
+What the kernel does
+--------------------
+write(2) of struct pollfd changes a set that the kernel keeps. Masks are OR-ed into what is there, so
+every change is a removal and an addition, in one write. The driver accepts a closed descriptor without
+a word, so each is looked at first. One that is closed later is reported as POLLNVAL by every call: it is
+removed, and never returned. The ``events`` of a result are stale. More room than RLIMIT_NOFILE is
+refused. The set belongs to the process that first used it; any other gets EACCES.
 
-Decision. A change is written at once, always remove-and-add in one write, after a look whether
-the descriptor is open: an error surfaces where it was caused. What is POLLNVAL is removed, not
-returned. Where there are threads, a call that sleeps also watches a pipe; a write wakes it
-through that, and a lock keeps it from sleeping again before the write is through.
+Threads
+-------
+On Oracle's line a write waits until no call sleeps. So a call that sleeps while Python knows of a second
+thread watches a waker, too, and a change rings it::
+
+    thread 1: DP_POLL sleeps
+    thread 2: takes the lock, rings, write(2) waits for thread 1
+    thread 1: DP_POLL returns; it wants to drain the waker, and waits for the lock
+    thread 2: write(2) returns; it gives the lock back
+
+The waker stays rung until the write is through, so no call can sleep meanwhile. Each call notes the
+descriptors that change while it is in flight: an event of one may be of its old registration, and is
+left out.
+
+A signal handler may call ``wakeup()`` just before the call of its own thread, where there is no waker.
+It writes 0 to ``dp_timeout``, which the kernel reads when the call begins.
 
 https://illumos.org/man/4D/poll
 """
@@ -19,12 +33,13 @@ from __future__ import annotations
 import os
 from _thread import RLock
 from _thread import _count as other_threads
-from errno import EACCES, EINTR, EIO
-from time import monotonic
+from errno import EACCES, EBADF, EIO
 
-from ..binding import milliseconds
-from .base import EVENT_READ, PATIENCE, NativeEvent, SelectorKey, _BaseSelectorImpl, deadline_of
+from ..binding import INT_MAX, milliseconds
+from .base import ANY, EVENT_READ, TOO_LARGE, Descriptor, NativeEvent, _is_open
 from .directions import Directions
+from .waits import Buffer, WaitingSelector
+from .wake import give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,214 +50,187 @@ if TYPE_CHECKING:
 
 __all__ = ["DevpollSelector"]
 
+_SLICE = 0.05  # seconds that a call sleeps at most where it needs a waker and can have none
 
-class DevpollSelector(_BaseSelectorImpl):
+
+class DevpollSelector(WaitingSelector):
     """Solaris /dev/poll selector."""
 
     _mechanism = "devpoll"
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__(debug=debug)
-        self._devpollfd = -1
-        self._binding = binding = self._bind(binding)
-        self._ffi = binding.ffi
-        constant = binding.constant
-        self._DP_POLL, self._REMOVE = constant("DP_POLL"), constant("POLLREMOVE")
-        self._NVAL = constant("POLLNVAL")
-        read, write = constant("POLLIN"), constant("POLLOUT")
-        self._flags = (0, read, write, read | write)
-        self._directions = Directions(read, write)
-        self._write = binding.function("write")
-        self._ioctl = binding.function("ioctl")
-        self._lock = RLock()  # held by who writes: nobody goes to sleep meanwhile
-        self._asleep: list[None] = []
-        self._wake_read = self._wake_write = -1
-        open_flags = os.O_RDWR | os.O_CLOEXEC
-        self._devpollfd = binding.call(binding.function("open"), b"/dev/poll", open_flags)
+        super().__init__(binding=binding, debug=debug)
+        self._facts: _Facts = self._binding.facts(_Facts)
+        self._lock = RLock()  # held while writing, so that no call starts to sleep
+        self._descriptor = Descriptor(self._binding, self._facts.create())
 
-    def fileno(self) -> int:
-        """Return the /dev/poll descriptor. It cannot itself be watched: POLLERR, poll(4D).
-
-        Raises:
-            ValueError: the selector is closed.
-        """
-        if self._devpollfd < 0:
-            raise ValueError("I/O operation on closed selector")
-        return self._devpollfd
-
-    def _add(self, fd: int, events: int) -> None:
-        self.fileno()
-        os.get_inheritable(fd)  # raises for a closed descriptor, which the driver would accept
+    def _watch(self, fd: int, events: int, was: int) -> None:
+        for wait in self._waits.copy():
+            wait.changed.add(fd)
+        if fd > INT_MAX:
+            raise OverflowError(TOO_LARGE)
+        accepted = not events or _is_open(fd)
         try:
-            self._update([(fd, self._REMOVE), (fd, self._flags[events])])
+            if not accepted:
+                raise self._binding.error(EBADF)
+            self._write(fd, events)
         except OSError:
-            self._discard(fd)
-            raise
-
-    def _remove(self, fd: int) -> None:
-        self.fileno()
-        self._discard(fd)
-
-    def _change(self, key: SelectorKey, events: int) -> None:
-        os.get_inheritable(key.fd)
-        try:
-            self._update([(key.fd, self._REMOVE), (key.fd, self._flags[events])])
-        except OSError:
-            # After a refused write the state is unknown: write what the registry holds.
-            try:
-                self._update([(key.fd, self._REMOVE), (key.fd, self._flags[key.events])])
+            try:  # part of it may have been applied
+                self._write(fd, was if accepted else 0)
             except OSError:
-                pass  # the same refusal; it is the first that the caller sees
-            raise
+                pass  # for the same reason; the caller hears of the first
+            if events:
+                raise
 
-    def _discard(self, fd: int) -> None:
-        try:
-            self._update([(fd, self._REMOVE)])
-        except OSError:
-            pass  # refused in a forked child, whose set it is not; nothing to remove then
+    def _interrupt(self) -> None:
+        waits = self._waits.copy()
+        for wait in waits:
+            wait.dvpoll.dp_timeout = 0
+        if waits:
+            self._ring()
 
-    def _forget(self, fd: int) -> None:
-        """Remove from the kernel what an exception that interrupted a call has left there."""
-        mark = self._changer
-        self._discard(fd)
-        if self._changer is not mark:
-            self._settle(fd)
-
-    def _update(self, entries: list[tuple[int, int]]) -> None:
-        """Write (fd, flags) entries, applied in order; write(2)."""
-        array = self._ffi.new("struct pollfd[]", [(fd, flags, 0) for fd, flags in entries])
-        size = self._ffi.sizeof(array)
+    def _write(self, fd: int, events: int) -> None:
+        """Replace the mask of a descriptor; write(2)."""
+        facts = self._facts
+        entries = [(fd, facts.REMOVE, 0), (fd, facts.flags[events], 0)]
+        array = facts.ffi.new("struct pollfd[]", entries if events else entries[:1])
+        size = facts.ffi.sizeof(array)
         with self._lock:
-            if self._asleep and self._wake_write >= 0:
-                try:
-                    os.write(self._wake_write, b"\0")
-                except BlockingIOError:
-                    pass  # the pipe is full of wake-ups
+            if self._waits:
+                self._ring()
             while True:
                 try:
-                    written = self._binding.call(self._write, self.fileno(), array, size)
+                    written = self._binding.call(facts.write, self._descriptor.fd, array, size)
                 except InterruptedError:
                     continue  # nothing has been applied
                 except OSError as error:
-                    raise self._explained(error) from None
+                    self._check_open()
+                    raise self._error(error.errno or 0) from None
                 break
         if written != size:
             raise OSError(EIO, f"{os.strerror(EIO)}: wrote {written} of {size} bytes to /dev/poll")
 
-    def _explained(self, error: OSError) -> OSError:
-        if error.errno == EACCES:
-            error = OSError(EACCES, f"{error.strerror}: /dev/poll was opened in another process")
-        return error
+    def _error(self, errno: int) -> OSError:
+        if errno != EACCES:
+            return super()._error(errno)
+        return OSError(EACCES, f"{os.strerror(EACCES)}: /dev/poll was opened in another process")
 
-    def select(self, timeout: float | None = None) -> list[Pair]:
-        deadline = deadline_of(timeout)
-        until = 0.0
-        while True:
-            found = self._native(timeout)
-            result = []
-            for key, _, flags, *_ in found:
-                events = self._directions[flags] & key.events if key else 0
-                if key and events:
-                    result.append((key, events))
-            over = timeout is not None and timeout <= 0
-            if result or not found or over or (until and monotonic() > until):
-                return result
-            # What came is of no registration, see PATIENCE.
-            until = until or monotonic() + PATIENCE
-            if deadline is not None:
-                timeout = deadline - monotonic()
+    def _buffer(self) -> _Buffer:
+        return _Buffer(self._facts.ffi)
 
-    def close(self) -> None:
-        devpollfd, self._devpollfd = self._devpollfd, -1
-        super().close()
-        with self._lock:  # not under a thread that is about to make or use the pipe
-            for fd in (self._wake_read, self._wake_write):
-                if fd >= 0:
-                    os.close(fd)
-            self._wake_read = self._wake_write = -1
-        if devpollfd >= 0:
-            self._binding.close(devpollfd)
+    def _begin(self, buffer: _Buffer) -> None:
+        buffer.changed.clear()
+        with self._lock:  # a change that does not know of this call ends before it
+            self._waits.add(buffer)
 
-    def __del__(self) -> None:
-        # As the C object does that the stdlib's selector owns. A failed __init__ has no number.
-        if getattr(self, "_devpollfd", -1) >= 0:
-            DevpollSelector.close(self)
+    def _call(self, buffer: _Buffer, timeout: float | None) -> int:
+        if timeout != 0 and other_threads() and not (self._waker or self._add_waker()):
+            timeout = _SLICE if timeout is None else min(timeout, _SLICE)
+        facts, dvpoll = self._facts, buffer.dvpoll
+        dvpoll.dp_fds = buffer.array
+        dvpoll.dp_nfds = facts.room(buffer.capacity)
+        dvpoll.dp_timeout = -1 if timeout is None else milliseconds(timeout)
+        # A wake-up that comes after this look writes to ``dp_timeout`` itself.
+        if self._woken or self._closed:
+            dvpoll.dp_timeout = 0
+        for n in facts.calls(facts.ioctl, self._descriptor.fd, facts.DP_POLL, dvpoll):
+            break
+        return n if n >= 0 else -facts.errno(n)
 
-    def _native(self, timeout: float | None) -> list[NativeEvent]:
-        """Wait; return (key or None, fd, flags, 0, 0) per event."""
-        deadline = None
-        if timeout is not None and not timeout <= 0:
-            milliseconds(timeout)  # refuses what cannot be waited for
-            deadline = monotonic() + timeout
-        while True:
-            ms = -1 if timeout is None else 0
-            if deadline is not None and timeout is not None:
-                ms = milliseconds(timeout) if timeout > 0 else 0
-            buffer, n = self._wait(ms)
-            events = []
-            for i in range(n):
-                fd, flags = buffer[i].fd, buffer[i].revents
-                if fd == self._wake_read:
-                    self._hush()
-                elif flags & self._NVAL:
-                    self._discard(fd)
-                else:
-                    key = self._fd_to_key.get(fd)
-                    if key is None and not other_threads():  # one may be registering it just now
-                        self._forget(fd)
-                    events.append(NativeEvent(key, fd, flags))
-            if events or n == 0 or (ms == 0 and n > 0):
-                return events
-            if deadline is not None:
-                timeout = deadline - monotonic()
+    def _decode(
+        self, buffer: _Buffer, n: int, native: list[NativeEvent] | None
+    ) -> tuple[dict[int, Pair], set[tuple[int, int]], bool]:
+        facts, waker, rung = self._facts, self._waker, False
+        found: dict[int, Pair] = {}
+        unknown = set()
+        for i in range(n):
+            entry = buffer.array[i]
+            fd, flags = entry.fd, entry.revents
+            if waker is not None and fd == waker.reader:
+                rung = True
+                continue
+            key = self._fd_to_key.get(fd)
+            changed = fd in buffer.changed
+            if native is not None:
+                native.append(NativeEvent(None if changed else key, fd, flags))
+            if changed:
+                continue
+            events = 0
+            if key is not None and not flags & facts.NVAL:
+                events = facts.directions[flags] & key.events
+            if key is not None and events:
+                found[fd] = key, events
+            else:
+                unknown.add((fd, 0))
+        buffer.changed.clear()
+        return found, unknown, rung
 
-    def _wait(self, ms: int) -> tuple[Any, int]:
-        """Call once; return (array of struct pollfd, n), n = -1 if a signal ended the wait."""
-        import resource  # not on Windows, where this module can be imported all the same
-
-        if ms != 0 and self._wake_write < 0 and other_threads() > 0:
-            self._make_waker()
-        # Above the limit of the moment it is EINVAL, on some releases at the limit already; with
-        # no entry at all it would sleep and look at nothing.
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = len(self._fd_to_key) + 1
-        nfds = wanted if soft < 0 else max(1, min(wanted, soft - 1))
-        buffer = self._ffi.new("struct pollfd[]", nfds)
-        fields = {"dp_fds": buffer, "dp_nfds": nfds, "dp_timeout": ms}
-        dvpoll = self._ffi.new("struct dvpoll *", fields)
-        with self._lock:
-            self._asleep.append(None)
+    def _renew(self, fd: int, events: int) -> None:
         try:
-            for n in self._binding.calls(self._ioctl, self.fileno(), self._DP_POLL, dvpoll):
-                break
-            errno = self._ffi.errno if n == -1 else -n
-        finally:
-            self._asleep.pop()
-        if n < 0 and errno != EINTR:
-            self.fileno()
-            raise self._explained(self._binding.error(errno))
-        return buffer, max(n, -1)
+            self._watch(fd, events, ANY)
+        except OSError:
+            pass  # it is closed, and has been removed
 
-    def _make_waker(self) -> None:
-        """Have a pipe watched by which ``_update`` ends a sleep in another thread."""
+    def _ring(self) -> None:
+        waker = self._waker
+        if waker is not None:
+            waker.renew()
+            waker.ring()
+
+    def _drain(self) -> None:
         with self._lock:
-            if self._wake_write < 0:
-                reader, writer = os.pipe()
+            super()._drain()
+
+    def _add_waker(self) -> bool:
+        """Have the set watch a waker; return whether that was possible."""
+        with self._lock:
+            if self._waker is None:
                 try:
-                    os.set_blocking(reader, False)
-                    os.set_blocking(writer, False)
-                    self._update([(reader, self._flags[EVENT_READ])])
-                except BaseException:
-                    os.close(reader)
-                    os.close(writer)
-                    raise
-                self._wake_read, self._wake_write = reader, writer
+                    waker = lend()
+                except OSError:
+                    return False  # no descriptor is left
+                try:
+                    self._write(waker.reader, EVENT_READ)
+                except OSError:
+                    give_back(waker)
+                    return False
+                self._waker = waker
+        return True
 
-    def _hush(self) -> None:
-        """Take the wake-ups out of the pipe."""
-        with self._lock:
-            try:
-                if self._wake_read >= 0:
-                    os.read(self._wake_read, 4096)
-            except BlockingIOError:
-                pass  # another thread was faster
+
+class _Buffer(Buffer):
+    """A buffer, and the argument of its call."""
+
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi, "struct pollfd[]")
+        self.dvpoll = ffi.new("struct dvpoll *")
+        self.changed: set[int] = set()  # descriptors of which an event may be out of date
+
+
+class _Facts:
+    """What depends on the binding alone, shared by its selectors."""
+
+    def __init__(self, binding: Binding) -> None:
+        from resource import RLIMIT_NOFILE, getrlimit  # Windows has no such module
+
+        self._binding = binding
+        self._getrlimit, self._RLIMIT_NOFILE = getrlimit, RLIMIT_NOFILE
+        self.ffi = binding.ffi
+        function, constant = binding.function, binding.constant
+        self.calls, self.errno = binding.calls, binding.errno
+        self.write, self.ioctl = function("write"), function("ioctl")
+        self.DP_POLL, self.REMOVE = constant("DP_POLL"), constant("POLLREMOVE")
+        self.NVAL = constant("POLLNVAL")
+        read, write = constant("POLLIN"), constant("POLLOUT")
+        self.flags = (0, read, write, read | write)
+        self.directions = Directions(read, write)
+
+    def room(self, capacity: int) -> int:
+        """Return how many results to ask for; as many as RLIMIT_NOFILE is refused, or more."""
+        soft, _ = self._getrlimit(self._RLIMIT_NOFILE)
+        return capacity if soft < 0 else max(1, min(capacity, soft - 1))
+
+    def create(self) -> int:
+        """Return the descriptor of a new set, which exec(2) closes."""
+        binding = self._binding
+        return binding.call(binding.function("open"), b"/dev/poll", os.O_RDWR | os.O_CLOEXEC)

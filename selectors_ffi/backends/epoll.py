@@ -43,10 +43,11 @@ from _thread import allocate_lock
 from errno import EBADF, EEXIST, EINTR, ENOENT
 from itertools import count
 from operator import itemgetter
+from struct import error as StructError
 
 from ..binding import REFUSALS
 from . import forks
-from .base import ANYTHING, BOTH, CLOSED, Backend, Descriptor, NativeEvent, SelectorKey
+from .base import ANYTHING, BOTH, CLOSED, TOO_LARGE, Backend, Descriptor, NativeEvent, SelectorKey
 from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer, Facts
 from .wake import Waker, give_back, lend
@@ -125,7 +126,11 @@ class EpollSelector(Backend):
         if events == BOTH:
             self._duplex[fd] = None
         pack, attempts = facts.pack, facts.attempts
-        for refused in attempts(epoll_ctl, ((epfd, operation, fd, pack(facts.flags[events], token)),)):
+        try:
+            event = pack(facts.flags[events], token)
+        except StructError:
+            raise OverflowError(TOO_LARGE) from None
+        for refused in attempts(epoll_ctl, ((epfd, operation, fd, event),)):
             break
         if refused:
             self._insist(fd, events, facts.errno(refused))

@@ -1,15 +1,25 @@
 """kqueue(2): macOS and the BSDs; on Linux libkqueue.
 
-Facts. The kernel keys a registration by (descriptor, filter): reading and writing are two, and
-either may be refused alone. With room for no events, kevent(2) applies its changes in order, stops
-at the first that fails, and returns -1; those before it stay applied. Interrupted by a signal, it
-has applied them all. close(2) removes the registrations of a descriptor. A kqueue is not
-inherited by fork(2): in the child its number is closed, or somebody else's. libkqueue differs: it
-refuses to add what it has, with the errno of a former call.
+What the kernel does
+--------------------
+A registration is keyed by (descriptor, filter): reading and writing are two, and either may be refused
+alone. Without room for events, kevent(2) applies its changes in order and stops at the first that
+fails; those before it stay applied. Interrupted by a signal, it has applied them all. close(2) of a
+descriptor removes its registrations. So every change is one call, and what a refused call has half
+applied is taken back.
 
-Decision. Both filters go in one call; if the second is refused, the first is taken back. Events
-of one descriptor become one result, as the documentation promises. ``udata`` carries a serial, new
-with each registration, so that an event of a closed and reused number is recognised.
+Each registration carries a number of ours in ``udata``, the *serial*, which is new with every change::
+
+    thread 1: kevent() returns (5, read)       # not looked at yet
+    thread 2: unregister(5); close(5); register(5, EVENT_READ)      # another file
+    thread 1: the event has the serial of the old registration: it is left out
+
+The two events of one descriptor become one result. libkqueue refuses to add what it has. It also goes
+on reporting a closed descriptor while a duplicate is open, whatever it is told. Such a registration
+cannot be removed, so a wait that hears of nothing else looks again only now and then.
+
+A kqueue is not inherited by fork(2): in the child its number is free, or names another file. There
+every method but ``close`` raises ValueError, and ``close`` leaves the number alone.
 
 https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 """
@@ -17,64 +27,202 @@ https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 from __future__ import annotations
 
 import os
-from _thread import _count as other_threads
-from errno import EINTR
+from errno import EINTR, ENOENT
 from itertools import count
-from time import monotonic
-from weakref import WeakSet
 
 from ..binding import INT_MAX, nanoseconds
-from .base import (
-    EVENT_READ,
-    EVENT_WRITE,
-    PATIENCE,
-    NativeEvent,
-    SelectorKey,
-    _BaseSelectorImpl,
-    deadline_of,
-)
+from . import forks
+from .base import ANY, EVENT_READ, EVENT_WRITE, TOO_LARGE, Descriptor, NativeEvent
+from .waits import Buffer, WaitingSelector
+from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..binding import Binding
     from .directions import Pair
 
+    _Changes = tuple[tuple[int, int], ...]  # (filter, flags) of successive changes
+
 __all__ = ["KqueueSelector"]
 
-# macOS refuses a longer wait with EINVAL; so long a one is made of several.
-_LONGEST_NS = 1_000_000 * 1_000_000_000
-_selectors: WeakSet[KqueueSelector] = WeakSet()
+_LONGEST = 1_000_000 * 10**9  # ns; macOS refuses a longer wait, so it is made of several
+_WAKE = 0  # the serial of the waker
+_serials = count()
 
 
-class KqueueSelector(_BaseSelectorImpl):
+class KqueueSelector(WaitingSelector):
     """Kqueue-based selector."""
 
     _mechanism = "kqueue"
+    _descriptor: _Kqueue
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__(debug=debug)
-        self._kqfd = -1
-        self._binding = binding = self._bind(binding)
-        self._ffi = binding.ffi
-        self._kevent = binding.function("kevent")
-        constant = binding.constant
-        self._ADD, self._DELETE = constant("EV_ADD"), constant("EV_DELETE")
-        self._ERROR = constant("EV_ERROR")
-        read, write = constant("EVFILT_READ"), constant("EVFILT_WRITE")
-        self._filters = ((EVENT_READ, read), (EVENT_WRITE, write))
-        self._events_of = {read: EVENT_READ, write: EVENT_WRITE}
-        self._never_adds_again = binding.target == "libkqueue"
-        self._serials = count(1)
-        self._serial: dict[int, int] = {}
-        self._largest_serial = 2 ** (8 * self._ffi.sizeof("uintptr_t")) - 1
-        self._capacity = 64
-        self._idle: list[Any] = []
-        self._kqfd = self._open()
-        _selectors.add(self)
+        super().__init__(binding=binding, debug=debug)
+        self._facts: _Facts = self._binding.facts(_Facts)
+        self._serials: dict[int, int] = {}  # of the current registration of each descriptor
+        self._descriptor = _Kqueue(self._binding, self._facts.create())
 
-    def _open(self) -> int:
+    def _check_open(self) -> None:
+        if self._descriptor.left_behind():
+            self._descriptor.close()
+        super()._check_open()
+
+    def _watch(self, fd: int, events: int, was: int) -> None:
+        self._check_open()
+        if fd > INT_MAX:
+            raise OverflowError(TOO_LARGE)
+        facts, serial = self._facts, 0
+        if events:
+            serial = self._serials[fd] = next(_serials) % facts.largest_serial + 1
+        else:
+            self._serials.pop(fd, None)
+        errno = self._apply(fd, facts.changes[was][events], serial)
+        if errno and (errno == ENOENT or facts.add_refuses_existing or not events):
+            errno = self._insist(fd, events, serial)
+        if errno:
+            self._insist(fd, was, serial)
+            if not was:
+                self._serials.pop(fd, None)
+            self._check_open()
+            raise self._binding.error(errno)
+
+    def _interrupt(self) -> None:
+        self._check_open()
+        (self._waker or self._add_waker()).ring()
+
+    def _apply(self, fd: int, changes: _Changes, serial: int) -> int:
+        """Make changes in order; return the errno of the first that is refused, which ends it, or 0."""
+        facts = self._facts
+        if not changes:
+            return 0
+        records = [(fd, filter_, flags, 0, 0, serial) for filter_, flags in changes]
+        changelist = facts.ffi.new("struct kevent[]", records)
+        arguments = (self._descriptor.fd, changelist, len(records), facts.NULL, 0, facts.NULL)
+        for n in facts.calls(facts.kevent, *arguments):
+            break
+        errno = facts.errno(n) if n < 0 else 0
+        return 0 if errno == EINTR else errno
+
+    def _insist(self, fd: int, events: int, serial: int) -> int:
+        """Watch exactly ``events``, change by change, whatever the kernel has.
+
+        Returns:
+            The errno of the first direction that cannot be watched, or 0.
+        """
+        refused = 0
+        for change in self._facts.changes[ANY][events]:
+            errno = self._apply(fd, (change,), serial)
+            if change[1] == self._facts.ADD:
+                refused = refused or errno
+        return refused
+
+    def _buffer(self) -> Buffer:
+        return Buffer(self._facts.ffi, "struct kevent[]")
+
+    def _call(self, buffer: Buffer, timeout: float | None) -> int:
+        facts = self._facts
+        timespec = facts.NULL
+        if timeout is not None:
+            seconds, rest = divmod(min(nanoseconds(timeout), _LONGEST), 10**9)
+            timespec = facts.ffi.new("struct timespec *", {"tv_sec": seconds, "tv_nsec": rest})
+        arguments = (self._descriptor.fd, facts.NULL, 0, buffer.array, buffer.capacity, timespec)
+        for n in facts.calls(facts.kevent, *arguments):
+            break
+        return n if n >= 0 else -facts.errno(n)
+
+    def _decode(
+        self, buffer: Buffer, n: int, native: list[NativeEvent] | None
+    ) -> tuple[dict[int, Pair], set[tuple[int, int]], bool]:
+        facts, waker, rung = self._facts, self._waker, False
+        found: dict[int, Pair] = {}  # in order of first appearance
+        unknown = set()
+        for i in range(n):
+            kevent = buffer.array[i]
+            fd, serial = kevent.ident, kevent.udata
+            if serial == _WAKE and waker is not None and fd == waker.reader:
+                rung = True
+                continue
+            key = self._fd_to_key.get(fd)
+            if kevent.flags & facts.ERROR or not (self._shared or self._serials.get(fd) == serial):
+                key = None
+            if native is not None:
+                rest = (kevent.flags, kevent.fflags, kevent.data, kevent.filter)
+                native.append(NativeEvent(key, fd, *rest))
+            event = facts.event_of.get(kevent.filter, 0)
+            if key is not None and key.events & event:
+                # Between two of its events another thread may have changed the key.
+                found[fd] = key, (event | (found[fd][1] if fd in found else 0)) & key.events
+            else:
+                unknown.add((fd, serial))
+        return found, unknown, rung
+
+    def _renew(self, fd: int, events: int) -> None:
+        # The serial stays: another thread may hold an event of the current registration.
+        self._insist(fd, events, self._serials.get(fd, 0))
+
+    def _add_waker(self) -> Waker:
+        """Have the kqueue watch a waker; this wakes the threads that wait already."""
+        lent = lend()
+        refused = self._apply(lent.reader, self._facts.changes[0][EVENT_READ], _WAKE)
+        if refused:
+            give_back(lent)
+            raise self._binding.error(refused)
+        waker: Waker = self.__dict__.setdefault("_waker", lent)
+        if waker is not lent:
+            self._apply(lent.reader, self._facts.changes[EVENT_READ][0], _WAKE)
+            give_back(lent)
+        return waker
+
+
+class _Kqueue(Descriptor):
+    """A kqueue, which a forked child does not have."""
+
+    __slots__ = ("_child",)
+
+    def __init__(self, binding: Binding, fd: int) -> None:
+        self._child = forks.as_child
+        super().__init__(binding, fd)
+
+    def left_behind(self) -> bool:
+        """Tell whether this process is a child of the one that made it."""
+        return self._child != forks.as_child
+
+    def close(self) -> None:
+        if self.left_behind():
+            self.fd = -1  # the number is not ours
+        super().close()
+
+
+class _Facts:
+    """What depends on the binding alone, shared by its selectors."""
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self.ffi = ffi = binding.ffi
+        constant = binding.constant
+        self.calls, self.errno, self.NULL = binding.calls, binding.errno, ffi.NULL
+        self.kevent = binding.function("kevent")
+        self.ADD, self._DELETE = constant("EV_ADD"), constant("EV_DELETE")
+        self.ERROR = constant("EV_ERROR")
+        read, write = constant("EVFILT_READ"), constant("EVFILT_WRITE")
+        self.event_of = {read: EVENT_READ, write: EVENT_WRITE}
+        self.largest_serial = 2 ** (8 * ffi.sizeof("uintptr_t")) - 1
+        self.add_refuses_existing = binding.target == "libkqueue"
+        #: The changes that lead from one mask (first index) to another.
+        self.changes = [[self._changes(was, events) for events in range(4)] for was in range(4)]
+
+    def _changes(self, was: int, events: int) -> _Changes:
+        # What stays is added again: the serial is new, and the number may name another file now.
+        add = self._each(self.ADD, events)
+        if self.add_refuses_existing:
+            return (*self._each(self._DELETE, was), *add)
+        return (*add, *self._each(self._DELETE, was & ~events))
+
+    def _each(self, flags: int, events: int) -> _Changes:
+        return tuple((filter_, flags) for filter_, event in self.event_of.items() if events & event)
+
+    def create(self) -> int:
+        """Return the descriptor of a new kqueue, which exec(2) closes."""
         binding = self._binding
         if binding.has("kqueuex"):
             return binding.call(binding.function("kqueuex"), binding.constant("KQUEUE_CLOEXEC"))
@@ -86,210 +234,3 @@ class KqueueSelector(_BaseSelectorImpl):
         except OSError:
             pass  # EBADF: the number is a simulated kernel's, not this process's
         return fd
-
-    def fileno(self) -> int:
-        """Return the kqueue descriptor.
-
-        Raises:
-            ValueError: the selector is closed, or this is a child of the process that opened it.
-        """
-        if self._kqfd < 0:
-            raise ValueError("I/O operation on closed selector")
-        return self._kqfd
-
-    def _add(self, fd: int, events: int) -> None:
-        if fd > INT_MAX:
-            raise OverflowError("Python int too large to convert to C int")
-        serial = next(self._serials) & self._largest_serial
-        additions = self._changes(self._ADD, events, serial)
-        try:
-            self._kevents(fd, additions)
-        except OSError:
-            # The first may have been applied; or, where what is there is never added again, what
-            # an exception has left behind was in the way.
-            deletions = self._changes(self._DELETE, events)
-            deleted = [self._undo(fd, [deletion]) for deletion in deletions]
-            if not (self._never_adds_again and any(deleted)):
-                raise
-            self._kevents(fd, additions)
-        self._serial[fd] = serial
-        if 2 * len(self._fd_to_key) + 2 > self._capacity:
-            self._capacity *= 2
-            self._idle = []
-
-    def _remove(self, fd: int) -> None:
-        # EBADF, ENOENT: close(2) has removed it.
-        key = self._fd_to_key.get(fd)
-        events = key.events if key else EVENT_READ | EVENT_WRITE
-        self._undo(fd, self._changes(self._DELETE, events))
-
-    def _change(self, key: SelectorKey, events: int) -> None:
-        fd, serial, old = key.fd, self._serial[key.fd], key.events
-        # What stays is added again, for the number may name another file now.
-        changes = self._changes(self._ADD, events, serial)
-        if self._never_adds_again:
-            changes = self._changes(self._DELETE, old) + changes
-        else:
-            changes += self._changes(self._DELETE, old & ~events)
-        try:
-            self._kevents_or_gone(fd, changes)
-        except OSError:
-            before = self._changes(self._ADD, old, serial)
-            self._undo(fd, self._changes(self._DELETE, events & ~old) + before)
-            raise
-
-    def _changes(self, flags: int, events: int, serial: int = 0) -> list[tuple[int, int, int]]:
-        """Return a changelist for ``_kevents``, with an entry for each direction of ``events``."""
-        return [(filt, flags, serial) for event, filt in self._filters if events & event]
-
-    def _kevents_or_gone(self, fd: int, changes: list[tuple[int, int, int]]) -> None:
-        """Apply a changelist; a registration that it deletes may be gone already."""
-        try:
-            self._kevents(fd, changes)
-        except FileNotFoundError:
-            if all(flags == self._ADD for _, flags, _ in changes):
-                raise
-            # The call stopped there, see the top.
-            for change in changes:
-                if change[1] == self._ADD:
-                    self._kevents(fd, [change])
-                else:
-                    self._undo(fd, [change])
-
-    def _undo(self, fd: int, changes: list[tuple[int, int, int]]) -> bool:
-        """Apply changes; one that is refused has nothing to change, and does not stop the next.
-
-        Returns:
-            Whether none was refused.
-        """
-        try:
-            self._kevents(fd, changes)
-        except OSError:
-            for change in changes if len(changes) > 1 else ():
-                self._undo(fd, [change])
-            return False
-        return True
-
-    def _kevents(self, fd: int, changes: list[tuple[int, int, int]]) -> None:
-        """Apply a changelist of (filter, flags, serial); stops at the first that is refused."""
-        ffi = self._ffi
-        changelist = ffi.new("struct kevent[]", len(changes))
-        for kevent, (filt, flags, serial) in zip(changelist, changes):
-            kevent.ident = fd
-            kevent.filter = filt
-            kevent.flags = flags
-            kevent.udata = serial
-        arguments = (changelist, len(changes), ffi.NULL, 0, ffi.NULL)
-        try:
-            self._binding.call(self._kevent, self.fileno(), *arguments)
-        except InterruptedError:
-            return  # all changes have been applied, kevent(2)
-
-    def select(self, timeout: float | None = None) -> list[Pair]:
-        deadline = deadline_of(timeout)
-        until = 0.0
-        while True:
-            result, n = self._select(timeout)
-            over = timeout is not None and timeout <= 0
-            if result or not n or over or (until and monotonic() > until):
-                return result
-            # What came is of no registration, see PATIENCE.
-            until = until or monotonic() + PATIENCE
-            if deadline is not None:
-                timeout = deadline - monotonic()
-
-    def _select(self, timeout: float | None) -> tuple[list[Pair], int]:
-        """Wait once; return what is ready of the registered, and how many events there were."""
-        buffer, n = self._wait(timeout)
-        found: dict[int, Pair] = {}  # in order of first appearance
-        for i in range(n):
-            kevent = buffer[i]
-            fd, event = kevent.ident, self._events_of.get(kevent.filter, 0)
-            key = self._fd_to_key.get(fd)
-            if key and key.events & event and self._is_current(kevent):
-                # Between two of its events a thread may have changed the key.
-                found[fd] = key, (event | (found[fd][1] if fd in found else 0)) & key.events
-            elif not other_threads():  # one of them may be registering it just now
-                self._forget(fd, kevent.filter, event)
-        self._idle.append(buffer)
-        return list(found.values()), n
-
-    def _forget(self, fd: int, filt: int, event: int) -> None:
-        """Remove from the kernel what an exception that interrupted a call has left there."""
-        key = self._fd_to_key.get(fd)
-        if key is None or not key.events & event:
-            mark = self._changer
-            self._undo(fd, [(filt, self._DELETE, 0)])
-            if self._changer is not mark:
-                self._settle(fd)
-
-    def close(self) -> None:
-        kqfd, self._kqfd = self._kqfd, -1
-        _selectors.discard(self)
-        super().close()
-        if kqfd >= 0:
-            self._binding.close(kqfd)
-
-    def __del__(self) -> None:
-        # As the C object does that the stdlib's selector owns. A failed __init__ has no _kqfd.
-        if getattr(self, "_kqfd", -1) >= 0:
-            KqueueSelector.close(self)
-
-    def _is_current(self, kevent: Any) -> bool:
-        """Tell an event of a current registration from an error, or one of a former file."""
-        return not kevent.flags & self._ERROR and self._serial.get(kevent.ident) == kevent.udata
-
-    def _wait(self, timeout: float | None) -> tuple[Any, int]:
-        """Wait; return (buffer, n). The buffer belongs to this call until it is put back."""
-        ffi, timespec, deadline = self._ffi, self._ffi.NULL, None
-        if timeout is not None:
-            timespec = ffi.new("struct timespec *")
-            if not timeout <= 0:
-                nanoseconds(timeout)  # refuses what cannot be waited for
-                deadline = monotonic() + timeout
-        try:
-            buffer = self._idle.pop()
-        except IndexError:
-            buffer = ffi.new("struct kevent[]", self._capacity)
-        while True:
-            remaining = 0
-            if deadline is not None and timeout is not None:
-                remaining = nanoseconds(timeout) if timeout > 0 else 0
-                now = min(remaining, _LONGEST_NS)
-                timespec.tv_sec, timespec.tv_nsec = divmod(now, 1_000_000_000)
-            arguments = (ffi.NULL, 0, buffer, len(buffer), timespec)
-            for n in self._binding.calls(self._kevent, self.fileno(), *arguments):
-                break
-            if n > 0 or (n == 0 and remaining <= _LONGEST_NS):
-                return buffer, n
-            errno = ffi.errno if n == -1 else -n
-            if n < 0 and errno != EINTR:
-                self.fileno()
-                raise self._binding.error(errno)
-            if deadline is not None:
-                timeout = deadline - monotonic()
-
-    def _native(self, timeout: float | None) -> list[NativeEvent]:
-        buffer, n = self._wait(timeout)
-        return [
-            NativeEvent(
-                self._fd_to_key.get(kevent.ident) if self._is_current(kevent) else None,
-                kevent.ident,
-                kevent.flags,
-                kevent.fflags,
-                kevent.data,
-                kevent.filter,
-            )
-            for kevent in (buffer[i] for i in range(n))
-        ]
-
-
-def _forget_in_child() -> None:
-    """Take from the selectors of a forked child the numbers that are not theirs; fork(2)."""
-    for selector in list(_selectors):
-        selector._kqfd = -1
-        _selectors.discard(selector)
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
-    os.register_at_fork(after_in_child=_forget_in_child)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from .. import tally
+from ..wakers import close_idle_wakers
 from . import KERNELS, host
 
 
@@ -53,12 +54,14 @@ class Session:
     def watched(self, selector: Any) -> dict[int, int] | None:
         """The kernel's own list, {descriptor: EVENT_*}; None where it keeps none."""
         if self.kernel is not None:
-            found = self.kernel.watched(selector.fileno())
-            found.pop(getattr(selector, "_wake_read", -1), None)
+            # fileno() would say that the caller may add registrations of its own.
+            found = self.kernel.watched(selector._descriptor.fd)
+            if selector._waker is not None:
+                found.pop(selector._waker.reader, None)
             return found
         if self.machine.mechanism != "epoll":
             return None
-        return epoll_list(selector.fileno())
+        return epoll_list(selector._descriptor.fd)
 
     def busy(self) -> bool:
         """Whether the caller, a signal handler, runs inside the simulated kernel's own code.
@@ -110,8 +113,10 @@ SOME = [
 @contextlib.contextmanager
 def no_descriptor_left() -> Iterator[None]:
     """Nothing that was opened inside is open afterwards."""
+    close_idle_wakers()
     before = host.open_descriptors()
     yield
+    close_idle_wakers()
     left = [fd for fd in host.open_descriptors() if fd not in before]
     assert not left, f"descriptors left open: {left}"
     tally.count("searches for leaked descriptors")

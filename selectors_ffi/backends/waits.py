@@ -1,0 +1,214 @@
+"""Waits: the one ``select()`` of kqueue and /dev/poll, whose kernels report event by event.
+
+A call takes a buffer, asks the kernel, and makes a result of what the registry holds. It goes on while
+there is nothing to return. The registry changes before the kernel does, so an event that the registry
+does not explain is of a registration that has ended, or whose end the kernel did not hear of. Then the
+kernel is told what the registry says.
+
+The kernel may be unable to forget (a *stale registration*, see ``kqueue``). A wait that hears of
+nothing else looks again only now and then. From the first ``fileno()`` on, the caller may have made
+registrations of its own. They are left alone, and ``select()`` returns ``[]`` for them, as the standard
+library's does.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from errno import EINTR
+
+from ..binding import nanoseconds
+from .base import CLOSED, Backend, Descriptor, NativeEvent
+from .clock import Deadline, clock, sleep
+from .wake import Waker, give_back
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..binding import Binding
+    from .directions import Pair
+
+__all__ = ["Buffer", "WaitingSelector"]
+
+_CAPACITY = 16  # events in the first buffer of a call
+_PAUSE = 0.02  # seconds between two looks while only stale registrations are reported
+
+
+class Buffer:
+    """Room for events, which belongs to one call at a time."""
+
+    def __init__(self, ffi: Any, ctype: str) -> None:
+        self._ffi = ffi
+        self._ctype = ctype
+        self.resize(_CAPACITY)
+
+    def resize(self, capacity: int) -> None:
+        """Make room for so many events; what is in it is gone."""
+        self.array: Any = self._ffi.new(self._ctype, capacity)
+        self.capacity = capacity
+
+
+class WaitingSelector(Backend):
+    """What ``KqueueSelector`` and ``DevpollSelector`` share.
+
+    They add ``_watch``, ``_interrupt`` and the methods without a body here.
+    """
+
+    _waker: Waker | None = None
+    _descriptor: Descriptor
+
+    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
+        super().__init__(debug=debug)
+        self._binding = self._bind(binding)
+        self._waits: set[Any] = set()  # buffers of the calls in flight
+        self._idle: list[Any] = []  # buffers that no call is using
+
+    @abstractmethod
+    def _buffer(self) -> Any:
+        """Return a new buffer."""
+
+    @abstractmethod
+    def _call(self, buffer: Any, timeout: float | None) -> int:
+        """Ask the kernel once; return the number of events, or -errno."""
+
+    @abstractmethod
+    def _decode(
+        self, buffer: Any, n: int, native: list[NativeEvent] | None
+    ) -> tuple[dict[int, Pair], set[tuple[int, int]], bool]:
+        """Take ``n`` events.
+
+        Returns:
+            The results by descriptor; (descriptor, serial) of each event that is of no registration;
+            and whether the waker was reported.
+        """
+
+    @abstractmethod
+    def _renew(self, fd: int, events: int) -> None:
+        """Make the kernel watch exactly ``events``, if it can be done."""
+
+    def fileno(self) -> int:
+        """Return the kernel's descriptor. From then on only what we have registered is ever removed.
+
+        Raises:
+            ValueError: the selector is closed, or a kqueue stayed behind in the parent process.
+        """
+        self._check_open()
+        self._shared = True
+        return self._descriptor.fd
+
+    def _check_open(self) -> None:
+        if self._descriptor.fd < 0:
+            raise ValueError(CLOSED)
+
+    def select(self, timeout: float | None = None) -> list[Pair]:
+        return self._wait(timeout, None)
+
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
+        found: list[NativeEvent] = []
+        self._wait(timeout, found)
+        return found
+
+    def _release(self) -> None:
+        idle, self._idle = self._idle, []
+        idle.clear()  # a copy of this selector shares it
+        try:
+            if self._waits:
+                self._interrupt()  # the waker stays rung until the last thread has left
+        except (OSError, ValueError):
+            pass  # no descriptor is left, or closed before: closing it ends the waits, too
+        finally:
+            self._descriptor.close()
+            self._drop_waker()
+
+    def _begin(self, buffer: Any) -> None:
+        """Let other threads know of a call that is in flight from here on."""
+        self._waits.add(buffer)
+
+    def _wait(self, timeout: float | None, native: list[NativeEvent] | None) -> list[Pair]:
+        """Wait until there is something to return; ``native``, if given, takes every event."""
+        self._check_open()
+        if timeout is not None:
+            timeout = 0.0 if timeout <= 0 else float(timeout)
+            nanoseconds(timeout)  # refuses what cannot be waited for
+        remaining, deadline = timeout, Deadline(timeout, clock())
+        seen: set[tuple[int, int]] = set()
+        idle, n = self._idle, 0
+        buffer = idle.pop() if idle else self._buffer()
+        try:
+            self._begin(buffer)
+            while True:
+                n = self._call(buffer, remaining)
+                if n < 0:
+                    self._check(-n)
+                elif n == buffer.capacity and native is None:
+                    n = self._fill(buffer, n)
+                found, unknown, rung = self._decode(buffer, n, native)
+                if self._closed:
+                    return []
+                if rung:
+                    self._drain()
+                if unknown and not self._shared:
+                    self._heal(unknown)
+                if found or native or self._woken or (unknown and self._shared):
+                    self._woken = False
+                    return list(found.values())
+                remaining = deadline.remaining()
+                if remaining == 0 and n >= 0:
+                    return []
+                if not seen.isdisjoint(unknown):
+                    sleep(_PAUSE if remaining is None else min(_PAUSE, remaining))
+                    remaining = deadline.remaining()
+                seen.update(unknown)
+        finally:
+            self._waits.discard(buffer)
+            if 4 * n < buffer.capacity > _CAPACITY:
+                buffer.resize(_CAPACITY)
+            idle.append(buffer)
+            if self._closed:
+                self._drop_waker()
+
+    def _fill(self, buffer: Any, n: int) -> int:
+        """Make a full buffer larger until it has room; return how many events are in it.
+
+        More may be ready than it held, and what is ready stays ready: the kernel is asked anew.
+        """
+        while n == buffer.capacity:
+            array = buffer.array
+            buffer.resize(4 * n)
+            more = self._call(buffer, 0)
+            if more <= 0:  # it failed, or another thread has taken all
+                buffer.array, buffer.capacity = array, n
+                break
+            n = more
+        return n
+
+    def _check(self, errno: int) -> None:
+        """Raise for a call that has failed, unless another one is to follow."""
+        if not self._closed and errno != EINTR:
+            self._check_open()
+            raise self._error(errno)
+
+    def _error(self, errno: int) -> OSError:
+        """Return the exception of a failed call."""
+        return self._binding.error(errno)
+
+    def _heal(self, unknown: set[tuple[int, int]]) -> None:
+        """Make the kernel agree with the registry about what it should not have reported."""
+        for fd, _ in unknown:
+            key = self._fd_to_key.get(fd)
+            self._renew(fd, key.events if key else 0)
+            self._settle(fd, key)
+
+    def _drain(self) -> None:
+        """Take what was rung. The caller looks at ``_woken`` after it, so no wake-up is lost."""
+        waker = self._waker
+        if waker is not None:
+            waker.drain()
+            if self._closed:
+                waker.ring()  # for the other threads that wait
+
+    def _drop_waker(self) -> None:
+        """Give back the waker, once the selector is closed and no thread waits."""
+        waker = None if self._waits else self.__dict__.pop("_waker", None)
+        if waker is not None:
+            give_back(waker)
