@@ -164,6 +164,7 @@ class KqueueSelector(WaitingSelector):
         refused = self._apply(lent.reader, self._facts.changes[0][EVENT_READ], _WAKE)
         if refused:
             give_back(lent)
+            self._check_open()
             raise self._binding.error(refused)
         waker: Waker = self.__dict__.setdefault("_waker", lent)
         if waker is not lent:
