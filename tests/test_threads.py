@@ -158,12 +158,8 @@ class Gate(FaultyLibrary):
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
 @pytest.mark.parametrize("machine", [m for m in MACHINES if m.mechanism in ("epoll", "kqueue")], ids=str)
-def test_an_event_may_come_before_its_registration(monkeypatch, machine, timeout):
-    """The kernel reports at once what the registry does not hold yet: the wait goes on for it.
-
-    How long it goes on at most is set so high that no slow or busy processor reaches it.
-    """
-    monkeypatch.setattr(f"selectors_ffi.backends.{machine.mechanism}.PATIENCE", PATIENCE)
+def test_a_wait_reports_what_is_just_being_registered(machine, timeout):
+    """The kernel reports it before ``register`` returns: the waiting thread knows the key by then."""
     gate = []
     session = machine.boot(lambda whole: gate.append(Gate(whole)) or gate[0])
     near, far = socket.socketpair()

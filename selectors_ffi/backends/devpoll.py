@@ -191,7 +191,7 @@ class DevpollSelector(WaitingSelector):
                     return False  # no descriptor is left
                 try:
                     self._write(waker.reader, EVENT_READ)
-                except OSError:
+                except (OSError, ValueError):
                     give_back(waker)
                     return False
                 self._waker = waker

@@ -166,6 +166,7 @@ class KqueueSelector(WaitingSelector):
         refused = self._apply(lent.reader, self._facts.changes[0][EVENT_READ], _WAKE)
         if refused:
             give_back(lent)
+            self._check_open()
             raise self._binding.error(refused)
         waker: Waker = self.__dict__.setdefault("_waker", lent)
         if waker is not lent:
@@ -212,11 +213,13 @@ class _Facts:
         self.changes = [[self._changes(was, events) for events in range(4)] for was in range(4)]
 
     def _changes(self, was: int, events: int) -> _Changes:
-        # What stays is added again: the serial is new, and the number may name another file now.
-        add = self._each(self.ADD, events)
+        # What stays is added again: the serial is new, and the number may name another file now. A
+        # handler may have changed the mask before ``modify`` wrote the registry, so all else is deleted.
+        gone = was if not (was and events) else ANY & ~events
         if self.add_refuses_existing:
-            return (*self._each(self._DELETE, was), *add)
-        return (*add, *self._each(self._DELETE, was & ~events))
+            rest = self._each(self._DELETE, gone & ~was)
+            return (*self._each(self._DELETE, was), *self._each(self.ADD, events), *rest)
+        return (*self._each(self.ADD, events), *self._each(self._DELETE, gone))
 
     def _each(self, flags: int, events: int) -> _Changes:
         return tuple((filter_, flags) for filter_, event in self.event_of.items() if events & event)
