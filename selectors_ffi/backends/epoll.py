@@ -178,7 +178,7 @@ class EpollSelector(Backend):
                 else:
                     if n == buffer.capacity:
                         buffer, n = buffer.grown(n)
-                    if buffer.view is not None:
+                    if buffer.batch:
                         if not self._duplex:
                             return buffer.look_up(self._pairs, n, False)
                         if LOOPS:
@@ -187,6 +187,11 @@ class EpollSelector(Backend):
             except KeyError as error:
                 if not _raised_here(error):
                     raise  # of a signal handler
+            if n > 0:
+                result, go_on = self._sift(buffer, n, None)
+                if result or not go_on:
+                    return result
+                n = 0
             return self._wait_on(buffer, n, timeout, start)
         except BaseException:
             buffer.bind()  # a call that has failed is spent, see ``Binding.calls``
@@ -311,31 +316,30 @@ class EpollSelector(Backend):
         start: float,
         native: list[NativeEvent] | None = None,
     ) -> list[Pair]:
-        """Decode ``n`` events one by one; wait on while there is nothing to return.
+        """Wait on while there is nothing to return.
 
         Args:
-            n: events in the buffer; negative is -errno of a failed call.
+            n: what the call before returned: 0, or -errno.
             timeout: as given to ``select``.
             start: when a wait with a timeout > 0 began.
             native: takes every event as the kernel reported it, if given.
         """
         deadline, timed = Deadline(timeout, start), timeout is not None and timeout > 0
         while True:
-            result, go_on = [], not self._closed
-            if n > 0:
-                result, go_on = self._sift(buffer, n, native)
-            elif -n in REFUSALS and timed and self._facts.precise:
+            if -n in REFUSALS and timed and self._facts.precise:
                 self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
-            elif n < 0 and n != -EINTR and go_on:
+            elif n < 0 and n != -EINTR and not self._closed:
                 self._check_open()
                 raise self._binding.error(-n)
-            if result or native or not go_on:
-                return result
             remaining = deadline.remaining()
-            if remaining == 0 and n >= 0:
-                return result
+            if self._closed or (remaining == 0 and n >= 0):
+                return []
             timed = bool(remaining)
             n = buffer.step(remaining)
+            if n > 0:
+                result, go_on = self._sift(buffer, n, native)
+                if result or native or not go_on:
+                    return result
 
     def _sift(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> tuple[list[Pair], bool]:
         """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""

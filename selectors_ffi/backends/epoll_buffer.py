@@ -26,6 +26,7 @@ __all__ = ["CHUNK", "LOOPS", "Buffer", "Facts"]
 
 _CAPACITY = 16  # events in the first buffer of a selector
 _POOL_SIZE = 8
+_NO_TOKEN = (-1,)
 CHUNK = 256  # events per struct format; formats are kept, so there must be few
 _LARGE_STEPS = 256  # calls after which a buffer of more than CHUNK events must grow anew
 #: PyPy removes the objects of a plain loop, not those of ``struct``. There 64 bits without a sign are
@@ -90,9 +91,8 @@ class Buffer:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_arguments", "_facts", "_made", "_timespec", "_uses", "array", "batch",
-        "capacity", "forever", "layout", "now", "timed", "token", "tokens", "view",
+        "__weakref__", "_arguments", "_facts", "_made", "_timeout", "_timespec", "_token", "_uses",
+        "array", "batch", "capacity", "forever", "layout", "now", "timed", "token", "tokens", "view",
     )  # fmt: skip
 
     now: Iterator[int] | None
@@ -103,9 +103,9 @@ class Buffer:
         self._facts = facts
         self.capacity = capacity
         self.array = facts.ffi.new(facts.array, capacity)
-        self._timespec: Any = None
-        self._uses = self.batch = 0
-        self.token: Any = (-1,)  # that of the first event
+        self._timespec: Any = facts.ffi.new("struct timespec *")
+        self._timeout: float | None = None  # what is in it
+        self._token: Any = None
         self.view: Any = None
         self.tokens = facts.tokens
         self.belong(epfd, made)
@@ -113,6 +113,10 @@ class Buffer:
     def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
         """Belong to the set ``epfd`` from now on."""
         self._arguments = (epfd, self.array, self.capacity)
+        self._uses = 0
+        # Up to how many events one look-up is for, if ``prepare`` has been here. Not for a full buffer.
+        self.batch = 0
+        self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here
         self.now = self.forever = self.timed = None
         self._made = made
         # A callback in C cannot be interrupted, as a __del__ could be.
@@ -128,20 +132,23 @@ class Buffer:
         """Make what reads the buffer fast; return whether it is there."""
         self._uses += 1
         if self._uses == 2:
-            ffi, offset = self._facts.ffi, self._facts.offset
-            if LOOPS:
-                self.token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
-                # The words of the array, words per event, and which are the halves of the token.
-                low = offset // 4
-                halves = (low, low + 1) if sys.byteorder == "little" else (low + 1, low)
-                self.layout = ffi.cast("uint32_t *", self.array), self._facts.size // 4, *halves
-                self.view = self.layout
-            else:
-                # One look-up is for up to so many events, and not for a buffer that is full.
-                self.batch = min(CHUNK, self.capacity - 1)
-                self.view = memoryview(ffi.buffer(self.array))
-                self.token = self.view[offset : offset + 8].cast("Q")
+            if self._token is None:
+                self._make_views()
+            self.token = self._token
+            self.batch = -1 if LOOPS else min(CHUNK, self.capacity - 1)
         return self._uses > 1
+
+    def _make_views(self) -> None:
+        ffi, offset = self._facts.ffi, self._facts.offset
+        if LOOPS:
+            self._token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
+            # The words of the array, words per event, and which are the halves of the token.
+            low = offset // 4
+            halves = (low, low + 1) if sys.byteorder == "little" else (low + 1, low)
+            self.layout = ffi.cast("uint32_t *", self.array), self._facts.size // 4, *halves
+        else:
+            self.view = memoryview(ffi.buffer(self.array))
+            self._token = self.view[offset : offset + 8].cast("Q")
 
     def bind(self) -> None:
         """Have the calls bound anew when they are next made."""
@@ -167,13 +174,14 @@ class Buffer:
         facts = self._facts
         if facts.precise is None:
             return facts.calls(facts.epoll_wait, *self._arguments, milliseconds(timeout))
-        timespec = self._timespec
-        if timespec is None:
-            timespec = self._timespec = facts.ffi.new("struct timespec *")
-        timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout), 1_000_000_000)
-        steps = self.timed
-        if steps is None:
-            self.timed = steps = self._calls(facts.precise, timespec, facts.NULL)
+        if timeout != self._timeout:
+            timespec, self._timeout = self._timespec, None  # an exception leaves no half of it
+            timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout), 1_000_000_000)
+            self._timeout = timeout
+        return self.timed or self._bind_timed()
+
+    def _bind_timed(self) -> Iterator[int]:
+        self.timed = steps = self._calls(self._facts.precise, self._timespec, self._facts.NULL)
         return steps
 
     def step(self, timeout: float | None) -> int:
