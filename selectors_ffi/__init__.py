@@ -67,7 +67,7 @@ def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImp
 # What decides for the kernel must be there before the first selector: see ``testing.ambient``.
 _decided = any(os.environ.get(f"SELECTORS_FFI_{what}") for what in ("KERNEL", "CHAOS", "INJECT"))
 if _decided:
-    import_module(".testing.ambient", __name__).begin_kernel()
+    import_module(".testing.ambient", __name__).begin_kernel_of_environment()
 
 _usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
 globals().update({cls.__name__: cls for cls in _usable.values()})

@@ -14,7 +14,7 @@ from typing import Callable
 
 from .program import Parser
 
-COMMANDS = ("info", "demo", "trace", "run", "bench")
+COMMANDS = ("info", "demo", "trace", "run", "chaos", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -66,6 +66,7 @@ _INTERRUPT = 1 / 16
 _LATE = 1 / 32
 _SPLIT = 1 / 4
 _WITHHOLD, _WITHHOLD_EACH = 1 / 2, 1 / 3
+_WITHHOLD_UNORDERED, _WITHHOLD_EACH_UNORDERED = 7 / 8, 1 / 2  # it is all that can be done there
 _PERMUTE = 3 / 4
 _SPURIOUS = 1 / 8
 
@@ -168,27 +169,26 @@ class Chaos:
     def _alter(self, call: Call, answer: Answer, stream: _Stream, result: int) -> int:
         """Withhold and permute; return the new result."""
         ready = answer.read(result)
-        kept = self._withhold(ready, stream)
+        kept = self._withhold(ready, stream, answer.ordered)
         changed = len(kept) < len(ready)
         if changed:
             self._note(call, "withheld")
         if answer.ordered and len(kept) > 1 and stream.chance(_PERMUTE):
-            for i in range(len(kept) - 1, 0, -1):  # Fisher and Yates
-                j = int((i + 1) * stream.random())
-                kept[i], kept[j] = kept[j], kept[i]
+            kept = _permuted(kept, stream)
             self._note(call, "permuted")
             changed = True
         return answer.write(kept) if changed else result
 
     @staticmethod
-    def _withhold(ready: list[Ready], stream: _Stream) -> list[Ready]:
+    def _withhold(ready: list[Ready], stream: _Stream, ordered: bool) -> list[Ready]:
         """Return what is to stay."""
         kept, left = [], []
-        withholding = len(ready) > 1 and stream.chance(_WITHHOLD)
+        withholding = len(ready) > 1 and stream.chance(_WITHHOLD if ordered else _WITHHOLD_UNORDERED)
+        likely = _WITHHOLD_EACH if ordered else _WITHHOLD_EACH_UNORDERED
         for one in ready:
             times = stream.withheld.get(one.identity, 0)
             level = one.level and one.identity not in stream.once
-            if withholding and stream.chance(_WITHHOLD_EACH) and level and times < BOUND:
+            if withholding and stream.chance(likely) and level and times < BOUND:
                 left.append(one)
             else:
                 kept.append(one)
@@ -282,6 +282,17 @@ class Chaos:
                 record = ffi.new("struct epoll_event *", {"events": flag, "data": token})
                 found.append(Ready(token, bytes(ffi.buffer(record)), True))
         return found
+
+
+def _permuted(ready: list[Ready], stream: _Stream) -> list[Ready]:
+    """Return more than one event in another order."""
+    found = ready[:]
+    for i in range(len(found) - 1, 0, -1):  # Fisher and Yates
+        j = int((i + 1) * stream.random())
+        found[i], found[j] = found[j], found[i]
+    if found == ready:
+        found.reverse()
+    return found
 
 
 def _may_be_interrupted(call: Call) -> bool:
