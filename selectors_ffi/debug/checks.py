@@ -7,12 +7,12 @@ registry, so that an event that crossed an ``unregister`` in another thread is n
 from __future__ import annotations
 
 import os
-from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import lints
 from .locking import Locked
 from .naming import interest, kind_of, place, shown
+from .records import now, spent
 from .spinning import Spins
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Checks(Locked):
                     message = f"{native.decoded} reported for an earlier file with fd {native.fd}"
                 findings += self._once(Finding(lints.GhostRegistration, native.fd, message))
         with self._lock:
-            spinning = self._spins.after(natives, given, perf_counter())
+            spinning = self._spins.after(natives, given, (now() - spent.ns) / 1e9)
         for fd, lint, why in spinning:
             seen = self._seen.get(fd)
             if seen is not None:

@@ -12,14 +12,15 @@ from itertools import count
 from math import nan
 from selectors import SelectorKey
 from threading import local
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from weakref import ref
 
 from .._abi.target import SYMBOLS
 from .checks import Checks, Finding
 from .flags import Debug
 from .lints import action_on
 from .naming import depth, interest, kind_of, place, shown
-from .records import Event, Lint, Marks, Record, Registration, Wait, here, now
+from .records import Event, Lint, Marks, Record, Registration, Wait, here, now, spent
 from .sinks import Emitter, LogSink, Sink, StandardError
 from .stats import Stats
 
@@ -32,6 +33,17 @@ if TYPE_CHECKING:
 __all__ = ["Observer"]
 
 _serials = count(1)
+
+
+class _Begun(NamedTuple):
+    """A wait that has begun."""
+
+    time: int
+    spent: int
+    turn: int
+    changes: int
+    outer: Any
+    """What the wait has heard that this one is in the middle of."""
 
 
 class Observer:
@@ -53,9 +65,14 @@ class Observer:
         self.checks = Checks(shared=shared) if Debug.CHECKS in flags else None
         self.last: dict[int, str] = {}
         self.places: dict[int, str] = {}
-        self._registry: Any = selector
+        # Not the selector itself: a dropped one is to be freed at once, as it is without us.
+        self._selector = ref(selector)
         self._tokens: dict[int, int] = {}
         self._waits = local()
+
+    @property
+    def _registry(self) -> dict[int, SelectorKey]:
+        return getattr(self._selector(), "_fd_to_key", {})
 
     # Calls
 
@@ -85,6 +102,14 @@ class Observer:
 
     def changed(self, action: str, key: SelectorKey, error: str = "") -> None:
         """Take note that ``register``, ``modify`` or ``unregister`` did or refused ``key``."""
+        begin = now()
+        try:
+            findings = self._changed(action, key, error)
+            self.tell(findings)
+        finally:
+            spent.ns += now() - begin
+
+    def _changed(self, action: str, key: SelectorKey, error: str) -> list[Finding]:
         fd = int(key.fd)
         if Debug.EVENTS in self.flags:
             kind = kind_of(fd)
@@ -93,20 +118,20 @@ class Observer:
             )
             self.emit(record)
         if error:
-            return
+            return []
         if action == "unregister":
             self.places.pop(fd, None)
             self.last.pop(fd, None)
             if self.checks is not None:
                 self.checks.unregistered(fd)
-            return
+            return []
         self.places[fd] = place()
         if self.checks is None:
-            return
+            return []
         if action == "modify":
             self.checks.modified(key)
-        else:
-            self.tell(self.checks.registered(key))
+            return []
+        return self.checks.registered(key)
 
     def refused(
         self, selector: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: OSError
@@ -128,50 +153,69 @@ class Observer:
 
     # Waits
 
-    def begin(self) -> tuple[int, int, Any]:
+    def begin(self) -> _Begun:
         """Take note that a wait begins; return what ``end`` or ``failed`` wants back."""
-        if self.checks is not None:
-            self.tell(self.checks.used())
-            self.tell(self.checks.before(self._registry._fd_to_key))
+        here, begin = self._waits, now()
+        last, here.returned = getattr(here, "returned", None), None
+        turn = -1 if last is None else begin - last[0] - (spent.ns - last[1])
+        try:
+            if self.checks is not None:
+                self.tell(self.checks.used())
+                self.tell(self.checks.before(self._registry))
+        finally:
+            spent.ns += now() - begin
         # A signal handler may use the same selector in the middle of a wait.
-        outer = getattr(self._waits, "natives", None)
-        self._waits.natives = []
-        return now(), self.checks.changes if self.checks is not None else 0, outer
+        outer = getattr(here, "natives", None)
+        here.natives = []
+        changes = self.checks.changes if self.checks is not None else 0
+        return _Begun(now(), spent.ns, turn, changes, outer)
 
-    def end(
-        self,
-        begun: tuple[int, int, Any],
-        timeout: float | None,
-        result: list[tuple[SelectorKey, int]],
-    ) -> None:
+    def end(self, begun: _Begun, timeout: Any, result: Any) -> None:
         """Take note of what a wait returned."""
-        begin, changes, outer = begun
-        timeout = _seconds(timeout)
-        natives = self._waits.natives
-        self._waits.natives = outer
-        duration = now() - begin
-        given = {int(key.fd): events for key, events in result}
+        end = now()
+        overhead = spent.ns - begun.spent
+        here = self._waits
+        natives: list[Native] = here.natives
+        here.natives = begun.outer
+        duration = end - begun.time - overhead
+        wait = Wait(
+            begun.time, self.source(), _seconds(timeout), duration, _count(result), begun.turn, overhead
+        )
+        try:
+            self.tell(self._ended(begun, wait, result, natives))
+        finally:
+            spent.ns += now() - end
+            here.returned = (now(), spent.ns)
+
+    def _ended(self, begun: _Begun, wait: Wait, result: Any, natives: list[Native]) -> list[Finding]:
+        given = _given(result)
         for native in natives:
             self.last[native.fd] = native.decoded
         if Debug.EVENTS in self.flags or self.stats is not None:
             for native in natives:
                 self._event(native, given)
-            self._both(Wait(begin, self.source(), timeout, duration, len(result)))
-        if self.checks is not None:
-            registry = self._registry._fd_to_key
-            natives = [native for native in natives if native.fd != self._wake_up()]
-            unchanged = self.checks.changes == changes
-            self.tell(self.checks.after(natives, given, self._tokens, registry, unchanged=unchanged))
+            self._both(wait)
+        if self.checks is None:
+            return []
+        natives = [native for native in natives if native.fd != self._wake_up()]
+        unchanged = self.checks.changes == begun.changes
+        registry = self._registry
+        return self.checks.after(natives, given, self._tokens, registry, unchanged=unchanged)
 
-    def failed(self, begun: tuple[int, int, Any], timeout: float | None, error: BaseException) -> None:
+    def failed(self, begun: _Begun, timeout: Any, error: BaseException) -> None:
         """Take note that a wait raised; a flight recorder is dumped."""
-        begin, _, outer = begun
-        timeout = _seconds(timeout)
-        self._waits.natives = outer
-        self._both(Wait(begin, self.source(), timeout, now() - begin, -1))
+        end = now()
+        overhead = spent.ns - begun.spent
+        duration = end - begun.time - overhead
+        self._waits.natives = begun.outer
+        self._both(
+            Wait(begun.time, self.source(), _seconds(timeout), duration, -1, begun.turn, overhead)
+        )
         dump = getattr(self.emit.sink, "dump", None)
         if callable(dump):
             self.emit.guard(lambda: dump(f"select() raised {shown(error)}"))
+        spent.ns += now() - end
+        self._waits.returned = (now(), spent.ns)
 
     def _both(self, record: Record) -> None:
         if self.stats is not None:
@@ -181,7 +225,7 @@ class Observer:
 
     def _event(self, native: Native, given: dict[int, int]) -> None:
         events = given.get(native.fd, 0)
-        key = self._registry._fd_to_key.get(native.fd)
+        key = self._registry.get(native.fd)
         dropped = ""
         if not events:
             dropped = self._reason(native, key)
@@ -205,7 +249,7 @@ class Observer:
 
     def _wake_up(self) -> int:
         """Return the descriptor that the selector watches for itself, -1 if there is none."""
-        return getattr(self._registry, "_wake_read", -1)
+        return getattr(self._selector(), "_wake_read", -1)
 
     # Lints
 
@@ -221,6 +265,21 @@ class Observer:
             message = f"{finding.message}. {warning.sentence}"
             lint = Lint(now(), self.source(), warning.id, finding.fd, message, place())
             announce(self.emit, lint, warning, depth())
+
+
+def _given(result: Any) -> dict[int, int]:
+    """Return descriptor -> ``EVENT_*`` of what select() returned; {} for what is no list of keys."""
+    try:
+        return {int(key.fd): events for key, events in result}
+    except Exception:  # a class of the caller's returns something else
+        return {}
+
+
+def _count(result: Any) -> int:
+    try:
+        return len(result)
+    except Exception:
+        return 0
 
 
 def _seconds(timeout: Any) -> float | None:

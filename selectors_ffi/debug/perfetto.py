@@ -98,7 +98,7 @@ class PerfettoSink(Locked):
             return [_slice(base, record.name, "syscall", record.duration, arguments)]
         if isinstance(record, Wait):
             arguments = {"selector": selector, "timeout": record.timeout, "ready": record.ready}
-            return [_slice(base, "select()", "wait", record.duration, arguments)]
+            return [_slice(base, "select()", "wait", record.span, arguments)]
         if isinstance(record, Lint):
             arguments = {"message": record.message, "place": record.place}
             instant = {**base, "ph": "i", "s": "t", "name": record.id, "cat": "lint"}

@@ -1,20 +1,32 @@
 """Records: what a sink is given. ``str(record)`` is its line, ``record.as_dict()`` its fields.
 
-Times are nanoseconds of ``time.perf_counter_ns()``, durations nanoseconds.
+Times are nanoseconds of ``time.perf_counter_ns()``, durations nanoseconds. The time that the debug
+package itself takes is in no duration, see ``spent``.
 """
 
 from __future__ import annotations
 
 import os
 from math import isfinite
-from threading import get_native_id
+from threading import get_native_id, local
 from time import perf_counter_ns
 from typing import Any, NamedTuple, Union
 
 from .decode.grammar import errno_name, outcome, seconds, struct
 from .naming import interest
 
-__all__ = ["Event", "Lint", "Record", "Registration", "Source", "Syscall", "Wait", "here", "now"]
+__all__ = [
+    "Event",
+    "Lint",
+    "Record",
+    "Registration",
+    "Source",
+    "Syscall",
+    "Wait",
+    "here",
+    "now",
+    "spent",
+]
 
 
 class Source(NamedTuple):
@@ -133,6 +145,15 @@ class Wait(NamedTuple):
     duration: int
     ready: int
     """How many keys it returned; -1 if it raised."""
+    turn: int = -1
+    """What the program took since the last wait of this selector in this thread; -1 if none was."""
+    overhead: int = 0
+    """What the debug package took meanwhile, which is not in ``duration``."""
+
+    @property
+    def span(self) -> int:
+        """From beginning to end by the clock, for a time axis."""
+        return self.duration + self.overhead
 
     def __str__(self) -> str:
         timeout = "None" if self.timeout is None else f"{self.timeout:g}"
@@ -174,3 +195,14 @@ def _fields(type_: str, record: Any, **changed: object) -> dict[str, Any]:
 def now() -> int:
     """Return the clock of ``Record.time``."""
     return perf_counter_ns()
+
+
+class Spent(local):
+    """Nanoseconds that the debug package itself has taken in the calling thread."""
+
+    ns = 0
+
+
+#: The one of this process. A figure that was measured from A to B is B - A less what was spent here
+#: between them.
+spent = Spent()

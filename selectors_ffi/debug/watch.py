@@ -22,7 +22,7 @@ from .flags import TAPPED, Debug, FlagsLike, arm, resolve
 from .lints import LEAK
 from .naming import place
 from .observer import Observer, announce
-from .records import Lint, Source, Syscall, here, now
+from .records import Lint, Source, Syscall, here, now, spent
 from .sinks import Emitter, Sink
 
 if TYPE_CHECKING:
@@ -284,6 +284,7 @@ class Tap:
         take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
 
         def call(*arguments: Any) -> int:
+            entered = clock()
             texts = _enter(form, arguments) if decode else []
             result: int | None = None
             note, errno = "", 0
@@ -308,6 +309,7 @@ class Tap:
                 record = Syscall(begin, source(), name, tuple(texts), result, errno, note, end - begin)
                 report(Called(record, natives, armed))
                 ffi.errno = left  # the report may have made calls of its own
+                spent.ns += clock() - entered - (end - begin)
             return result
 
         call.__name__ = call.__qualname__ = name
