@@ -130,9 +130,11 @@ def process_title(*, forked: bool = False) -> str:
     title = str(getattr(getattr(main, "__spec__", None), "name", ""))
     if title.endswith(".__main__"):
         title = title[: -len(".__main__")]
-    if title.partition(".")[0] in ("", "selectors_ffi", "multiprocessing"):
-        # A script. multiprocessing's children know it by another name.
+    if title.partition(".")[0] in ("", "__main__", "selectors_ffi", "multiprocessing"):
+        # A script, a directory or a zip file. multiprocessing's children know it by another name.
         files = [getattr(module, "__file__", "") for module in (sys.modules.get("__mp_main__"), main)]
+        if title == "__main__":
+            files.clear()
         names = [*files, *getattr(sys, "argv", ())[:1]]
         title = next((os.path.basename(str(name)) for name in names if name), "")
     if title in ("", "-c", "-"):

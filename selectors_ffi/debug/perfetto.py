@@ -50,6 +50,8 @@ class PerfettoSink(Locked):
 
     def __call__(self, record: Record) -> None:
         with self._lock:
+            if self._document.closed:
+                return  # a selector that is collected when the program has ended
             if record.source.pid != self._pid:
                 # A forked child: the tracks that its parent has opened are not its own.
                 self._pid = record.source.pid

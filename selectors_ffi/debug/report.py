@@ -73,6 +73,8 @@ class ReportSink(Locked):
 
     def __call__(self, record: Record) -> None:
         with self._lock:
+            if self._document.closed:
+                return  # a selector that is collected when the program has ended
             writer = self._writer
             if writer is None or writer.pid != record.source.pid:
                 detailed = writer.detailed if writer is not None else 0
