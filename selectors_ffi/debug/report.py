@@ -23,6 +23,7 @@ import pkgutil
 import platform
 import sys
 from collections import deque
+from math import isfinite
 from threading import current_thread, main_thread
 from time import time
 from typing import IO, Any
@@ -42,7 +43,7 @@ __all__ = ["DETAILED", "LAST", "ReportSink"]
 DETAILED = 100_000
 #: How many are kept one by one before its end.
 LAST = 1_000
-#: No more details are kept when the file has this many bytes, whoever wrote them.
+#: No more details are kept when the file has this many bytes: other processes may write it, too.
 LARGEST = 24_000_000
 #: Different texts that are written once and then named by a number.
 _TEXTS = 8_192
@@ -153,9 +154,11 @@ class _Writer:
         place = (record.time - self._base, thread, self._text(record.source.selector))
         if isinstance(record, Wait):
             timeout: Any = record.timeout
-            if isinstance(timeout, float) and not abs(timeout) < float("inf"):
-                timeout = str(timeout)
-            self._line(1, *place, record.duration, timeout, record.ready)
+            if timeout is not None:
+                # It may be any kind of number, and JSON lacks some of them.
+                timeout = float(timeout) if isfinite(timeout) else str(timeout)
+            own = record.turn, record.overhead
+            self._line(1, *place, record.span, timeout, record.ready, *own)
         elif isinstance(record, Syscall):
             self._line(2, *place, record.duration, *self._call(record))
         elif isinstance(record, Event):

@@ -357,6 +357,21 @@ class TestData:
         assert browser.run("document.scripts.length") == 1
         assert "document.title='owned'" in text_of(browser, "findings")
 
+    def test_the_time_of_the_tool_itself(self, browser, tmp_path):
+        """What the tool took is in no figure, and is told in the end."""
+        source = Source(os.getpid(), os.getpid(), "EpollSelector-1")
+        records = [
+            Wait(index * 10 * MS, source, None, 3 * MS, 1, -1 if index == 0 else 1 * MS, 2 * MS)
+            for index in range(101)
+        ]
+        browser.open(write(tmp_path / "report.html", records))
+        figures = text_of(browser, "figures")
+
+        assert "busy for 25 % of" in text_of(browser, "verdict")
+        assert re.search(r"Longest turn\s+1.00 ms", figures)
+        # 4 of the 5 ms of each turn, and 2 of the 5 ms of each wait.
+        assert "Tracing itself took 602 ms" in text_of(browser, "footer")
+
     def test_processes(self, browser, tmp_path):
         """Each process has a header and tracks of its own."""
         path = write(tmp_path / "report.html", [*server(), *server(child=True)])

@@ -28,7 +28,12 @@ function fillHeader(model) {
   ].join(" · ");
   for (const [sentence, bad] of verdict(model)) id("verdict").append(element("li", { class: bad ? "bad" : "" }, sentence));
   id("footer").textContent = "Made by selectors_ffi. A turn is the time between two waits of one loop; busy is the share of the" +
-    " turns." + (model.summed ? ` ${thousands(model.summed)} records were summed up over intervals, not kept one by one.` : "");
+    " turns." + toolText(model) + (model.summed ? ` ${thousands(model.summed)} records were summed up over intervals, not kept one by one.` : "");
+}
+
+function toolText(model) {
+  const tool = model.looping.reduce((sum, loop) => sum + loop.tool, 0);
+  return tool ? ` Tracing itself took ${duration(tool)}, which is in none of the figures.` : "";
 }
 
 function card(label, big, small, warn, share) {
@@ -48,7 +53,7 @@ function fillFigures(model) {
       (loops.length > 1 ? ", " + busiest.selector : ""), busiest.share > 0.9 && busiest.count > 100, busiest.share));
   }
   if (longest) {
-    const time = longest.end - longest.time;
+    const time = lengthOf(longest);
     figures.append(card("Longest turn", duration(time), "at " + moment(longest.time, 1e6), time >= SLOW));
   }
   figures.append(card("Waits", thousands(waits), waits ? plural(sum((loop) => loop.ready), "event") + " ready" : "", false));
@@ -112,10 +117,10 @@ function fillTables(model, timeline) {
   } }, "Show");
   fillFindings(model, showing);
   const several = model.looping.length > 1, many = model.processes.size > 1;
-  const turns = model.looping.flatMap((loop) => loop.turns.map((turn) => turn)).filter((turn) => turn.end > turn.time)
-    .sort((one, two) => two.end - two.time - one.end + one.time).slice(0, 10);
+  const turns = model.looping.flatMap((loop) => loop.turns).filter((turn) => turn.own > 0)
+    .sort((one, two) => two.own - one.own).slice(0, 10);
   table(id("turns"), [
-    ["Took", (turn) => turn.end - turn.time, (turn) => duration(turn.end - turn.time), "number"],
+    ["Took", (turn) => turn.own, (turn) => duration(turn.own), "number"],
     ["At", (turn) => turn.time, (turn) => moment(turn.time, 1e6), "number"],
     ["Woken by", (turn) => wokenBy(turn), null, "wide"],
     ...several ? [["Loop", (turn) => loopName(model, turn.loop), null, ""]] : [],
@@ -177,8 +182,6 @@ function fillTables(model, timeline) {
     ["Errors", (call) => [...call.errnos.keys()].join(), (call) => [...call.errnos].map(([name, count]) => name + " " + thousands(count)).join(", "), ""],
   ], callTable(model), { sorted: 1, none: "No system call was recorded: the trace was made without syscalls." });
 }
-
-const lengthOf = (item) => item ? item.end - item.time : 0;
 
 function shareBar(share) {
   const bar = element("div", { class: "bar", role: "img", "aria-label": percent(share) }, element("i"));

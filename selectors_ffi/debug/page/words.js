@@ -76,8 +76,8 @@ function verdict(model) {
     `${duration(busiest.busy + busiest.waiting)}, and waited for the rest.`, busiest.share > 0.9 && busiest.count > 100,
   ]);
   const longest = longestTurn(model);
-  if (longest && longest.end - longest.time >= SLOW)
-    said.push([`The longest turn took ${duration(longest.end - longest.time)}. No descriptor was served in that time.`, true]);
+  if (longest && lengthOf(longest) >= SLOW)
+    said.push([`The longest turn took ${duration(lengthOf(longest))}. No descriptor was served in that time.`, true]);
   const waits = loops.reduce((sum, loop) => sum + loop.count, 0), empty = loops.reduce((sum, loop) => sum + loop.empty, 0);
   if (waits > 100 && empty / waits > 0.5)
     said.push([`${thousands(empty)} of ${thousands(waits)} waits found nothing ready.`, true]);
@@ -88,7 +88,7 @@ function verdict(model) {
 function longestTurn(model) {
   let most = null;
   for (const { longest } of model.looping)
-    if (longest && (!most || longest.end - longest.time > most.end - most.time)) most = longest;
+    if (longest && (!most || lengthOf(longest) > lengthOf(most))) most = longest;
   return most;
 }
 
@@ -110,7 +110,7 @@ function ownerShort(life) {
 // A title and a line of text for an item.
 function headline(item) {
   const at = item.time === undefined ? "" : "at " + moment(item.time, 1e3);
-  const took = item.end === undefined ? "" : duration(item.end - item.time);
+  const took = item.end === undefined ? "" : duration(lengthOf(item));
   switch (item.kind) {
     case "wait": return ["select() waited " + took, readyText(item) + ", " + at];
     case "turn": return ["Turn of " + took, "the program ran between two waits, " + at];
