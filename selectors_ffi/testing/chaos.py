@@ -65,8 +65,7 @@ _REGISTERING = ("epoll_create1", "epoll_ctl", "dup3")
 _INTERRUPT = 1 / 16
 _LATE = 1 / 32
 _SPLIT = 1 / 4
-_WITHHOLD, _WITHHOLD_EACH = 1 / 2, 1 / 3
-_WITHHOLD_UNORDERED, _WITHHOLD_EACH_UNORDERED = 7 / 8, 1 / 2  # it is all that can be done there
+_WITHHOLD, _WITHHOLD_EACH = 3 / 4, 1 / 2
 _PERMUTE = 3 / 4
 _SPURIOUS = 1 / 8
 
@@ -169,7 +168,7 @@ class Chaos:
     def _alter(self, call: Call, answer: Answer, stream: _Stream, result: int) -> int:
         """Withhold and permute; return the new result."""
         ready = answer.read(result)
-        kept = self._withhold(ready, stream, answer.ordered)
+        kept = self._withhold(ready, stream)
         changed = len(kept) < len(ready)
         if changed:
             self._note(call, "withheld")
@@ -180,15 +179,14 @@ class Chaos:
         return answer.write(kept) if changed else result
 
     @staticmethod
-    def _withhold(ready: list[Ready], stream: _Stream, ordered: bool) -> list[Ready]:
+    def _withhold(ready: list[Ready], stream: _Stream) -> list[Ready]:
         """Return what is to stay."""
         kept, left = [], []
-        withholding = len(ready) > 1 and stream.chance(_WITHHOLD if ordered else _WITHHOLD_UNORDERED)
-        likely = _WITHHOLD_EACH if ordered else _WITHHOLD_EACH_UNORDERED
+        withholding = len(ready) > 1 and stream.chance(_WITHHOLD)
         for one in ready:
             times = stream.withheld.get(one.identity, 0)
             level = one.level and one.identity not in stream.once
-            if withholding and stream.chance(likely) and level and times < BOUND:
+            if withholding and stream.chance(_WITHHOLD_EACH) and level and times < BOUND:
                 left.append(one)
             else:
                 kept.append(one)
