@@ -9,6 +9,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Union
 
+from . import control
 from .program import load
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         description="Run a Python program with this package in place of the standard library's"
         " selectors (asyncio, socketserver, subprocess, ...) and show what it asks of the kernel.",
         usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary] [--explain]"
-        " PROGRAM [ARGUMENT ...]\n"
+        " [--inject TEXT] [--chaos SEED] PROGRAM [ARGUMENT ...]\n"
         "PROGRAM is what python takes: a file, a directory, a zip file, -m MODULE, -c CODE, or -",
     )
     parser.add_argument(
@@ -50,6 +51,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="after the line in which a call, flag or error appears first, say what it means",
     )
+    control.add_options(parser)
     parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
 
@@ -68,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         flags = flags_of(_flags(options), "-e")
         program = load(options.program)
+        control.begin(options)
         output = _output(options)
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits

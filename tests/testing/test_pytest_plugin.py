@@ -185,7 +185,7 @@ def test_what_is_not_reached_is_a_warning(suite):
     text = "def test_inject(inject):\n    inject('wait:error=EIO')\n"
     status, output = suite(text)
     assert status == 0
-    assert "UnreachedWarning: wait:error=EIO: not reached, there were 0 calls of wait" in output
+    assert "UnreachedWarning: wait:error=EIO: not reached, calls of wait: 0" in output
 
 
 @pytest.mark.parametrize(
