@@ -19,7 +19,8 @@ from .._abi.target import SYMBOLS
 from .checks import Checks, Finding
 from .flags import Debug
 from .lints import action_on
-from .naming import depth, interest, kind_of, place, shown
+from .naming import interest, kind_of, shown
+from .places import depth, place
 from .records import Event, Lint, Marks, Record, Registration, Wait, here, now, spent
 from .sinks import Emitter, LogSink, Sink, StandardError
 from .stats import Stats
@@ -125,12 +126,11 @@ class Observer:
             if self.checks is not None:
                 self.checks.unregistered(fd)
             return []
-        self.places[fd] = place()
+        self.places[fd] = str(place()[0])
         if self.checks is None:
             return []
         if action == "modify":
-            self.checks.modified(key)
-            return []
+            return self.checks.modified(key)
         return self.checks.registered(key)
 
     def refused(
@@ -197,10 +197,21 @@ class Observer:
             self._both(wait)
         if self.checks is None:
             return []
-        natives = [native for native in natives if native.fd != self._wake_up()]
-        unchanged = self.checks.changes == begun.changes
+        findings = []
+        if natives and self.checks.changes == begun.changes:
+            for native in natives:
+                if native.fd not in given:
+                    findings += self._stale(native, self.checks)
+        clock = now() - spent.ns
+        return findings + self.checks.after(result if given else (), wait.timeout, wait.ready, clock)
+
+    def _stale(self, native: Native, checks: Checks) -> list[Finding]:
+        """Check an event that was not handed on."""
         registry = self._registry
-        return self.checks.after(natives, given, self._tokens, registry, unchanged=unchanged)
+        former = native.token is not None and self._tokens.get(native.fd) != native.token
+        if native.fd == self._wake_up() or not (former or native.fd not in registry):
+            return []
+        return checks.stale(native.fd, native.decoded, registry)
 
     def failed(self, begun: _Begun, timeout: Any, error: BaseException) -> None:
         """Take note that a wait raised; a flight recorder is dumped."""
@@ -262,8 +273,8 @@ class Observer:
         """Warn of each finding, where the user's code is."""
         for finding in findings:
             warning = finding.lint(finding.message)
-            message = f"{finding.message}. {warning.sentence}"
-            lint = Lint(now(), self.source(), warning.id, finding.fd, message, place())
+            message = warning.text(finding.message)
+            lint = Lint(now(), self.source(), warning.id, finding.fd, message, str(place()[0]))
             announce(self.emit, lint, warning, depth())
 
 

@@ -212,8 +212,7 @@ class _Writer:
         self._explained.add(lint)
         for known in LINTS:
             if known.id == lint:
-                cause = getattr(known, "cause", None) or getattr(known, "sentence", "")
-                self._line("lint", lint, known.__name__, cause, getattr(known, "cure", ""))
+                self._line("lint", lint, known.__name__, known.cause, known.cure)
 
     def _text(self, text: str) -> int | str:
         """Return what stands for a text in a line: its number, 0 for no text, or itself."""

@@ -20,8 +20,8 @@ from ..binding import Binding
 from .decode import form_of
 from .flags import TAPPED, Debug, FlagsLike, arm, resolve
 from .lints import LEAK
-from .naming import place
 from .observer import Observer, announce
+from .places import place
 from .records import Lint, Source, Syscall, here, now, spent
 from .sinks import Emitter, Sink
 
@@ -48,7 +48,7 @@ class LeakGuard:
         self._name = name
         # Not by repr(): that of a class of the caller's may need what its constructor sets later.
         self._shown = f"<{cls.__module__}.{cls.__qualname__} object at {id(selector):#x}>"
-        self._created = place(4)
+        self._created = " < ".join(map(str, place(4)))
         self._pid = os.getpid()
         self._emit = Emitter(sink)
 
