@@ -7,34 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from selectors_ffi._abi.target import symbols_for
 from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, KqueueSelector
 from selectors_ffi.binding import Binding
 from selectors_ffi.testing.kernels.bsd import VARIANTS, SimulatedBSD
+from selectors_ffi.testing.library import proxied
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="simulated on poll(2)")
 BOTH = EVENT_READ | EVENT_WRITE
 EVENTS = (EVENT_READ, EVENT_WRITE, BOTH)
-
-
-class Counting:
-    """A library that notes the length of each changelist."""
-
-    def __init__(self, whole):
-        self._lib = whole.lib
-        self._kevents = symbols_for(whole.target, "kevent")
-        self.changes = []
-
-    def __getattr__(self, symbol):
-        whole = getattr(self._lib, symbol)
-        if symbol not in self._kevents:
-            return whole
-
-        def kevent(kq, changelist, nchanges, *rest):
-            self.changes.append(nchanges)
-            return whole(kq, changelist, nchanges, *rest)
-
-        return kevent
 
 
 @pytest.fixture(params=sorted(VARIANTS))
@@ -45,10 +25,15 @@ def kernel(request):
 @pytest.fixture
 def counted(kernel):
     """A selector, and the lengths of its changelists so far."""
-    whole = kernel.binding()
-    lib = Counting(whole)
-    with KqueueSelector(binding=Binding(whole.target, whole.ffi, lib)) as selector:
-        yield selector, lib.changes
+    changes = []
+
+    def count(call):
+        if call.name == "kevent":
+            changes.append(call.arguments[2])
+        return call.run()
+
+    with KqueueSelector(binding=proxied(kernel.binding(), count)) as selector:
+        yield selector, changes
 
 
 @pytest.mark.parametrize("old", EVENTS)
