@@ -27,8 +27,6 @@ def add_parser(subparsers: Any) -> None:
         " PROGRAM [ARGUMENT ...]\n"
         "       %(prog)s --seed SEED [--spurious] PROGRAM [ARGUMENT ...]\n"
         "PROGRAM is what python takes: a file, a directory, a zip file, -m MODULE, or -c CODE",
-        epilog="examples: chaos test_server.py; chaos --seeds 100 -m unittest tests.test_server;"
-        " chaos --seed 7 test_server.py",
     )
     parser.add_argument("--seeds", type=int, metavar="N", default=SEEDS, help="default: %(default)s")
     parser.add_argument("--first", type=int, metavar="SEED", default=1, help="default: %(default)s")
@@ -40,6 +38,11 @@ def add_parser(subparsers: Any) -> None:
         "--timeout", type=float, metavar="SECONDS", help="a longer run has failed; default: none has"
     )
     parser.add_argument("--without", action="store_true", help=argparse.SUPPRESS)
+    parser.add_examples(
+        ("try twenty seeds on a script", "test_server.py"),
+        ("try a hundred on a module", "--seeds 100 -m unittest tests.test_server"),
+        ("run one seed again", "--seed 7 test_server.py"),
+    )
     parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
 

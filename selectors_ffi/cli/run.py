@@ -26,6 +26,10 @@ def add_parser(subparsers: Any) -> None:
         help="at the end, list on standard error what still uses the standard library's classes",
     )
     control.add_options(parser)
+    parser.add_examples(
+        ("a script, with its arguments", "server.py --port 8000"),
+        ("a module, and at the end what still uses the standard library", "--missed -m http.server"),
+    )
     parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
 

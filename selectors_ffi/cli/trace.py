@@ -52,6 +52,12 @@ def add_parser(subparsers: Any) -> None:
         help="after the line in which a call, flag or error appears first, say what it means",
     )
     control.add_options(parser)
+    parser.add_examples(
+        ("every system call of a script's selectors", "program.py"),
+        ("what the kernel said and what became of it, with common mistakes", "-e all program.py"),
+        ("a page to look at in a browser", "--format html -o report.html -m http.server"),
+        ("a table of calls and times", "--summary -m http.server"),
+    )
     parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
 
