@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from weakref import ref
 
 from .._abi.target import SYMBOLS
+from .addresses import address_of
 from .checks import Checks, Finding
 from .flags import Debug
 from .lints import action_on
 from .naming import interest, kind_of, shown
-from .places import depth, place
+from .owners import Owners
+from .places import caller_frame, depth, place
 from .records import Event, Lint, Marks, Record, Registration, Wait, here, now, spent
 from .sinks import Emitter, LogSink, Sink, StandardError
 from .stats import Stats
@@ -70,6 +72,7 @@ class Observer:
         self._selector = ref(selector)
         self._tokens: dict[int, int] = {}
         self._waits = local()
+        self._owners = Owners()
 
     @property
     def _registry(self) -> dict[int, SelectorKey]:
@@ -113,16 +116,13 @@ class Observer:
     def _changed(self, action: str, key: SelectorKey, error: str) -> list[Finding]:
         fd = int(key.fd)
         if Debug.EVENTS in self.flags:
-            kind = kind_of(fd)
-            record = Registration(
-                now(), self.source(), action, fd, kind, key.events, shown(key.fileobj), error
-            )
-            self.emit(record)
+            self._show(action, key, error)
         if error:
             return []
         if action == "unregister":
             self.places.pop(fd, None)
             self.last.pop(fd, None)
+            self._owners.forget(fd)
             if self.checks is not None:
                 self.checks.unregistered(fd)
             return []
@@ -132,6 +132,18 @@ class Observer:
         if action == "modify":
             return self.checks.modified(key)
         return self.checks.registered(key)
+
+    def _show(self, action: str, key: SelectorKey, error: str) -> None:
+        """Show a change of the registry."""
+        moment, fd = now(), int(key.fd)
+        peer = ""
+        if action == "register":
+            peer = address_of(fd, key.fileobj)
+            owner = self._owners.registered(key, caller_frame(sys._getframe(1)))
+        else:
+            owner = self._owners.of(key)
+        fields = (kind_of(fd), key.events, shown(key.fileobj), error, peer, owner, str(place()[0]))
+        self.emit(Registration(moment, self.source(), action, fd, *fields))
 
     def refused(
         self, selector: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: OSError
@@ -244,9 +256,11 @@ class Observer:
             self.stats.event(native.decoded, dropped)
         if Debug.EVENTS not in self.flags:
             return
-        fileobj = shown(key.fileobj) if key is not None else ""
-        kind = kind_of(native.fd)
-        self.emit(Event(now(), self.source(), native.fd, kind, native.decoded, events, fileobj, dropped))
+        fd, fileobj, owner = native.fd, "", ""
+        if key is not None:
+            fileobj, owner = shown(key.fileobj), self._owners.of(key)
+        fields = (fd, kind_of(fd), native.decoded, events, fileobj, dropped, owner)
+        self.emit(Event(now(), self.source(), *fields))
 
     def _reason(self, native: Native, key: SelectorKey | None) -> str:
         """Return why an event was not handed on."""

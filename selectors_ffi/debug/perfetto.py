@@ -147,11 +147,8 @@ class PerfettoSink(Locked):
         """Begin the track of a descriptor."""
         self._serial += 1
         selector = record.source.selector
-        peer = getattr(record, "peer", None)
-        name = _title(record.fd, record.kind, address_of(record.fd) if peer is None else peer)
-        owner = getattr(record, "owner", "")
-        if owner:
-            name = f"{name} {owner}"
+        peer = record.peer if isinstance(record, Registration) else address_of(record.fd)
+        name = f"{_title(record.fd, record.kind, peer)} {record.owner}".rstrip()
         track = self._tracks[selector, record.fd] = f"{selector}/{record.fd}/{self._serial}", name
         arguments = {"object": record.fileobj, "interest": interest(record.events)}
         return {**self._track("b", track, base["tid"], base["ts"]), "args": arguments}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Place", "depth", "is_users", "place", "stack_of", "user_frame"]
+__all__ = ["Place", "caller_frame", "depth", "is_users", "place", "stack_of", "user_frame"]
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
@@ -69,14 +69,20 @@ def is_users(frame: FrameType) -> bool:
     return kind == _USER or (kind == _LIBRARY and frame.f_globals.get("__name__") == "__main__")
 
 
+def caller_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the first frame outside this package: of the code that called it."""
+    while frame is not None and _kind_of(frame.f_code.co_filename) == _PACKAGE:
+        frame = frame.f_back
+    return frame
+
+
 def user_frame(frame: FrameType | None) -> tuple[FrameType | None, FrameType | None]:
     """Return the first frame of the user's program, and the library's frame that it called.
 
     Where the program has no frame of its own, the first is the innermost frame outside this package.
     """
-    while frame is not None and _kind_of(frame.f_code.co_filename) == _PACKAGE:
-        frame = frame.f_back
-    innermost, called = frame, None
+    innermost = frame = caller_frame(frame)
+    called = None
     while frame is not None and _kind_of(frame.f_code.co_filename) != _PACKAGE:
         if is_users(frame):
             return frame, called

@@ -97,6 +97,8 @@ class Event(NamedTuple):
     fileobj: str
     dropped: str
     """Why it was not handed on; otherwise empty."""
+    owner: str = ""
+    """Which part of the program the descriptor belongs to; see ``owners``."""
 
     def __str__(self) -> str:
         # kqueue's are several fields with names of their own.
@@ -104,7 +106,7 @@ class Event(NamedTuple):
         event = f"{{fd={self.fd}, kind={self.kind}, {flags}}}"
         if self.dropped:
             return f"{_prefix(self.source)}event({event}) = dropped ({self.dropped})"
-        return f"{_prefix(self.source)}event({event}) = {interest(self.events)} ({self.fileobj})"
+        return f"{_prefix(self.source)}event({event}) = {interest(self.events)} ({_object(self)})"
 
     def as_dict(self) -> dict[str, Any]:
         return _fields("event", self)
@@ -124,13 +126,19 @@ class Registration(NamedTuple):
     fileobj: str
     error: str
     """The exception that refused it; otherwise empty."""
+    peer: str = ""
+    """What the descriptor is connected to; see ``addresses``. Of ``register`` only."""
+    owner: str = ""
+    """Which part of the program the descriptor belongs to; see ``owners``."""
+    place: str = ""
+    """The line of the program that asked for it."""
 
     def __str__(self) -> str:
         prefix = _prefix(self.source)
         if self.action == "close":
             return f"{prefix}close({self.source.selector})"
         key = struct(fd=self.fd, kind=self.kind, events=interest(self.events))
-        return f"{prefix}{self.action}({key}) = {self.error or self.fileobj}"
+        return f"{prefix}{self.action}({key}) = {self.error or _object(self)}"
 
     def as_dict(self) -> dict[str, Any]:
         return _fields("registration", self)
@@ -184,6 +192,11 @@ class Lint(NamedTuple):
 
 
 Record = Union[Syscall, Event, Registration, Wait, Lint]
+
+
+def _object(record: Event | Registration) -> str:
+    """Return the file object; its owner where a number was registered, which names nothing."""
+    return record.owner if record.owner and record.fileobj.isdecimal() else record.fileobj
 
 
 def _fields(type_: str, record: Any, **changed: object) -> dict[str, Any]:

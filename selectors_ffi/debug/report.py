@@ -28,7 +28,6 @@ from threading import current_thread, main_thread
 from time import time
 from typing import IO, Any
 
-from .addresses import address_of
 from .decode.grammar import errno_name
 from .document import Document
 from .lints import LINTS
@@ -179,18 +178,12 @@ class _Writer:
 
     def _registration(self, record: Registration) -> tuple[Any, ...]:
         """Return peer, kind, file object, owner, error and place."""
-        peer = getattr(record, "peer", None)
-        if peer is None:
-            peer = address_of(record.fd) if record.action == "register" else ""
-        place = str(getattr(record, "place", ""))
-        return (
-            self._text(peer), *self._object(record), self._text(record.error), self._text(place),
-        )  # fmt: skip
+        peer, error, place = map(self._text, (record.peer, record.error, record.place))
+        return peer, *self._object(record), error, place
 
     def _object(self, record: Event | Registration) -> tuple[int | str, ...]:
         """Return kind, file object and owner."""
-        owner = getattr(record, "owner", "")
-        return self._text(record.kind), self._text(record.fileobj), self._text(owner)
+        return self._text(record.kind), self._text(record.fileobj), self._text(record.owner)
 
     def _sum(self, sums: tuple[Source, int, dict[str, Any]]) -> None:
         source, begin, figures = sums

@@ -73,12 +73,6 @@ def server(name="<socket.socket fd={}>", *, child=False):
     yield Syscall(time, source, "epoll_ctl", ("3", "EPOLL_CTL_DEL", "7", "NULL"), -1, 2, "", 5000)
 
 
-@pytest.fixture(autouse=True)
-def nowhere(monkeypatch):
-    """The descriptors of the records are not this process's: they have no address."""
-    monkeypatch.setattr(report, "address_of", lambda fd: "")
-
-
 @pytest.fixture
 def page(browser, tmp_path):
     """The report of ``server()``, open in the browser."""
