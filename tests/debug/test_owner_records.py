@@ -18,19 +18,21 @@ from selectors_ffi.installation import install, uninstall
 
 
 async def serve(reader, writer):
-    await reader.read()
+    while data := await reader.read(1):
+        writer.write(data)
     writer.close()
 
 
 async def talk():
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(3):
         writer.write(b"x")
-        await asyncio.sleep(0.001)
+        await reader.read(1)
+    writer.write_eof()
+    await reader.read()
     writer.close()
-    await asyncio.sleep(0.01)
     server.close()
 
 
