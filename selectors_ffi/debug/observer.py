@@ -252,15 +252,15 @@ class Observer:
         dropped = ""
         if not events:
             dropped = self._reason(native, key)
-        if self.stats is not None:
-            self.stats.event(native.decoded, dropped)
-        if Debug.EVENTS not in self.flags:
-            return
         fd, fileobj, owner = native.fd, "", ""
         if key is not None:
             fileobj, owner = shown(key.fileobj), self._owners.of(key)
-        fields = (fd, kind_of(fd), native.decoded, events, fileobj, dropped, owner)
-        self.emit(Event(now(), self.source(), *fields))
+        fields = (fd, "", native.decoded, events, fileobj, dropped, owner)
+        record = Event(now(), self.source(), *fields)
+        if self.stats is not None:
+            self.stats(record)
+        if Debug.EVENTS in self.flags:
+            self.emit(record._replace(kind=kind_of(fd)))
 
     def _reason(self, native: Native, key: SelectorKey | None) -> str:
         """Return why an event was not handed on."""

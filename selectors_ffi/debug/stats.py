@@ -127,29 +127,23 @@ class Stats(Locked):
             if isinstance(record, Syscall):
                 self._syscall(record)
             elif isinstance(record, Event):
-                owner = getattr(record, "owner", "") or record.fileobj
-                label = f"fd {record.fd} {owner}".rstrip()
-                self._event(record.source, label, record.flags, record.dropped)
+                self._event(record)
             elif isinstance(record, Wait):
                 self._wait(record)
             elif isinstance(record, Registration) and record.action == "close":
                 self._found.pop(record.source, None)
                 self._before.pop(record.source, None)
 
-    def event(self, source: Source, label: str, flags: str, dropped: str) -> None:
-        """Count an event without its record."""
-        with self._lock:
-            self._event(source, label, flags, dropped)
-
-    def _event(self, source: Source, label: str, flags: str, dropped: str) -> None:
-        self.kinds[flags] = self.kinds.get(flags, 0) + 1
-        if dropped:
-            self.dropped[dropped] = self.dropped.get(dropped, 0) + 1
+    def _event(self, record: Event) -> None:
+        self.kinds[record.flags] = self.kinds.get(record.flags, 0) + 1
+        if record.dropped:
+            self.dropped[record.dropped] = self.dropped.get(record.dropped, 0) + 1
             return
+        label = f"fd {record.fd}, {record.owner}" if record.owner else f"fd {record.fd}"
         if label not in self.woken and len(self.woken) >= _APART:
             label = _OTHERS
         self.woken[label] = self.woken.get(label, 0) + 1
-        self._found.setdefault(source, []).append(label)
+        self._found.setdefault(record.source, []).append(label)
 
     def _syscall(self, record: Syscall) -> None:
         call = self.calls.get(record.name)
@@ -265,7 +259,7 @@ class Stats(Locked):
             busy = 100 * self.turns.total / whole if whole else 0.0
             longest = f" (after {self.longest})" if self.longest else ""
             lines += [
-                f"busy: {busy:.1f} % of {whole / 1e9:.3f} s, waiting: {100 - busy:.1f} %",
+                f"{whole / 1e9:.3f} s: {busy:.1f} % in the program, {100 - busy:.1f} % in select()",
                 f"longest turn of the program: {self.turns.max / 1e9:.6f} s{longest}",
             ]
         if self.late.count:

@@ -157,6 +157,24 @@ def test_events_and_registrations(backend, records, pairs):
     assert str(events[0]).endswith(f"= EVENT_WRITE ({shown(pairs[0][0])})")
 
 
+def test_owners_follow_a_change(backend, records, pairs):
+    """A descriptor that is handed over has its new owner's name in what follows."""
+    near = pairs[0][0]
+
+    def first():
+        """Own it."""
+
+    with backend() as selector:
+        selector.register(near, EVENT_WRITE, first)
+        selector.select(0)
+        selector.modify(near, EVENT_WRITE, "second")
+        selector.select(0)
+    events = [record.owner for record in records if isinstance(record, Event)]
+
+    assert "first" in events[0]
+    assert events[1] == "second"
+
+
 @linux
 def test_dropped_events_say_why(records):
     """An event of which nothing is made says so."""
