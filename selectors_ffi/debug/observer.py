@@ -115,6 +115,8 @@ class Observer:
 
     def _changed(self, action: str, key: SelectorKey, error: str) -> list[Finding]:
         fd = int(key.fd)
+        if action == "modify":
+            self._owners.modified(fd)
         if Debug.EVENTS in self.flags:
             self._show(action, key, error)
         if error:

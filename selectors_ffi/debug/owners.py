@@ -92,6 +92,12 @@ class Owners:
             known.owner = _named(key)
         return known.owner
 
+    def modified(self, fd: int) -> None:
+        """Look again at the next event: the registration was changed, perhaps handed over."""
+        known = self._known.get(fd)
+        if known is not None and known.due != sys.maxsize:
+            known.due = known.asked + 1
+
     def forget(self, fd: int) -> None:
         """Forget a registration that has ended."""
         self._known.pop(fd, None)
