@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from selectors_ffi.debug import ReportSink, report
+from selectors_ffi.debug import BusyLoop, ReportSink, report
 from selectors_ffi.debug.records import Event, Lint, Registration, Source, Syscall, Wait
 
 if sys.platform != "linux":
@@ -67,7 +67,7 @@ def server(name="<socket.socket fd={}>", *, child=False):
         yield Event(time + 2 * MS, source, fd, "pipe", flags, given, name.format(fd), dropped)
         yield Wait(time, source, None if given else 0.001, 2 * MS, given)
         if index in (100, 200):
-            message = f"fd {fd} {name} was reported 100 times"
+            message = BusyLoop.text(f"fd {fd} {name} was reported 100 times")
             yield Lint(time + 2 * MS, source, "SEL004", fd, message, "server.py:7 in run")
         time += 3 * MS + (300 * MS if index == 150 else 0)
     yield Syscall(time, source, "epoll_ctl", ("3", "EPOLL_CTL_DEL", "7", "NULL"), -1, 2, "", 5000)
@@ -147,7 +147,8 @@ class TestPage:
     def test_tables(self, page):
         """Findings have cause and cure; descriptors and calls are counted; owners are named."""
         assert "SEL004 BusyLoop" in text_of(page, "findings")
-        assert "Cause." in text_of(page, "findings") or "Cure." in text_of(page, "findings")
+        assert f"Cause. {BusyLoop.cause}" in text_of(page, "findings")
+        assert text_of(page, "findings").count(BusyLoop.cure) == 2, "once for each of two findings"
         assert re.search(r"60\s+fd 8 pipe\s+<socket.socket fd=8>", text_of(page, "descriptors"))
         assert re.search(r"socket.socket\s+5\s+5\s+299", text_of(page, "owners"))
         assert re.search(r"epoll_ctl\s+1\s.*ENOENT 1", text_of(page, "calls"))

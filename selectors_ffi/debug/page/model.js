@@ -103,6 +103,7 @@ function take(model, line, thread, table) {
       object: text(line[9]), owner: text(line[10]), fd, loop,
     };
     fd.events.push(event);
+    ownedBy(fd, event.owner);
     loop.events.push(event);
   } else if (kind === REGISTRATION) {
     register(model, line, thread.pid, selector, text);
@@ -143,7 +144,14 @@ function register(model, line, pid, selector, text) {
   } else {
     const life = fd.lives[fd.lives.length - 1];
     if (life && life.end === Infinity) life.interest = interest;
+    ownedBy(fd, text(line[10]));
   }
+}
+
+// The task that reads begins to wait after the registration, so the newest owner is the best.
+function ownedBy(fd, owner) {
+  const life = fd.lives[fd.lives.length - 1];
+  if (owner && life && life.end === Infinity) life.owner = owner;
 }
 
 function endLife(fd, time) {

@@ -58,7 +58,7 @@ function fillFigures(model) {
   }
   figures.append(card("Waits", thousands(waits), waits ? plural(sum((loop) => loop.ready), "event") + " ready" : "", false));
   if (waits) figures.append(card("Empty waits", percent(empty / waits), thousands(empty) + " of " + thousands(waits),
-    waits > 100 && empty / waits > 0.5, empty / waits));
+    spins(empty, waits, model.end), empty / waits));
   const late = lateness(model);
   if (late.length) figures.append(card("Timeouts late by", duration(late[late.length >> 1]),
     "median of " + thousands(late.length) + ", most " + duration(late[late.length - 1]), late[late.length - 1] > SLOW));
@@ -201,9 +201,15 @@ function wokenBy(turn) {
   if (!events.length) return turn.wait.ready > 0 ? plural(turn.wait.ready, "descriptor") : "no descriptor: a timeout";
   const names = events.slice(0, 3).map((event) => {
     const life = lifeAt(event.fd, event.time);
-    return fdTitle(event.fd, life) + (ownerShort(life) ? " " + ownerShort(life) : "");
+    return ownerShort(life) ? `${ownerShort(life)} (${fdTitle(event.fd, life)})` : fdTitle(event.fd, life);
   });
   return names.join(", ") + (events.length > 3 ? " and " + (events.length - 3) + " more" : "");
+}
+
+// A message ends with the cure and its page, which have a line of their own here.
+function withoutCure(message, known) {
+  const end = known.cure ? message.indexOf(known.cure) : -1;
+  return end > 0 && /^\s*(\(\S*\))?$/.test(message.slice(end + known.cure.length)) ? message.slice(0, end).trim() : message;
 }
 
 function fillFindings(model, showing) {
@@ -214,8 +220,8 @@ function fillFindings(model, showing) {
     const known = model.lints.get(lint.id) || { cause: "", cure: "" };
     place.append(element("article", { class: "finding" },
       element("h3", {}, lint.id + " " + lint.name, element("span", { class: "when" }, "at " + moment(lint.time, 1e6)), showing(lint)),
-      element("p", { class: "message" }, lint.message),
-      known.cause && !lint.message.includes(known.cause) ? element("p", {}, element("b", {}, "Cause. "), known.cause) : null,
+      element("p", { class: "message" }, withoutCure(lint.message, known)),
+      known.cause ? element("p", {}, element("b", {}, "Cause. "), known.cause) : null,
       known.cure ? element("p", {}, element("b", {}, "Cure. "), known.cure) : null,
       lint.place ? element("p", { class: "code" }, lint.place) : null));
   }

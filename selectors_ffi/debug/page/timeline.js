@@ -368,7 +368,7 @@ class Timeline {
     } else {
       const middleTime = (this.view[0] + this.view[1]) / 2, { lives } = row.fd;
       const seen = lives.filter((life) => life.time <= this.view[1] && life.end >= this.view[0]);
-      const life = seen.find((life) => life.time <= middleTime && life.end >= middleTime) || seen[0] || lifeAt(row.fd, middleTime);
+      const life = seen.find((life) => life.time <= middleTime && life.end >= middleTime) || seen[seen.length - 1] || lifeAt(row.fd, middleTime);
       const owner = ownerShort(life), ink = seen.length ? colours.ink : colours.dropped;
       let x = 18;
       for (const [text, colour] of [["fd " + row.fd.fd, ink], [owner, ink], [addressOf(life), seen.length ? colours.soft : colours.dropped]]) {
