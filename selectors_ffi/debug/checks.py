@@ -13,19 +13,16 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from . import lints
-from .addresses import address_of
+from .known import identity_of
 from .lints import Finding
-from .naming import interest, kind_of
-from .owners import owner_of, owner_on_stack
-from .places import place
+from .naming import kind_of
 from .runs import EmptyWaits, Runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from selectors import SelectorKey
-    from types import FrameType
 
-    from .places import Place
+    from .known import Identity, Known
 
 __all__ = ["Checks", "Finding"]
 
@@ -36,47 +33,20 @@ CREDIT = 2_000_000
 #: Descriptors looked at between two looks at the clock.
 CHUNK = 16
 
-#: os.fstat() takes a socket's number on Unix alone. On Windows, where it does not, the socket object
-#: is asked whether it is closed.
-_HAVE_FSTAT = os.name == "posix"
-_UNKNOWN = (-1, -1)
-
-Identity = tuple[int, int]
-
-
-class _Seen:
-    """A registration as it was made, and what was told of it."""
-
-    __slots__ = ("identity", "key", "owner", "places", "told")
-
-    def __init__(self, key: SelectorKey, identity: Identity | None, owner: str) -> None:
-        self.key = key
-        self.identity = identity
-        self.places: tuple[Place, ...] = place(3)
-        self.owner = owner
-        self.told: set[str] = set()
-
-    def about(self) -> str:
-        """Return number, owner, address, interest and place of the registration."""
-        owner = self.owner or owner_of(self.key)
-        address = address_of(int(self.key.fd), self.key.fileobj)
-        who = f"{owner}, {address}" if address else owner
-        where = " < ".join(map(str, self.places))
-        return f"fd {self.key.fd} ({who}, registered for {interest(self.key.events)} at {where})"
-
 
 class Checks:
     """Looks at registrations and events for common mistakes.
 
     Args:
+        known: descriptor -> its registration; the observer keeps it.
         shared: there is an object of the kernel, which a forked child shares.
     """
 
-    def __init__(self, *, shared: bool) -> None:
+    def __init__(self, known: dict[int, Known], *, shared: bool) -> None:
+        self._known = known
         self._pid = os.getpid()
         self._shared = shared
         self._forked = False
-        self._seen: dict[int, _Seen] = {}
         self._new: set[int] = set()
         self._nonblocking: set[int] = set()
         self._stale: set[int] = set()
@@ -88,11 +58,6 @@ class Checks:
         self.changes = 0
         """Changes of the registry: an event may cross an ``unregister`` in another thread."""
 
-    def about(self, fd: int) -> str:
-        """Return what is known of a registered descriptor."""
-        seen = self._seen.get(fd)
-        return seen.about() if seen is not None else f"fd {fd}"
-
     def used(self) -> list[Finding]:
         """Check that this is the process in which the selector was made."""
         if not self._shared or self._forked or os.getpid() == self._pid:
@@ -103,54 +68,34 @@ class Checks:
 
     # Changes of the registry
 
-    def registered(self, key: SelectorKey, called: FrameType | None = None) -> list[Finding]:
-        """Remember a registration; check what it is of.
-
-        Args:
-            key: the registration.
-            called: the library's frame that the program called.
-        """
-        fd = int(key.fd)
-        self._forget(fd)
-        owner = owner_on_stack(key, called) if called is not None else ""
-        identity = _identity(fd, key.fileobj)
-        seen = self._seen[fd] = _Seen(key, identity, owner)
+    def registered(self, known: Known) -> list[Finding]:
+        """Check what was registered."""
+        fd = known.fd
+        self.forget(fd)
         self._new.add(fd)
-        if identity is not None and _is_regular(fd):
-            return [Finding(lints.RegularFile, fd, f"{seen.about()} is a regular file")]
+        if known.identity is not None and _is_regular(fd):
+            return self._once(known, lints.RegularFile, f"{known.about()} is a regular file")
         return []
 
-    def modified(self, key: SelectorKey, *, unknown: bool = False) -> list[Finding]:
-        """Remember a change.
+    def modified(self, known: Known, *, unknown: bool = False) -> list[Finding]:
+        """Check whether a registration that was changed is still of the same file.
 
         Args:
-            key: the registration as it is now.
+            known: the registration, with its key as it is now.
             unknown: the kernel did not know the descriptor, ENOENT.
         """
-        fd = int(key.fd)
         self.changes += 1
-        self._runs.forget(fd)
-        seen = self._seen.get(fd)
-        if seen is None:
-            self._seen[fd] = _Seen(key, _identity(fd, key.fileobj), "")
+        self._runs.forget(known.fd)
+        identity = identity_of(known.fd, known.key.fileobj)
+        if not unknown and not _another(known.identity, identity):
             return []
-        findings: list[Finding] = []
-        identity = _identity(fd, key.fileobj)
-        if unknown or _another(seen.identity, identity):
-            findings = self._once(seen, lints.DescriptorReused, _reused(seen))
-            seen = self._seen[fd] = _Seen(key, identity, "")
-            seen.told.add(lints.DescriptorReused.id)
-            return findings
-        seen.key = key
+        findings = self._once(known, lints.DescriptorReused, _reused(known))
+        known.identity = identity
         return findings
 
-    def unregistered(self, fd: int) -> None:
-        """Forget a registration."""
-        self._forget(fd)
-
-    def _forget(self, fd: int) -> None:
+    def forget(self, fd: int) -> None:
+        """Forget what belongs to an earlier registration of this number."""
         self.changes += 1
-        self._seen.pop(fd, None)
         self._new.discard(fd)
         self._nonblocking.discard(fd)
         self._stale.discard(fd)
@@ -179,7 +124,7 @@ class Checks:
         """
         findings: list[Finding] = []
         if not self._round:
-            self._round = list(self._seen)
+            self._round = list(self._known)
         begin = perf_counter_ns()
         while self._round and self._credit > 0:
             for _ in range(min(CHUNK, len(self._round))):
@@ -191,37 +136,37 @@ class Checks:
 
     def sweep(self, registry: Mapping[int, SelectorKey]) -> list[Finding]:
         """Look at all registrations; for a thread of our own, while the loop sleeps."""
-        return [finding for fd in list(self._seen) for finding in self._look(fd, registry)]
+        return [finding for fd in list(self._known) for finding in self._look(fd, registry)]
 
     def _look(self, fd: int, registry: Mapping[int, SelectorKey]) -> list[Finding]:
-        seen = self._seen.get(fd)
-        if seen is None:
+        known = self._known.get(fd)
+        if known is None:
             return []
-        key = seen.key
-        now = _identity(fd, key.fileobj)
+        key = known.key
+        now = identity_of(fd, key.fileobj)
         # Another thread may just have unregistered and closed it, in this order.
-        if now == seen.identity and now is not None or registry.get(key.fd) is not key:
+        if (now is not None and now == known.identity) or registry.get(key.fd) is not key:
             return []
         if now is None:
-            return self._once(seen, lints.ClosedWhileRegistered, f"{seen.about()} is closed")
-        return self._once(seen, lints.DescriptorReused, _reused(seen))
+            return self._once(known, lints.ClosedWhileRegistered, f"{known.about()} is closed")
+        return self._once(known, lints.DescriptorReused, _reused(known))
 
     def _blocking(self) -> list[Finding]:
         """Check sockets at the first wait after they were registered."""
         new, self._new = self._new, set()
         blocking = []
         for fd in new:
-            seen = self._seen.get(fd)
-            if seen is not None and _is_socket(fd):
-                if _is_nonblocking(seen.key):
+            known = self._known.get(fd)
+            if known is not None and _is_socket(fd):
+                if _is_nonblocking(known.key):
                     self._nonblocking.add(fd)
                 elif _blocks(fd):
-                    blocking.append(seen)
+                    blocking.append(known)
         others = len(self._nonblocking)
         findings: list[Finding] = []
-        for seen in blocking if others else ():
-            message = f"{seen.about()} blocks; {others} other sockets of this selector do not"
-            findings += self._once(seen, lints.BlockingDescriptor, message)
+        for known in blocking if others else ():
+            message = f"{known.about()} blocks; {others} other sockets of this selector do not"
+            findings += self._once(known, lints.BlockingDescriptor, message)
         return findings
 
     # After a wait
@@ -239,9 +184,9 @@ class Checks:
         """
         findings: list[Finding] = []
         for key, lint, why in self._runs.after(result, now):
-            seen = self._seen.get(int(key.fd))
-            if seen is not None:
-                findings += self._once(seen, lint, f"{seen.about()} {why}")
+            known = self._known.get(int(key.fd))
+            if known is not None:
+                findings += self._once(known, lint, f"{known.about()} {why}")
         idle = self._empty.after(timeout, ready, now)
         if idle is not None:
             findings.append(Finding(idle[0], -1, idle[1]))
@@ -254,46 +199,25 @@ class Checks:
         self._stale.add(fd)
         message = f"{flags} was reported for fd {fd}, which is not registered"
         if fd in registry:
-            message = f"{flags} was reported for an earlier file with the number of {self.about(fd)}"
+            known = self._known.get(fd)
+            about = known.about() if known is not None else f"fd {fd}"
+            message = f"{flags} was reported for an earlier file with the number of {about}"
         return [Finding(lints.StaleRegistration, fd, message)]
 
-    def _once(self, seen: _Seen, lint: type[lints.SelectorWarning], message: str) -> list[Finding]:
+    def _once(self, known: Known, lint: type[lints.SelectorWarning], message: str) -> list[Finding]:
         """Return the finding unless it was told of this registration."""
-        if lint.id in seen.told:
+        if lint.id in known.told:
             return []
-        seen.told.add(lint.id)
-        return [Finding(lint, int(seen.key.fd), message)]
+        known.told.add(lint.id)
+        return [Finding(lint, known.fd, message)]
 
 
-def _reused(seen: _Seen) -> str:
-    return f"{seen.about()} is another file now, a {kind_of(int(seen.key.fd))}"
+def _reused(known: Known) -> str:
+    return f"{known.about()} is another file now, a {kind_of(known.fd)}"
 
 
 def _another(before: Identity | None, now: Identity | None) -> bool:
     return before is not None and now is not None and before != now
-
-
-def _identity(fd: int, fileobj: object) -> Identity | None:
-    """Return (device, inode), which tells files apart; None if closed."""
-    if not _HAVE_FSTAT:
-        return None if _says_closed(fileobj) else _UNKNOWN
-    try:
-        status = os.fstat(fd)
-    except (OSError, OverflowError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _says_closed(fileobj: Any) -> bool:
-    """Tell whether a file object says of itself that it is closed."""
-    if isinstance(fileobj, int):
-        return False
-    try:
-        return int(fileobj.fileno()) < 0
-    except ValueError:
-        return True  # io objects: "I/O operation on closed file"
-    except Exception:
-        return False
 
 
 def _is_regular(fd: int) -> bool:

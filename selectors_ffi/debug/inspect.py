@@ -137,9 +137,8 @@ def describe(selector: Any) -> Description:
 
 def _row(key: SelectorKey, observer: Any) -> Row:
     fd = int(key.fd)
-    last, place = "-", "-"
-    if observer is not None:
-        last, place = observer.last.get(fd, "-"), observer.places.get(fd, "-")
+    known = None if observer is None else observer.known.get(fd)
+    last, place = ("-", "-") if known is None else (known.last or "-", known.place)
     address = address_of(fd, key.fileobj)
     return Row(fd, kind_of(fd), address, interest(key.events), last, owner_of(key), place)
 

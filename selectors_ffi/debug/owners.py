@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from selectors import SelectorKey
     from types import FrameType
 
-__all__ = ["Owners", "field", "name_of", "owner_of", "owner_on_stack", "task_of"]
+__all__ = ["field", "name_of", "owner_of", "owner_on_stack", "task_of"]
 
 #: An owner is cut at this many characters.
 LONGEST = 120
@@ -61,64 +61,6 @@ def owner_on_stack(key: SelectorKey, frame: FrameType | None) -> str:
                     return f"{name} of process {field(owner, 'pid')}"
         frame = frame.f_back
     return ""
-
-
-class Owners:
-    """The owners of one selector's registrations, for its records.
-
-    To find an owner takes longer than to write a record, so it is kept. It is looked for again at the
-    first event, when the task that reads has begun to wait, and then after ever more events.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, _Known] = {}
-
-    def registered(self, key: SelectorKey, frame: FrameType | None) -> str:
-        """Return the owner of a new registration; ``frame`` is the caller's that asks for it."""
-        on_stack = owner_on_stack(key, frame)
-        known = self._known[int(key.fd)] = _Known(key.fileobj, on_stack or _named(key))
-        if on_stack:
-            known.due = sys.maxsize
-        return known.owner
-
-    def of(self, key: SelectorKey) -> str:
-        """Return the owner of a registration that an event or a change is about."""
-        known = self._known.get(int(key.fd))
-        if known is None or known.fileobj is not key.fileobj:
-            return self.registered(key, None)
-        known.asked += 1
-        if known.asked >= known.due:
-            known.due *= 8
-            known.owner = _named(key)
-        return known.owner
-
-    def modified(self, fd: int) -> None:
-        """Look again at the next event: the registration was changed, perhaps handed over."""
-        known = self._known.get(fd)
-        if known is not None and known.due != sys.maxsize:
-            known.due = known.asked + 1
-
-    def forget(self, fd: int) -> None:
-        """Forget a registration that has ended."""
-        self._known.pop(fd, None)
-
-
-def _named(key: SelectorKey) -> str:
-    """Return the owner; "" where only a number is known."""
-    owner = owner_of(key)
-    return "" if owner == "int" else owner
-
-
-class _Known:
-    """An owner that was found."""
-
-    __slots__ = ("asked", "due", "fileobj", "owner")
-
-    def __init__(self, fileobj: object, owner: str) -> None:
-        self.fileobj = fileobj
-        self.owner = owner
-        self.asked = 0
-        self.due = 1
 
 
 def field(thing: object, name: str) -> Any:

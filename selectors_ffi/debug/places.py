@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Place", "caller_frame", "depth", "is_users", "place", "stack_of", "user_frame"]
+__all__ = [
+    "NOWHERE", "Place", "called_from", "caller_frame", "depth", "is_users", "place", "stack_of",
+    "user_frame",
+]  # fmt: skip
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
@@ -96,16 +99,21 @@ def place(limit: int = 1) -> tuple[Place, ...]:
     Args:
         limit: how many frames of the user's program at most.
     """
-    frame, called = user_frame(sys._getframe(1))
+    return called_from(limit)[0]
+
+
+def called_from(limit: int) -> tuple[tuple[Place, ...], FrameType | None]:
+    """Return ``place(limit)``, and the innermost frame outside this package if it is a library's."""
+    innermost = caller_frame(sys._getframe(1))
+    frame, called = user_frame(innermost)
     if frame is None:
-        return (NOWHERE,)
-    note = "" if called is None else _function(called)
-    places = [_place(frame, note)]
+        return (NOWHERE,), None
+    places = [_place(frame, "" if called is None else _function(called))]
     frame = frame.f_back
     while frame is not None and len(places) < limit and is_users(frame):
         places.append(_place(frame))
         frame = frame.f_back
-    return tuple(places)
+    return tuple(places), innermost if called is not None else None
 
 
 def _place(frame: FrameType, note: str = "") -> Place:

@@ -10,10 +10,13 @@ import os
 from math import isfinite
 from threading import get_native_id, local
 from time import perf_counter_ns
-from typing import Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from .decode.grammar import errno_name, outcome, seconds, struct
 from .naming import interest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "Event",
@@ -21,6 +24,7 @@ __all__ = [
     "Record",
     "Registration",
     "Source",
+    "Spent",
     "Syscall",
     "Wait",
     "here",
@@ -65,8 +69,8 @@ class Syscall(NamedTuple):
     time: int
     source: Source
     name: str
-    arguments: tuple[str, ...]
-    """Decoded; empty unless ``Debug.SYSCALLS`` is on."""
+    arguments: Sequence[str]
+    """Decoded when first looked at; empty unless ``Debug.SYSCALLS`` is on."""
     result: int | None
     """None if the call did not return."""
     errno: int
@@ -81,7 +85,8 @@ class Syscall(NamedTuple):
         return f"{_prefix(self.source)}{self.name}({arguments}) = {end} {seconds(self.duration)}"
 
     def as_dict(self) -> dict[str, Any]:
-        return _fields("syscall", self, errno=errno_name(self.errno) if self.errno else None)
+        errno = errno_name(self.errno) if self.errno else None
+        return _fields("syscall", self, arguments=tuple(self.arguments), errno=errno)
 
 
 class Event(NamedTuple):
@@ -205,17 +210,29 @@ def _fields(type_: str, record: Any, **changed: object) -> dict[str, Any]:
     return fields
 
 
-def now() -> int:
-    """Return the clock of ``Record.time``."""
-    return perf_counter_ns()
+now = perf_counter_ns
+"""The clock of ``Record.time``."""
 
 
-class Spent(local):
-    """Nanoseconds that the debug package itself has taken in the calling thread."""
+class Spent:
+    """Nanoseconds that the debug package itself has taken in one thread.
 
-    ns = 0
+    A figure that was measured from A to B is B - A less what was spent between them.
+    """
+
+    __slots__ = ("ns",)
+
+    def __init__(self) -> None:
+        self.ns = 0
 
 
-#: The one of this process. A figure that was measured from A to B is B - A less what was spent here
-#: between them.
-spent = Spent()
+_threads = local()
+
+
+def spent() -> Spent:
+    """Return the one of the calling thread."""
+    try:
+        found: Spent = _threads.spent
+    except AttributeError:
+        found = _threads.spent = Spent()
+    return found

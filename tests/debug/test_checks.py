@@ -9,8 +9,9 @@ from selectors import SelectorKey
 import pytest
 
 from selectors_ffi import EVENT_READ
-from selectors_ffi.debug import checks, lints, places
+from selectors_ffi.debug import checks, known, lints, places
 from selectors_ffi.debug.checks import Checks
+from selectors_ffi.debug.known import Known
 
 unix = pytest.mark.skipif(os.name != "posix", reason="Unix descriptors")
 
@@ -25,6 +26,23 @@ def key_of(fileobj):
 def told(findings):
     """Return the lints of findings."""
     return [finding.lint for finding in findings]
+
+
+class Checker(Checks):
+    """Checks with the registrations that an observer would keep."""
+
+    def __init__(self, *, shared):
+        super().__init__({}, shared=shared)
+
+    def register(self, key):
+        """Take note of a registration."""
+        self._known[int(key.fd)] = Known.now(key, 3)
+        return self.registered(self._known[int(key.fd)])
+
+    def modify(self, key, **arguments):
+        """Take note of a change."""
+        self._known[int(key.fd)].changed(key)
+        return self.modified(self._known[int(key.fd)], **arguments)
 
 
 @pytest.fixture
@@ -42,7 +60,7 @@ def pipe():
 def test_use_in_a_child_is_told_once(monkeypatch):
     """In another process than the one it was made in: one finding, and only if it is shared."""
     for shared in (True, False):
-        checker = Checks(shared=shared)
+        checker = Checker(shared=shared)
         assert checker.used() == []
         with monkeypatch.context() as patch:
             patch.setattr(os, "getpid", lambda: -5)
@@ -53,9 +71,9 @@ def test_use_in_a_child_is_told_once(monkeypatch):
 @unix
 def test_a_closed_descriptor_is_found_and_told_once(pipe):
     """The wait after a descriptor was closed finds it; the second one says nothing."""
-    checker, key = Checks(shared=True), key_of(pipe[0])
+    checker, key = Checker(shared=True), key_of(pipe[0])
     registry = {key.fd: key}
-    checker.registered(key)
+    checker.register(key)
     assert checker.before(registry) == []
     os.close(pipe[0])
 
@@ -63,60 +81,58 @@ def test_a_closed_descriptor_is_found_and_told_once(pipe):
     (found,) = checker.before(registry)
     assert found.lint is lints.ClosedWhileRegistered
     assert checker.before(registry) == checker.sweep(registry) == []
-    checker.unregistered(key.fd)
+    checker.forget(key.fd)
+    del checker._known[key.fd]
     assert checker.sweep(registry) == []
 
 
 @unix
 def test_a_reused_number_is_found_by_the_wait_and_by_modify(pipe):
     """Another file under a registered number is found by fstat(2), and by ENOENT of the kernel."""
-    checker, key = Checks(shared=True), key_of(pipe[0])
+    checker, key = Checker(shared=True), key_of(pipe[0])
     registry = {key.fd: key}
-    checker.registered(key)
+    checker.register(key)
     with socket.socket() as other:
         os.dup2(other.fileno(), pipe[0])
         (found,) = checker.sweep(registry)
         assert found.lint is lints.DescriptorReused
         assert found.message.endswith("is another file now, a socket")
-        assert checker.modified(key) == [], "told already"
-        checker.registered(key)
+        assert checker.modify(key) == [], "told already"
+        checker.register(key)
         os.dup2(pipe[1], pipe[0])
-        assert told(checker.modified(key)) == [lints.DescriptorReused]
-        assert checker.modified(key) == checker.sweep(registry) == [], "it is known by its new file now"
-    checker.registered(key)
-    assert told(checker.modified(key, unknown=True)) == [lints.DescriptorReused]
+        assert told(checker.modify(key)) == [lints.DescriptorReused]
+        assert checker.modify(key) == checker.sweep(registry) == [], "it is known by its new file now"
+    checker.register(key)
+    assert told(checker.modify(key, unknown=True)) == [lints.DescriptorReused]
 
 
 @unix
 def test_modified_with_another_object(pairs):
     """A registration that is handed over to another object of the same file is no finding."""
-    checker, near = Checks(shared=True), pairs[0][0]
-    checker.registered(key_of(near))
+    checker, near = Checker(shared=True), pairs[0][0]
+    checker.register(key_of(near))
     key = key_of(near.fileno())
-    assert checker.modified(key) == []
-    assert checker._seen[near.fileno()].key is key
-    assert "test_modified_with_another_object" in checker.about(near.fileno())
-    assert checker.about(10**6) == f"fd {10**6}"
-
-
-def test_modified_before_it_was_seen():
-    """A registration that was made before checks were switched on is remembered when it changes."""
-    checker = Checks(shared=True)
-    assert checker.modified(key_of(10**6)) == []
-    assert checker._seen[10**6].identity is None
+    assert checker.modify(key) == []
+    assert "test_modified_with_another_object" in checker._known[near.fileno()].about()
 
 
 @unix
 def test_one_wait_looks_at_a_part_of_many(monkeypatch, pipe):
     """With many registrations each wait looks at some; the next ones go on from there."""
     looked = []
-    monkeypatch.setattr(checks, "_identity", lambda fd, fileobj: looked.append(fd) or (1, fd))
+
+    def identity(fd, fileobj):
+        looked.append(fd)
+        return 1, fd
+
+    monkeypatch.setattr(checks, "identity_of", identity)
+    monkeypatch.setattr(known, "identity_of", identity)
     monkeypatch.setattr(checks, "CREDIT", 100)
     monkeypatch.setattr(checks, "SHARE", 1 << 60)
-    checker = Checks(shared=False)
+    checker = Checker(shared=False)
     registry = {fd: SelectorKey(fd, fd, EVENT_READ, None) for fd in range(1000, 1500)}
     for key in registry.values():
-        checker.registered(key)
+        checker.register(key)
     looked.clear()
 
     checker.before(registry)
@@ -154,13 +170,13 @@ class Closed:
 )
 def test_where_fstat_takes_no_socket(monkeypatch, fileobj, closed):
     """On Windows the object is asked whether it is closed; where that is unknown, nothing is told."""
-    monkeypatch.setattr(checks, "_HAVE_FSTAT", False)
-    checker, key = Checks(shared=False), SelectorKey(7, 7, EVENT_READ, None)
-    checker.registered(key)
+    monkeypatch.setattr(known, "_HAVE_FSTAT", False)
+    checker, key = Checker(shared=False), SelectorKey(7, 7, EVENT_READ, None)
+    checker.register(key)
     assert checker.sweep({7: key}) == []
 
     key = key._replace(fileobj=fileobj)
-    checker.modified(key)
+    checker.modify(key)
     assert told(checker.sweep({7: key})) == [lints.ClosedWhileRegistered] * closed
 
 
@@ -173,20 +189,21 @@ def test_closed_between_two_looks():
 
 def test_a_stale_event_is_told_once_per_number():
     """An event for a number that is registered anew is of an earlier file."""
-    checker = Checks(shared=False)
+    checker = Checker(shared=False)
     key = key_of(7)
     (found,) = checker.stale(7, "EPOLLIN", {})
     assert found.lint is lints.StaleRegistration
     assert found.message == "EPOLLIN was reported for fd 7, which is not registered"
     assert checker.stale(7, "EPOLLIN", {}) == []
-    checker.registered(key)
+    assert "the number of fd 8" in checker.stale(8, "EPOLLIN", {8: key})[0].message
+    checker.register(key)
     (found,) = checker.stale(7, "EPOLLIN", {7: key})
     assert "was reported for an earlier file with the number of fd 7 (int" in found.message
 
 
 def test_a_run_of_a_forgotten_registration_is_not_told(monkeypatch):
     """Another thread may have unregistered what the kernel has just reported."""
-    checker = Checks(shared=False)
+    checker = Checker(shared=False)
     verdict = (key_of(7), lints.BusyLoop, "why")
     monkeypatch.setattr(checker._runs, "after", lambda result, now: [verdict])
     assert checker.after([], None, 0, 0) == []
@@ -196,5 +213,5 @@ def test_a_place_is_known_where_no_program_is(monkeypatch):
     """Without a frame of the program the place is a question mark."""
     monkeypatch.setattr(places, "user_frame", lambda frame: (None, None))
     assert places.place() == (places.NOWHERE,)
-    assert str(places.place()[0]) == "?:0 in ?"
+    assert str(places.NOWHERE) == "?:0 in ?"
     assert places.depth() == 2

@@ -12,8 +12,8 @@ from selectors import SelectorKey
 import pytest
 
 from selectors_ffi import EVENT_READ, backends, debugging
-from selectors_ffi.debug import Event, JsonSink, Registration, owners
-from selectors_ffi.debug.owners import Owners
+from selectors_ffi.debug import Event, JsonSink, Registration, known
+from selectors_ffi.debug.known import Known
 from selectors_ffi.installation import install, uninstall
 
 
@@ -90,23 +90,20 @@ def test_subprocess():
 def test_an_owner_is_not_looked_for_at_every_event(monkeypatch):
     """It is looked for at the registration, the first event, and ever more rarely then."""
     asked = []
-    monkeypatch.setattr(owners, "owner_of", lambda key: asked.append(key) or f"owner {len(asked)}")
-    known = Owners()
+    monkeypatch.setattr(known, "owner_of", lambda key: asked.append(key) or f"owner {len(asked)}")
     key = SelectorKey("object", 3, EVENT_READ, None)
+    one = Known(key)
 
-    assert known.registered(key, None) == "owner 1"
-    assert [known.of(key) for _ in range(8)] == ["owner 2"] * 7 + ["owner 3"]
+    assert one.owner == "owner 1"
+    assert [one.owner for _ in range(8)] == ["owner 2"] * 7 + ["owner 3"]
     for _ in range(1000):
-        known.of(key)
+        assert one.owner
     assert len(asked) == 5
-    assert known.of(key._replace(fileobj="another")) == "owner 6"
-    known.forget(3)
-    known.forget(3)
-    assert known.of(key) == "owner 7"
+    one.changed(key._replace(fileobj="another"))
+    assert one.owner == "owner 6"
+    assert one.shown == "'another'"
 
 
 def test_a_bare_number_has_no_owner():
     """Of a number without data nothing is known: it is shown as the number."""
-    known = Owners()
-
-    assert known.of(SelectorKey(3, 3, EVENT_READ, None)) == ""
+    assert Known(SelectorKey(3, 3, EVENT_READ, None)).owner == ""

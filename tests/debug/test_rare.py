@@ -33,6 +33,7 @@ from selectors_ffi.debug import (
 )
 from selectors_ffi.debug.decode import form, form_of, grammar
 from selectors_ffi.debug.decode import select as decode_select
+from selectors_ffi.debug.observer import Observer
 from selectors_ffi.debug.records import Source
 
 SOURCE = Source(1, 2, "TestSelector@0x1")
@@ -163,31 +164,61 @@ class Undecodable:
     def leave(self, arguments, texts, result):
         raise LookupError
 
+    keep = kept = ready = armed = leave
+    arms = waits = True
+    lazy = False
+
 
 def test_what_cannot_be_decoded_breaks_nothing():
     """A decoder that raises is named in the record, and the call goes on."""
-    assert watch._enter(Undecodable(), (1,)) == ["/* undecoded: LookupError */"]
-    assert watch._leave(Undecodable(), (1,), ["1"], 0, "") == ("undecoded: LookupError", [], [])
-    assert watch._leave(Undecodable(), (1,), ["1"], -1, "note") == ("note", [], [])
+    broken = Undecodable()
+    assert watch._enter(broken, (1,)) == ["/* undecoded: LookupError */"]
+    assert watch._leave(broken, (1,), ["1"], 0) == "undecoded: LookupError"
+    assert watch._keep(broken, (1,)) == (1,)
+    assert watch._kept(broken, (1,), (2,), 0) == (1,)
+    arguments = form.Arguments(broken, (1,), 0)
+    assert arguments == ["/* undecoded: LookupError */"]
+    assert repr(arguments) == "('/* undecoded: LookupError */',)"
+    selector = Selector()
+    observer = Observer(selector, Debug.EVENTS, keep_nothing)
+    here = observer.here()
+    here.heard = []
+    observer.heard(here, broken, (1,), 1)
+    assert here.heard == [(broken, [], 1)]
 
 
-def test_a_call_that_raises():
-    """A function that raises is reported with the exception's name, and the exception goes on."""
-    called = []
+class Selector:
+    """Something that an observer can look at."""
+
+
+@pytest.mark.parametrize("flags", [Debug.SYSCALLS, Debug.EVENTS])
+def test_a_call_that_raises(flags):
+    """A function that raises is recorded with the exception's name, and the exception goes on."""
+    kept = []
     ffi = load().ffi
 
-    def close(fd):
+    def poll(fds, count, timeout):
         raise KeyboardInterrupt
 
-    library = SimpleNamespace(close=close, __version__="1")
+    library = SimpleNamespace(poll=poll, __version__="1")
     whole = type(load())(load().target, ffi, library)
-    tapped = watch.tapped(whole, called.append, lambda: SOURCE, decode=True, names={})
+    selector = Selector()
+    tapped = watch.tapped(whole, Observer(selector, flags, kept.append))
 
     assert repr(tapped.lib).startswith("Tap(namespace(")
     assert tapped.lib.__version__ == "1"
     with pytest.raises(KeyboardInterrupt):
-        tapped.lib.close(7)
-    assert [(one.record.note, one.record.result) for one in called] == [("KeyboardInterrupt", None)]
+        tapped.lib.poll(ffi.NULL, 0, 0)
+    expected = [("KeyboardInterrupt", None)] if flags == Debug.SYSCALLS else []
+    assert [(one.note, one.result) for one in kept] == expected
+
+
+def test_what_no_flag_needs_is_not_tapped():
+    """Checks of poll(2) need none of its calls, and get the function itself."""
+    library = SimpleNamespace(poll=len)
+    whole = type(load())(load().target, load().ffi, library)
+    selector = Selector()
+    assert watch.tapped(whole, Observer(selector, Debug.CHECKS, keep_nothing)).lib.poll is len
 
 
 # -- describing
@@ -255,10 +286,10 @@ def test_why_an_event_was_dropped(backend, pairs):
         key = selector.register(pairs[0][0], EVENT_READ)
         observer = selector._observer
         native = SimpleNamespace(fd=key.fd, token=None)
-        assert observer._reason(native, None) == "not registered"
-        assert observer._reason(native, key) == "only EVENT_READ was asked for"
+        assert observer._reason(SimpleNamespace(fd=10**6, token=None)) == "not registered"
+        assert observer._reason(native) == "only EVENT_READ was asked for"
         native.token = 2**40
-        assert observer._reason(native, key) == "of an earlier registration of this number"
+        assert observer._reason(native) == "of an earlier registration of this number"
 
 
 def test_records_of_all_that_can_fail(tmp_path):
