@@ -17,18 +17,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+_ASYNCIO = """
+    base_events buffered_proto events runners selector_events sendfile server sock_lowlevel ssl
+    sslproto streams subprocess unix_events
+"""
 MODULES = (
     "test.test_selectors",
     "test.test_socketserver",
-    *(
-        f"test.test_asyncio.{name}"
-        for name in (
-            "test_base_events", "test_buffered_proto", "test_events", "test_runners", "test_selector_events",
-            "test_sendfile", "test_server", "test_sock_lowlevel", "test_ssl", "test_sslproto",
-            "test_streams", "test_subprocess", "test_unix_events",
-        )
-    ),
-)  # fmt: skip
+    *(f"test.test_asyncio.test_{name}" for name in _ASYNCIO.split()),
+)
 
 #: Test, without its class -> what it assumes.
 ASSUMPTIONS = {
