@@ -1,7 +1,8 @@
 """``python -m benchmarks``: measure, write the figures as JSON, draw them.
 
-python -m benchmarks --json docs/figures/cpython-3.13.json
-python -m benchmarks --only growth
+python -m benchmarks --quick --only rows                    some three minutes
+python -m benchmarks --rows register                        the rows with that text
+python -m benchmarks --json docs/figures/cpython-3.13.json  everything
 python -m benchmarks --chart docs/figures/*.json
 """
 
@@ -12,43 +13,48 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import chart, echo, growth, others, startup
-from selectors_ffi.cli import bench
-from selectors_ffi.cli.rows import ROWS
+from benchmarks import bench, chart, echo, growth, others, startup
+from benchmarks.rows import ROWS
 
 SECTIONS = ("rows", "growth", "echo", "startup")
 
 
-def main() -> int:
-    """Run the sections asked for."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the sections asked for; 1 if no row has the text."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", choices=SECTIONS, help="one section instead of all")
+    parser.add_argument("--rows", metavar="TEXT", help="only the rows that have TEXT in their name")
     parser.add_argument("--quick", action="store_true", help="an eighth of the time, more noise")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
     parser.add_argument(
         "--chart", metavar="FILE", nargs="+", type=Path,
         help="measure nothing, draw these figures: ratios.svg and growth.svg beside the first",
     )  # fmt: skip
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.chart:
         reports = [json.loads(path.read_text()) for path in options.chart]
         for name, draw in (("ratios.svg", chart.ratios), ("growth.svg", chart.growth)):
             options.chart[0].with_name(name).write_text(draw(reports))
         return 0
-    figures = measure(options.only, turns=20 if options.quick else 150)
+    if not any(options.rows is None or options.rows in row.name for row in ROWS):
+        print(f"no row has {options.rows!r} in its name", file=sys.stderr)
+        return 1
+    figures = measure(
+        "rows" if options.rows else options.only, options.rows or "", turns=20 if options.quick else 150
+    )
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 
-def measure(only: str | None, turns: int) -> dict[str, object]:
+def measure(only: str | None, text: str, turns: int) -> dict[str, object]:
     """Return the figures of one section or all."""
     others.raise_descriptor_limit()
     figures = bench.report([])
     if only in (None, "rows"):
-        rows = [row for row in ROWS if bench.available(row)]
+        rows = [row for row in ROWS if bench.available(row) and text in row.name]
         results = bench.measure_rows(rows, turns, others.packages())
         figures.update(bench.report(results))
         show(results)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import selectors_ffi
+from benchmarks import bench
 from benchmarks.others import installed
-from selectors_ffi.cli import bench
-from selectors_ffi.cli.rows import repeated
+from benchmarks.rows import repeated
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from selectors_ffi.cli import bench
-from selectors_ffi.cli.rows import Row
+from benchmarks import bench
+from benchmarks.rows import Row
 
 REGISTERED = (1, 4, 16, 64, 250, 1000, 4000, 16000)
 READY = (1, 4, 16, 64, 250, 1000, 4000)

@@ -11,7 +11,7 @@ import os
 import sys
 from importlib import import_module
 
-from . import backends
+from . import _first_contact, backends  # the first says so if there is no cffi
 from .backends import EVENT_READ as EVENT_READ
 from .backends import EVENT_WRITE as EVENT_WRITE
 from .backends import BaseSelector as BaseSelector
@@ -38,6 +38,13 @@ if TYPE_CHECKING:  # at run time those that this host can run, see below
     from .installation import install as install
     from .installation import uninstall as uninstall
 
+    class DefaultSelector(_BaseSelectorImpl):
+        """The most efficient class of this host, or the one that SELECTORS_FFI_BACKEND names."""
+
+        def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]: ...
+        def fileno(self) -> int: ...
+
+
 __version__ = "0.1.0"
 
 #: Most efficient first: the stdlib's order.
@@ -60,24 +67,8 @@ def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImp
         return next(iter(usable.values()), None)
     if wanted not in usable:
         known = ", ".join(usable) or "none"
-        raise ValueError(f"SELECTORS_FFI_BACKEND={wanted!r} cannot be used here; what can: {known}")
+        raise ValueError(f"SELECTORS_FFI_BACKEND={wanted!r} is not usable here; usable: {known}")
     return usable[wanted]
-
-
-# What decides for the kernel must be there before the first selector: see ``testing.ambient``.
-_decided = any(os.environ.get(f"SELECTORS_FFI_{what}") for what in ("KERNEL", "CHAOS", "INJECT"))
-if _decided:
-    import_module(".testing.ambient", __name__).begin_kernel()
-
-_usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
-globals().update({cls.__name__: cls for cls in _usable.values()})
-_default = _choose(_usable)
-if _default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI
-    DefaultSelector = _default
-
-
-if _decided:
-    import_module(".testing.ambient", __name__).begin()
 
 
 def _load_debug() -> Any:
@@ -85,11 +76,37 @@ def _load_debug() -> Any:
     return import_module(".debug", __name__)
 
 
-backends.base.load_debug = _load_debug
+def _begin() -> None:
+    """Find the usable classes, and do what the environment asks for.
 
-# Flags are looked at when a selector is made, so they must be known before the first one.
-if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:
-    _load_debug()
+    Raises:
+        ValueError: a variable has a wrong value.
+    """
+    selftest = os.environ.get("SELECTORS_FFI_SELFTEST", "1")
+    if selftest not in ("0", "1", ""):
+        raise ValueError(f"SELECTORS_FFI_SELFTEST={selftest!r} is not 0 (skip the self-test) or 1")
+    # What decides for the kernel must be there before the first selector: see ``testing.ambient``.
+    decided = any(os.environ.get(f"SELECTORS_FFI_{what}") for what in ("KERNEL", "CHAOS", "INJECT"))
+    if decided:
+        import_module(".testing.ambient", __name__).begin_kernel_of_environment()
+    usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
+    globals().update({cls.__name__: cls for cls in usable.values()})
+    default = _choose(usable)
+    if default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI
+        globals()["DefaultSelector"] = default
+    if decided:
+        import_module(".testing.ambient", __name__).begin()
+    backends.base.load_debug = _load_debug
+    # Flags are looked at when a selector is made, so they must be known before the first one.
+    if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:
+        _load_debug()
+
+
+try:
+    _begin()
+except ValueError as error:
+    _first_contact.end_of_command(error, 2)
+    raise
 
 
 # Names whose modules are imported when they are first asked for.

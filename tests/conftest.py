@@ -74,32 +74,23 @@ class Failing:
     """A subject's binding whose C function fails once for each errno in ``pending``."""
 
     def __init__(self, subject: Subject, function: str) -> None:
-        from selectors_ffi._abi.target import symbols_for
-        from selectors_ffi.binding import Binding
+        from selectors_ffi.testing.library import proxied
 
-        whole = subject.new_binding()
         self.pending: list[int] = []
         self.calls = 0
-        self._lib, self._ffi = whole.lib, whole.ffi
-        self._symbols = symbols_for(whole.target, function)
-        self.binding = Binding(whole.target, whole.ffi, self)
+        self._function = function
+        self._winsock = 0
+        self.binding = proxied(subject.new_binding(), self.decide)
 
-    def __getattr__(self, symbol: str) -> Any:
-        """Return the library's function, or one that can fail."""
-        if symbol == "WSAGetLastError":
-            return lambda: self._ffi.errno
-        whole = getattr(self._lib, symbol)
-        if symbol not in self._symbols:
-            return whole
-
-        def call(*arguments: Any) -> Any:
-            self.calls += 1
-            if self.pending:
-                self._ffi.errno = self.pending.pop(0)
-                return -1
-            return whole(*arguments)
-
-        return call
+    def decide(self, call: Any) -> int:
+        """The hook: fail if something is pending."""
+        if call.name == "WSAGetLastError":
+            return self._winsock or int(call.run())
+        if call.name != self._function:
+            return int(call.run())
+        self.calls += 1
+        self._winsock = self.pending.pop(0) if self.pending else 0
+        return int(call.fail(self._winsock) if self._winsock else call.run())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,19 +1,28 @@
-"""``bench`` measures what it says; nothing here asserts a time."""
+"""``benchmarks`` measures what it says; nothing here asserts a time."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import selectors
+import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from selectors_ffi.cli import bench, main, rows
+import selectors_ffi
+from benchmarks import bare, bench, rows
+from benchmarks.__main__ import main
+from selectors_ffi import EVENT_READ, EVENT_WRITE
 
 
 @pytest.fixture(autouse=True)
 def no_warming(monkeypatch):
-    """Do not wait for PyPy's compiler: no figure is looked at."""
+    """Do not wait for PyPy's compiler: no figure is looked at. Measure no other package."""
     monkeypatch.setattr(bench, "WARM", 0)
+    monkeypatch.setattr("benchmarks.others.packages", dict)
 
 
 def test_ratio_is_of_the_same_turn():
@@ -47,10 +56,10 @@ def test_everybody_has_every_turn():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the rows of epoll")
 def test_command_writes_what_it_measured(tmp_path, capsys):
-    """``bench --json`` writes a row's times and ratios, and prints the same row."""
+    """``--json`` writes a row's times and ratios, and prints the same row."""
     path = tmp_path / "figures.json"
 
-    assert main(["bench", "--quick", "--only", "epoll, 0 ready", "--json", str(path)]) == 0
+    assert main(["--quick", "--rows", "epoll, 0 ready", "--json", str(path)]) == 0
 
     (result,) = json.loads(path.read_text())["results"]
     assert result["row"]["name"] == "epoll, 0 ready of 1"
@@ -76,5 +85,82 @@ def test_work_can_be_repeated(backend, work):
 
 def test_row_that_does_not_exist(capsys):
     """A text that no row has is an error, not an empty table."""
-    assert main(["bench", "--only", "no such row"]) == 1
-    assert "no such row" in capsys.readouterr().err
+    assert main(["--rows", "no such row"]) == 1
+    assert "no row has 'no such row'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("backend", ["poll", "select"])
+def test_bare_calls(backend, both):
+    """A bare call asks for all of the descriptors, with the functions of the selector."""
+    pairs = [socket.socketpair() for _ in range(3)]
+    calls = bare.BareCalls(backend)
+    call = calls.select([near.fileno() for near, _ in pairs], both)
+    assert call() == {"poll": 3 * both, "select": None}[backend]
+    calls.close()
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def test_a_row_that_cannot_be_measured(capsys, monkeypatch):
+    """A row for which there are not enough descriptors is left out, and said so."""
+
+    def refuse(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(bench, "measure_row", refuse)
+    assert bench.measure_rows([rows.ROWS[0]], turns=1) == []
+    assert "left out" in capsys.readouterr().err
+
+
+def test_warming_up(monkeypatch):
+    """Each contestant runs for a while before it is measured."""
+    monkeypatch.setattr(bench, "WARM", 0.5)
+    calls = []
+
+    def timed(n):
+        calls.append(n)
+        return 0.2
+
+    bench.interleave({"one": timed}, turns=2)
+    assert len(calls) == 1 + 3 + 2
+
+
+def test_table_without_a_bare_call():
+    """A row for which there is no bare call has no figure for it."""
+    times = {"stdlib": [2.0, 4.0], "ours": [1.0, 2.0]}
+    result = bench.compare(SimpleNamespace(name="row"), times)
+    assert bench.table([result]).splitlines()[-1].rstrip().endswith("(2.00-2.00)")
+
+
+class Silent(selectors._BaseSelectorImpl):
+    """A third-party selector that never reports anything."""
+
+    def select(self, timeout=None):
+        """Nothing is ever ready."""
+        return []
+
+
+def test_a_selector_that_reports_nothing():
+    """A selector that does not report what is ready is not measured."""
+    row = next(row for row in rows.ROWS if row.work == "select" and row.ready and row.ready < 50)
+    with rows.descriptors(row) as (watched, peers):
+        with Silent() as selector, pytest.raises(RuntimeError, match="does not report"):
+            rows.work(row, selector, watched, peers)
+
+
+def test_peers_of_sockets_send():
+    """A row of sockets has as many readable ones as it says."""
+    row = next(row for row in rows.ROWS if row.events == EVENT_READ | EVENT_WRITE)
+    row = dataclasses.replace(row, registered=3, ready=2)
+    with rows.descriptors(row) as (watched, _):
+        assert [bool(select_one(end)) for end in watched] == [True, True, False]
+
+
+def select_one(end):
+    """Whether a socket is readable."""
+    with selectors_ffi.PollSelector() as selector:
+        selector.register(end, EVENT_READ)
+        return selector.select(0)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import selectors_ffi
-from selectors_ffi.binding import load
+from selectors_ffi import EVENT_READ, EVENT_WRITE
 from selectors_ffi.cli import demo, main
 
 ROOT = Path(__file__).parent.parent
@@ -26,75 +26,6 @@ USABLE = sorted(
 
 SUMMARY = r"4 clients, (\d+) readiness events, (\d+) bytes echoed, (\d+) of (\d+)"
 EVENT = r" *\d+  (listener|server \d+|client \d+) +\S+ +EVENT_(READ|WRITE)"
-
-
-def test_info_is_the_default(capsys):
-    """Without a command the host is described."""
-    assert main([]) == 0
-    bare = capsys.readouterr().out
-    assert main(["info"]) == 0
-
-    assert capsys.readouterr().out == bare
-    assert selectors_ffi.DefaultSelector.__name__ in bare
-    assert sys.platform in bare
-
-
-def test_info_does_not_depend_on_what_was_used_before(capsys, monkeypatch):
-    """A call that a self-test has refused since is listed as before."""
-    assert main([]) == 0
-    before = capsys.readouterr().out
-    monkeypatch.setattr(load(), "refused", {"ppoll", "epoll_pwait2"})
-    assert main([]) == 0
-
-    assert capsys.readouterr().out == before
-
-
-def test_info_as_json(capsys):
-    """--json gives the same facts to programs, and they agree with the package."""
-    assert main(["--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-
-    assert facts["platform"]["system"] == sys.platform
-    assert facts["default"] == selectors_ffi.DefaultSelector.__name__
-    usable = {name for name, row in facts["backends"].items() if row["usable"]}
-    assert usable == {name for name in facts["backends"] if hasattr(selectors_ffi, name)}
-    assert len(facts["backends"]) == 5
-    assert all(row["reason"] for row in facts["backends"].values() if not row["usable"])
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="these are Linux's structs and symbols")
-def test_info_on_linux(capsys):
-    """On Linux the structs and symbols of epoll, poll and select are listed."""
-    main(["--json"])
-    facts = json.loads(capsys.readouterr().out)
-
-    assert facts["structs"]["struct pollfd"]["declared"] == 8
-    assert facts["structs"]["struct epoll_event"]["declared"] in (12, 16)
-    assert facts["symbols"]["epoll_wait"] == "epoll_wait"
-    assert facts["symbols"]["poll"]
-    assert facts["limits"]["descriptors"] > 0
-
-
-def test_info_on_an_unknown_system(capsys, monkeypatch):
-    """Where nothing is known there is still an answer, and it says why."""
-    reason = "the ABI of plan9 is not known"
-
-    def refuse(*_, **__):
-        raise OSError(38, reason)
-
-    monkeypatch.setattr("selectors_ffi.binding.load", refuse)
-    monkeypatch.delattr(selectors_ffi, "DefaultSelector")
-    for name in USABLE:
-        monkeypatch.delattr(selectors_ffi, f"{name.capitalize()}Selector")
-
-    assert main(["--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["default"] is None
-    assert reason in facts["reason"]
-    assert main(["info"]) == 0
-    assert reason in capsys.readouterr().out
-    assert main(["demo"]) == 2
-    assert "there is: none" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("backend", USABLE)
@@ -144,6 +75,26 @@ def test_demo_notices_silence(capsys, monkeypatch):
 
     assert main(["demo", "--clients", "1", "--messages", "1"]) == 1
     assert "bytes lost" in capsys.readouterr().out
+
+
+def test_an_end_closes_once():
+    """Closing one end of a connection a second time, or wanting what it wants, does nothing."""
+    near, far = socket.socketpair()
+
+    class Quiet(demo.End):
+        def act(self, events):
+            """Nothing."""
+
+    with far, selectors_ffi.PollSelector() as selector:
+        end = Quiet(SimpleNamespace(selector=selector), near, "end", EVENT_READ)
+        key = selector.get_key(near)
+        end.want(EVENT_READ)
+        assert selector.get_key(near) is key
+        end.want(EVENT_READ | EVENT_WRITE)
+        assert selector.get_key(near).events == EVENT_READ | EVENT_WRITE
+        end.close()
+        end.close()
+        assert not selector.get_map()
 
 
 def test_demo_of_an_unknown_backend(capsys):

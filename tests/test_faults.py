@@ -7,6 +7,7 @@ same call, made again, succeeds; and no descriptor is left open.
 
 from __future__ import annotations
 
+import collections
 import errno
 import os
 import socket
@@ -14,8 +15,12 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
+from selectors_ffi.testing import inject
+from selectors_ffi.testing.answers import answer_of
+from selectors_ffi.testing.calls import waits
+from selectors_ffi.testing.library import Proxy
+
 from . import tally
-from .kernels.faulty import FaultyLibrary
 from .kernels.machines import MACHINES, no_descriptor_left
 
 BOTH = EVENT_READ | EVENT_WRITE
@@ -44,15 +49,28 @@ MANUAL = {
 MAKERS = ("epoll_create1", "kqueue", "kqueue1", "kqueuex", "open")
 
 
+def boot(machine, hook):
+    """A session whose calls ``hook`` decides about."""
+    return machine.boot(lambda whole: Proxy(whole, hook))
+
+
+def boot_injecting(machine, text):
+    """A session whose calls fail as ``text`` says, and the ``Injection``."""
+    made = []
+    session = machine.boot(lambda whole: made.append(inject(text, whole).lib) or made[0])
+    return session, made[0].hook
+
+
 class Program:
     """Some calls on a selector, each checked against what the caller may expect.
 
-    ``hit`` is set when the planned fault has happened in the call before.
+    ``injection`` is what makes a call fail, with the errno ``code``; None where nothing does.
     """
 
-    def __init__(self, session, library):
+    def __init__(self, session, injection=None, code=0):
         self.session = session
-        self.library = library
+        self.injection = injection
+        self.code = code
         self.pairs = [socket.socketpair() for _ in range(3)]
         self.a, self.b, self.c = (near.fileno() for near, _ in self.pairs)
         self.selector = None
@@ -80,11 +98,11 @@ class Program:
 
     def step(self, operation, *arguments):
         """One call; when the fault makes it fail, the same call again."""
-        hits = self.library.hits
+        hits = self.hits()
         try:
             operation(*arguments)
         except OSError as error:
-            if self.library.hits == hits:
+            if self.hits() == hits:
                 raise  # it failed by itself
             self.check_error(error)
             self.check(operation, arguments)
@@ -92,20 +110,23 @@ class Program:
                 operation = self.register
             operation(*arguments)
         else:
-            if self.library.hits > hits and operation == self.unregister:
+            if self.hits() > hits and operation == self.unregister:
                 self.residue.add(arguments[0])
             # A filter that is not wanted any more: its removal is not worth an exception.
             kqueue = self.session.machine.mechanism == "kqueue"
-            if self.library.hits > hits and operation == self.modify and kqueue:
+            if self.hits() > hits and operation == self.modify and kqueue:
                 self.residue.add(arguments[0])
         self.check(operation, arguments)
 
+    def hits(self):
+        """How many calls have been made to fail."""
+        return self.injection.hits if self.injection else 0
+
     def check_error(self, error):
-        """The errno of the plan, its text, and the subclass that Python has for it."""
-        (code,) = self.library.plan.values()
-        assert error.errno == code
-        assert os.strerror(code) in str(error)
-        assert type(error) is type(OSError(code, ""))
+        """The errno that was injected, its text, and the subclass that Python has for it."""
+        assert error.errno == self.code
+        assert os.strerror(self.code) in str(error)
+        assert type(error) is type(OSError(self.code, ""))
 
     def check(self, operation, arguments):
         """Registry, kernel and the caller's view agree."""
@@ -114,7 +135,7 @@ class Program:
         found = {fd: (key.events, key.data) for fd, key in self.selector.get_map().items()}
         if operation == self.modify and arguments[0] not in found:
             # EBADF: the kernel said that the descriptor is closed, so the entry is gone.
-            assert E.EBADF in self.library.plan.values()
+            assert self.code == E.EBADF
             self.residue.add(arguments[0])
             del self.expected[arguments[0]]
         assert found == self.expected
@@ -168,48 +189,43 @@ class Program:
 
 
 def functions(machine):
-    """{link symbol: number of calls} of the program when nothing fails."""
-    library = []
-    session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
-    program = Program(session, library[0])
+    """{C function: number of calls} of the program when nothing fails."""
+    counts = collections.Counter()
+
+    def count(call):
+        counts[call.name] += 1
+        return call.run()
+
+    program = Program(boot(machine, count))
     program.run()
     program.close()
-    return library[0].calls
-
-
-def function_of(symbol):
-    """The C function behind a link symbol."""
-    bare = symbol.lstrip("_")
-    return max((name for name in MANUAL if bare.startswith(name)), key=len)
+    return counts
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
 def test_every_call_fails_with_every_errno(machine):
     """At the first, the second and every later call, of each function that the backend uses."""
     plans = []
-    for symbol, times in functions(machine).items():
-        name = function_of(symbol)
+    for name, times in functions(machine).items():
         for place in range(1, times + 1):
-            plans += [(symbol, place, code) for code in MANUAL[name]]
+            plans += [(name, place, code) for code in MANUAL[name]]
     assert len(plans) > 10
-    for symbol, place, code in plans:
+    for name, place, code in plans:
         try:
-            survive(machine, symbol, place, code)
+            survive(machine, name, place, code)
         except BaseException as error:
-            raise AssertionError(f"{symbol} call {place}: {errno.errorcode[code]}: {error!r}") from error
+            raise AssertionError(f"{name} call {place}: {errno.errorcode[code]}: {error!r}") from error
     tally.count("faults injected", len(plans))
 
 
-def survive(machine, symbol, place, code):
+def survive(machine, name, place, code):
     """One run of the program with one fault."""
-    library = []
+    text = f"{name}:error={errno.errorcode[code]}:when={place}"
+    if name == "close" or (name == "kevent" and code == E.EINTR):
+        text += ":made=1"  # close(2) has released the descriptor, kevent(2) has applied its changes
     with no_descriptor_left():
-        session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
-        name = function_of(symbol)
-        if name == "close" or (name == "kevent" and code == E.EINTR):
-            library[0].applied.add(symbol)
-        library[0].plan[symbol, place] = code
-        program = Program(session, library[0])
+        session, injection = boot_injecting(machine, text)
+        program = Program(session, injection, code)
         try:
             program.run()
         finally:
@@ -219,43 +235,24 @@ def survive(machine, symbol, place, code):
                 program.check_error(error)
                 program.close()
                 assert program.selector.get_map() is None
-        assert library[0].hits == 1
+        assert injection.hits == 1
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
-def test_a_storm_of_interruptions(machine):
+@pytest.mark.parametrize("timeout", [1, None, 0])
+def test_a_storm_of_interruptions(machine, timeout):
     """Fifty EINTR in a row delay a wait and change nothing."""
-    library = []
-    session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
-    program = Program(session, library[0])
+    session, injection = boot_injecting(machine, "wait:error=EINTR:when=1..50")
+    program = Program(session)
     try:
         program.step(program.make)
         program.step(program.register, program.a, BOTH)
         program.pairs[0][1].send(b"x")
-        waits = ("epoll_wait", "epoll_pwait2", "poll", "ppoll", "select", "kevent", "ioctl")
-        names = [symbol for symbol in dir_of(session) if function_of(symbol) in waits]
-        for timeout in (1, None, 0):
-            for symbol in names:
-                start = library[0].calls[symbol]
-                for place in range(start + 1, start + 51):
-                    library[0].plan[symbol, place] = E.EINTR
-            program.select(timeout)
-            library[0].plan.clear()
-        assert library[0].hits >= 100
-        tally.count("faults injected", library[0].hits)
+        program.select(timeout)
+        assert injection.hits == 50
+        tally.count("faults injected", injection.hits)
     finally:
         program.close()
-
-
-def dir_of(session):
-    """The link symbols that the machine's functions may have."""
-    if session.kernel is not None:
-        return list(session.kernel.functions())
-    from selectors_ffi._abi.target import SYMBOLS
-
-    names = ["epoll_wait", "epoll_pwait2", "poll", "ppoll", "select", "kevent"]
-    table = SYMBOLS[session.binding.target]
-    return names + [symbol for name in names for symbol in table.get(name, ())]
 
 
 @pytest.mark.parametrize(
@@ -310,22 +307,21 @@ def test_results_come_one_by_one(machine):
     """A kernel that returns one event a call, whatever the room: no descriptor is starved."""
     if machine.mechanism in ("poll", "select"):
         pytest.skip("the kernel returns all at once, there is no room to limit")
-    library = []
 
-    def before(symbol, arguments):
-        name = function_of(symbol)
-        if name in ("epoll_wait", "epoll_pwait2"):
-            return (*arguments[:2], 1, *arguments[3:])
-        if name == "kevent" and arguments[4]:
-            return (*arguments[:4], 1, *arguments[5:])
-        if name == "ioctl":
-            arguments[2].dp_nfds = 1
-        return arguments
+    def one_by_one(call):
+        if waits(call):
+            answer = answer_of(call)
+            room = answer.room()
+            answer.limit(1)
+            try:
+                return call.run()
+            finally:
+                answer.limit(room)
+        return call.run()
 
-    session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
+    session = boot(machine, one_by_one)
     pairs = [socket.socketpair() for _ in range(4)]
     with session.selector() as selector:
-        library[0].before = before
         for near, _ in pairs:
             selector.register(near, EVENT_WRITE)
         seen = [selector.select(0) for _ in range(4)]
@@ -341,12 +337,12 @@ def test_no_descriptor_left_by_a_refused_constructor(machine):
     """A selector whose kernel object cannot be made leaves nothing behind; the next one works."""
     if machine.mechanism in ("poll", "select"):
         pytest.skip("there is no kernel object")
-    library = []
     with no_descriptor_left():
-        session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
-        for name in MAKERS:
-            library[0].plan[name, 1] = E.EMFILE
+        makers = [name for name in MAKERS if machine.boot().binding.has(name)]
+        text = f"{','.join(makers)}:error=EMFILE:when=1"
+        session, injection = boot_injecting(machine, text)
         with pytest.raises(OSError, match=os.strerror(E.EMFILE)):
             session.selector()
         with session.selector() as selector:
             assert selector.select(0) == []
+        assert injection.hits == 1

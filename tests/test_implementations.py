@@ -19,6 +19,7 @@ import pytest
 from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, binding
 from selectors_ffi._abi.target import symbols_for
 from selectors_ffi.backends import epoll
+from selectors_ffi.backends.base import _BaseSelectorImpl
 from selectors_ffi.binding import Binding, load
 
 from .kernels.faulty import FaultyLibrary
@@ -304,3 +305,22 @@ def test_flags_that_nobody_asked_for(cls, pairs):
         selector.register(pairs[2][0], BOTH)
         expected = {pairs[1][0].fileno(): EVENT_WRITE, pairs[2][0].fileno(): EVENT_WRITE}
         assert ready(selector) == expected
+
+
+class Sparse(_BaseSelectorImpl):
+    """A third-party selector, built on the registry alone."""
+
+    def select(self, timeout=None):
+        """Nothing is ever ready."""
+        return []
+
+
+def test_third_party_selector():
+    """The registry alone keeps keys; what needs a kernel says so."""
+    near, far = socket.socketpair()
+    with near, far, Sparse() as selector:
+        assert selector.modify(selector.register(near, EVENT_READ).fd, BOTH).events == BOTH
+        with pytest.raises(NotImplementedError, match="Sparse has no native events"):
+            selector.select_raw(0)
+        assert selector.unregister(near.fileno()).events == BOTH
+        assert selector.select() == []

@@ -104,6 +104,8 @@ def test_wheel_is_pure(wheel):
     assert "selectors_ffi/py.typed" in names
     assert any(name.startswith("selectors_ffi/_abi/generated/") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    page = {path.name for path in (ROOT / "selectors_ffi" / "debug" / "page").iterdir()}
+    assert {f"selectors_ffi/debug/page/{name}" for name in page} <= set(names)
 
 
 def test_wheel_works_elsewhere(wheel, tmp_path):

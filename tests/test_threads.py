@@ -12,8 +12,10 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
+from selectors_ffi.testing.calls import controls, waits
+from selectors_ffi.testing.library import Proxy
+
 from . import tally
-from .kernels.faulty import FaultyLibrary
 from .kernels.machines import MACHINES, no_descriptor_left
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
@@ -130,46 +132,37 @@ def test_no_wakeup_is_lost(session, switching):
         assert kernel is None or kernel == {near_wake.fileno(): EVENT_READ}
 
 
-class Gate(FaultyLibrary):
-    """A library whose changes return only when another thread's wait has returned an event."""
+class Gate:
+    """A hook: changes return only when another thread's wait has returned an event."""
 
-    def __init__(self, binding):
-        super().__init__(binding)
+    def __init__(self):
         self.opened = threading.Event()
         self.shut = False
 
-    def __getattr__(self, symbol):
-        function = super().__getattr__(symbol)
-        name = symbol.lstrip("_").rstrip("0123456789")
-
-        def call(*arguments):
-            result = function(*arguments)
-            change = name == "epoll_ctl" or (name == "kevent" and arguments[2])
-            # On 32-bit hosts one of them is __epoll_pwait2_time64.
-            wait = name.startswith(("epoll_wait", "epoll_pwait", "kevent")) and not change
-            if wait and result > 0 and not self.opened.is_set():
-                self.opened.set()
-            elif change and self.shut:
-                assert self.opened.wait(PATIENCE)
-            return result
-
-        return call
+    def __call__(self, call):
+        change = controls(call)
+        result = call.run()
+        if not change and waits(call) and result > 0 and not self.opened.is_set():
+            self.opened.set()
+        elif change and self.shut:
+            assert self.opened.wait(PATIENCE)
+        return result
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
 @pytest.mark.parametrize("machine", [m for m in MACHINES if m.mechanism in ("epoll", "kqueue")], ids=str)
 def test_a_wait_reports_what_is_just_being_registered(machine, timeout):
     """The kernel reports it before ``register`` returns: the waiting thread knows the key by then."""
-    gate = []
-    session = machine.boot(lambda whole: gate.append(Gate(whole)) or gate[0])
+    gate = Gate()
+    session = machine.boot(lambda whole: Proxy(whole, gate))
     near, far = socket.socketpair()
     found = []
     with near, far, session.selector() as selector:
         crew = Crew()
         crew.start(lambda: found.extend(selector.select(timeout)))
-        gate[0].shut = True
+        gate.shut = True
         key = selector.register(near, EVENT_WRITE)
-        gate[0].shut = False
+        gate.shut = False
         crew.join()
         assert found == [(key, EVENT_WRITE)]
 

@@ -10,8 +10,9 @@ import pytest
 if os.name != "posix":
     pytest.skip("the machines are Unix's", allow_module_level=True)
 
-from selectors_ffi._abi.target import symbols_for
 from selectors_ffi.backends import EVENT_READ, SelectSelector, kqueue, sockets
+from selectors_ffi.testing.calls import waits
+from selectors_ffi.testing.library import Proxy
 from tests.kernels import WINDOWS
 from tests.kernels.machines import MACHINES, SOME, Machine
 
@@ -35,25 +36,17 @@ TIMES = (1e-9, 1e-6, 0.001, 0.0015, 0.1, 0.999999999, 1, 1.5, 59.25, 1000, 86_40
 
 
 class NoTime:
-    """A library in which one function returns 0 at once, and notes what it was asked."""
+    """A hook: one function returns 0 at once where it waits, and what it was asked is noted."""
 
-    def __init__(self, whole, function):
-        self._lib = whole.lib
-        self._symbols = symbols_for(whole.target, function)
+    def __init__(self, function):
+        self._function = function
         self.asked = []
 
-    def __getattr__(self, symbol):
-        whole = getattr(self._lib, symbol)
-        if symbol not in self._symbols:
-            return whole
-
-        def call(*arguments):
-            if symbol.endswith("kevent") and arguments[2]:
-                return whole(*arguments)
-            self.asked.append([self.read(argument) for argument in arguments])
-            return 0
-
-        return call
+    def __call__(self, call):
+        if call.name != self._function or not waits(call):
+            return call.run()
+        self.asked.append([self.read(argument) for argument in call.arguments])
+        return 0
 
     @staticmethod
     def read(argument):
@@ -75,12 +68,12 @@ def pair():
 
 
 def selector_without_time(machine, function):
-    """A selector whose wait returns at once, and its library."""
-    made = []
-    session = machine.boot(lambda whole: made.append(NoTime(whole, function)) or made[0])
+    """A selector whose wait returns at once, and what it was asked."""
+    hook = NoTime(function)
+    session = machine.boot(lambda whole: Proxy(whole, hook))
     if function in ("epoll_wait", "poll"):
         session.binding.refused.update(("epoll_pwait2", "ppoll"))
-    return session.selector(), made[0]
+    return session.selector(), hook
 
 
 def name(case):

@@ -14,23 +14,44 @@ from typing import Callable
 
 from .program import Parser
 
-COMMANDS = ("info", "demo", "trace", "run", "bench")
+ANYWHERE = ("-h", "--help", "-V", "--version")
+COMMANDS = ("info", "demo", "trace", "run", "chaos")
+
+
+def version() -> str:
+    """Return the versions that a bug report needs."""
+    import platform
+
+    from _cffi_backend import __version__ as cffi
+
+    from selectors_ffi import __version__ as ours
+
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"selectors_ffi {ours}, cffi {cffi}, {python} on {platform.platform()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand, ``info`` if none is named; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
+    if not given or (given[0].startswith("-") and given[0] not in ANYWHERE):
         given.insert(0, "info")
     parser = Parser(
         prog="python -m selectors_ffi",
         description="The selectors of this host, called through cffi in ABI mode.",
-        epilog="Without a command: info.",
     )
+    parser.add_argument("-V", "--version", action="store_true", help="show versions, and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    parser.add_examples(
+        ("does it work here? (info is what runs without a command)", ""),
+        ("see the system calls of a program's selectors", "trace program.py"),
+        ("the options and more examples of a command", "trace --help"),
+    )
     for name in COMMANDS:
         import_module(f"{__name__}.{name}").add_parser(subparsers)
     command, *rest = given
+    if command in ("-V", "--version"):
+        print(version())
+        return 0
     if command not in subparsers.choices:
         if command not in ("-h", "--help"):
             parser.error(f"unknown command {command!r}; known are {', '.join(COMMANDS)}")

@@ -19,6 +19,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--backend", metavar="NAME", help="epoll, poll, select, kqueue or devpoll")
     parser.add_argument("--clients", type=count, default=3, metavar="N")
     parser.add_argument("--messages", type=count, default=4, metavar="N", help="per client")
+    parser.add_examples(("watch every event of three clients", ""), ("with poll", "--backend poll"))
     parser.set_defaults(run=run)
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import struct
 import sys
+from errno import ENOSYS
 from typing import Any
 
 # The C functions that some backend calls, in the order of the backends.
@@ -32,26 +33,40 @@ FUNCTIONS = (
 
 MECHANISMS = ("kqueue", "epoll", "devpoll", "poll", "select")  # in the order of preference
 
+VARIABLES = ("BACKEND", "CHAOS", "DEBUG", "INJECT", "KERNEL", "SELFTEST", "SIGNAL", "SINK")
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand and its options."""
-    parser = subparsers.add_parser("info", help="what this host offers (the default)")
+    parser = subparsers.add_parser(
+        "info",
+        help="what this host offers (the default)",
+        description="Say whether this package works here, and show what it found. Exit status 1 if"
+        " a mechanism that this system has is refused, or if there is none at all.",
+    )
     parser.add_argument("--json", action="store_true", help="the same facts for programs")
+    parser.add_examples(("does it work here?", ""), ("the facts for programs", "--json"))
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the facts; always 0."""
+    """Print the facts; 1 if a mechanism that the system has is refused, or if none is usable."""
     found = facts()
     print(json.dumps(found, indent=2) if options.json else text(found))
-    return 0
+    return 0 if found["works"] else 1
 
 
 def facts() -> dict[str, Any]:
     """Return everything that ``info`` shows, as JSON takes it."""
     import selectors_ffi
 
+    default = getattr(getattr(selectors_ffi, "DefaultSelector", None), "__name__", None)
+    host = interface()
+    rows = backends()
+    works, verdict = judge(rows, default, host["reason"])
     found: dict[str, Any] = {
+        "verdict": verdict,
+        "works": works,
         "platform": {
             "system": sys.platform,
             "release": platform.release(),
@@ -59,21 +74,52 @@ def facts() -> dict[str, Any]:
             "bits": struct.calcsize("P") * 8,
             "byte order": sys.byteorder,
             "python": f"{platform.python_implementation()} {platform.python_version()}",
+            "cffi": cffi_version(),
         },
-        **interface(),
-        "backends": backends(),
-        "default": getattr(getattr(selectors_ffi, "DefaultSelector", None), "__name__", None),
+        **host,
+        "backends": rows,
+        "default": default,
         "limits": limits(),
     }
-    chosen = os.environ.get("SELECTORS_FFI_BACKEND")
-    if chosen:
-        found["chosen by SELECTORS_FFI_BACKEND"] = chosen
+    known = {f"SELECTORS_FFI_{name}" for name in VARIABLES}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("SELECTORS_FFI_")}
+    if variables:
+        found["variables"] = {
+            name: value if name in known else f"{value} (no such variable; known: {listed(known)})"
+            for name, value in sorted(variables.items())
+        }
     return found
+
+
+def judge(rows: dict[str, dict[str, Any]], default: str | None, reason: str) -> tuple[bool, str]:
+    """Return whether the package works here, and that in one line."""
+    import selectors_ffi
+
+    name = f"selectors_ffi {selectors_ffi.__version__}"
+    usable = ", ".join(title for title, row in rows.items() if row["usable"])
+    if not usable:
+        return False, f"{name} does not work here: {reason}"
+    refused = [title for title, row in rows.items() if row.get("refused")]
+    if refused:
+        why = f"{refused[0]}: {rows[refused[0]]['reason']}"
+        return False, f"{name} works here only in part, DefaultSelector is {default}; refused is {why}"
+    return True, f"{name} works here: DefaultSelector is {default}; usable: {usable}"
+
+
+def listed(names: Any) -> str:
+    """Return names in order, separated by commas."""
+    return ", ".join(sorted(names))
+
+
+def cffi_version() -> str:
+    """Return the version of cffi's run-time part."""
+    import _cffi_backend
+
+    return str(_cffi_backend.__version__)
 
 
 def interface() -> dict[str, Any]:
     """Return target, library, symbols and structs of this process's binding."""
-    from selectors_ffi._abi.sizes import expected_size
     from selectors_ffi._abi.target import host, presence, symbols_for
     from selectors_ffi.binding import Binding, default, open_library
 
@@ -103,10 +149,7 @@ def interface() -> dict[str, Any]:
     for name in sorted(binding.ffi.list_types()[1]):
         size = struct_size(binding.ffi, f"struct {name}")
         if size:
-            found["structs"][f"struct {name}"] = {
-                "declared": size,
-                "expected": expected_size(binding.target, name),
-            }
+            found["structs"][f"struct {name}"] = size
     found["self-test"] = self_test(linked)
     return found
 
@@ -140,9 +183,20 @@ def struct_size(ffi: Any, name: str) -> int:
 
 
 def backends() -> dict[str, dict[str, Any]]:
-    """Return for each of the five classes whether it works here, and if not, why."""
-    from selectors_ffi import backends as module
+    """Return for each of the five classes whether it works here, and if not, why.
 
+    ``refused`` says that the system has the mechanism all the same: the standard library has the
+    class, or the class failed otherwise than by the absence of a function.
+    """
+    import selectors
+
+    from selectors_ffi import backends as module
+    from selectors_ffi.binding import default
+
+    try:
+        real = default().opened  # not a kernel of selectors_ffi.testing
+    except OSError:
+        real = True
     found: dict[str, dict[str, Any]] = {}
     for mechanism in MECHANISMS:
         title = f"{mechanism.capitalize()}Selector"
@@ -151,7 +205,12 @@ def backends() -> dict[str, dict[str, Any]]:
                 selector.select(0)
         # A class can refuse a host in many ways; each is what the user came to read.
         except Exception as error:
-            found[title] = {"usable": False, "reason": str(error) or repr(error)}
+            absent = isinstance(error, OSError) and error.errno == ENOSYS
+            found[title] = {
+                "usable": False,
+                "refused": (real and hasattr(selectors, title)) or not absent,
+                "reason": str(error) or repr(error),
+            }
         else:
             found[title] = {"usable": True}
     return found
@@ -178,8 +237,10 @@ def limits() -> dict[str, Any]:
 
 def text(found: dict[str, Any]) -> str:
     """Return the facts as aligned lines."""
-    lines = []
+    lines = [found["verdict"]]
     for title, value in found.items():
+        if title in ("verdict", "works") or value == {}:
+            continue
         if not isinstance(value, dict):
             lines.append(f"{title:<10} {show(value)}")
             continue
@@ -192,10 +253,9 @@ def text(found: dict[str, Any]) -> str:
 
 
 def row_text(row: dict[str, Any]) -> str:
-    """Return a backend's or a struct's row in words."""
-    if "usable" in row:
-        return "usable" if row["usable"] else f"not usable: {row['reason']}"
-    return ", ".join(f"{name} {show(value)}" for name, value in row.items())
+    """Return a backend's row in words."""
+    kind = "refused" if row.get("refused") else "not usable"
+    return "usable" if row["usable"] else f"{kind}: {row['reason']}"
 
 
 def show(value: object) -> str:

@@ -32,6 +32,13 @@ __all__ = ["Parser", "load"]
 Run = Callable[[], None]
 
 
+class _Help(argparse.HelpFormatter):
+    """The usual help, but for the lines of examples, which stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
     """A subcommand's parser. Its command line may end in a program and the program's arguments.
 
@@ -43,7 +50,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         # An abbreviated option would hide where the program begins.
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
+
+    def add_examples(self, *examples: tuple[str, str]) -> None:
+        """Show examples at the end of ``--help``: pairs of what one does and its command line."""
+        lines = [f"  # {purpose}\n  {self.prog} {words}".rstrip() for purpose, words in examples]
+        self.epilog = "\n".join(["examples:", *lines])
 
     def parse_known_args(  # type: ignore[override] # the overloads of argparse
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from . import control
 from .program import load
 
 
@@ -16,13 +17,18 @@ def add_parser(subparsers: Any) -> None:
         description="Run a Python program with this package in place of the standard library's"
         " selectors (asyncio, socketserver, subprocess, ...). SELECTORS_FFI_BACKEND chooses the"
         " class that DefaultSelector is.",
-        usage="%(prog)s [--missed] PROGRAM [ARGUMENT ...]\n"
+        usage="%(prog)s [--missed] [--inject TEXT] [--chaos SEED] PROGRAM [ARGUMENT ...]\n"
         "PROGRAM is what python takes: a file, a directory, a zip file, -m MODULE, -c CODE, or -",
     )
     parser.add_argument(
         "--missed",
         action="store_true",
         help="at the end, list on standard error what still uses the standard library's classes",
+    )
+    control.add_options(parser)
+    parser.add_examples(
+        ("a script, with its arguments", "server.py --port 8000"),
+        ("a module, and at the end what still uses the standard library", "--missed -m http.server"),
     )
     parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
@@ -34,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         program = load(options.program)
+        control.begin(options)
         installation = install()
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits

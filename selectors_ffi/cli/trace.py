@@ -9,6 +9,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Union
 
+from . import control
 from .program import load
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def add_parser(subparsers: Any) -> None:
         help="run a Python program and show its selectors' system calls",
         description="Run a Python program with this package in place of the standard library's"
         " selectors (asyncio, socketserver, subprocess, ...) and show what it asks of the kernel.",
-        usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary] PROGRAM [ARGUMENT ...]\n"
+        usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary] [--explain]"
+        " [--inject TEXT] [--chaos SEED] PROGRAM [ARGUMENT ...]\n"
         "PROGRAM is what python takes: a file, a directory, a zip file, -m MODULE, -c CODE, or -",
     )
     parser.add_argument(
@@ -44,6 +46,18 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--summary", action="store_true", help="a table of calls, errors and times at the end"
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="after the line in which a call, flag or error appears first, say what it means",
+    )
+    control.add_options(parser)
+    parser.add_examples(
+        ("every system call of a script's selectors", "program.py"),
+        ("what the kernel said and what became of it, with common mistakes", "-e all program.py"),
+        ("a page to look at in a browser", "--format html -o report.html -m http.server"),
+        ("a table of calls and times", "--summary -m http.server"),
+    )
     parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
 
@@ -51,21 +65,25 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trace the program; does not return if it exits by itself or raises."""
     from selectors_ffi import debug
+    from selectors_ffi.debug.explain import explained
     from selectors_ffi.debug.flags import flags_of
     from selectors_ffi.installation import install
 
     if options.format in DOCUMENTS and options.output is None:
         options.fail(f"--format {options.format} needs -o FILE")
+    if options.explain and options.format != "text":
+        options.fail("--explain is for --format text")
     try:
         flags = flags_of(_flags(options), "-e")
         program = load(options.program)
+        control.begin(options)
         output = _output(options)
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits
-    sink: Sink = output
+    sink: Sink = explained(output) if options.explain and isinstance(output, debug.FileSink) else output
     if options.summary:
         table = debug.Stats()
-        sink = debug.tee([_only(output, flags), table])
+        sink = debug.tee([_only(sink, flags), table])
         atexit.register(_print_summary, table, output, options, os.getpid())
         flags |= debug.Debug.SYSCALLS | debug.Debug.EVENTS
     else:

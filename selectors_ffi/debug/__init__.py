@@ -11,13 +11,16 @@ from .flags import VARIABLE, Debug, debugging
 from .inspect import Description, RawEvent, describe, select_raw
 from .lints import (
     LINTS,
+    BlockedLoop,
     BlockingDescriptor,
     BusyLoop,
     ClosedWhileRegistered,
     DescriptorReused,
-    GhostRegistration,
+    NeverSleeps,
+    OutOfDescriptors,
     RegularFile,
     SelectorWarning,
+    StaleRegistration,
     UsedAfterFork,
     WriteInterestLeftOn,
 )
@@ -34,6 +37,7 @@ __all__ = [
     "RawEvent", "Description", "describe", "select_raw", "Stats",
     "Record", "Syscall", "Event", "Registration", "Wait", "Lint", "Source",
     "Sink", "LogSink", "FileSink", "JsonSink", "RingSink", "PerfettoSink", "ReportSink", "tee",
-    "LINTS", "SelectorWarning", "ClosedWhileRegistered", "DescriptorReused", "GhostRegistration",
+    "LINTS", "SelectorWarning", "ClosedWhileRegistered", "DescriptorReused", "StaleRegistration",
     "BusyLoop", "WriteInterestLeftOn", "BlockingDescriptor", "UsedAfterFork", "RegularFile",
+    "BlockedLoop", "NeverSleeps", "OutOfDescriptors",
 ]  # fmt: skip

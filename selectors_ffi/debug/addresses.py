@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
-from .naming import borrowed
+from .naming import borrowed, link_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ try:
 except ImportError:  # pragma: no cover: Windows
     fcntl = None  # type: ignore[assignment] # asked for below
 
-__all__ = ["address_of", "link_of"]
+__all__ = ["address_of"]
 
 #: Ports on which this process was seen to listen: a connection to one of them was accepted.
 _listening: set[int] = set()
@@ -51,14 +51,6 @@ def address_of(fd: int, fileobj: object = None) -> str:
     except (OSError, ValueError, OverflowError):
         pass
     return ""
-
-
-def link_of(fd: int) -> str:
-    """Return where Linux says a descriptor points, e.g. ``anon_inode:[eventfd]``; else ""."""
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except (OSError, ValueError):
-        return ""
 
 
 def _asked(fd: int, fileobj: object) -> str:

@@ -1,239 +1,257 @@
 """Checks: the state behind the lints, of one selector.
 
-Every method returns the findings; whoever calls it warns. ``changes`` counts changes of the
-registry, so that an event that crossed an ``unregister`` in another thread is no ghost.
+Every method returns findings; the observer warns of them. In a wait, work is done for what is ready or
+was changed, never for all that is registered. The one question that concerns every registration, whether
+its descriptor is still the same open file, is put to a few of them at a time: see ``_sweep``.
 """
 
 from __future__ import annotations
 
 import os
-from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+import stat
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
 
 from . import lints
-from .locking import Locked
-from .naming import interest, kind_of, place, shown
-from .spinning import Spins
+from .known import identity_of
+from .lints import Finding
+from .naming import kind_of
+from .runs import EmptyWaits, Runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from selectors import SelectorKey
 
-    from .decode import Native
+    from .known import Identity, Known
 
 __all__ = ["Checks", "Finding"]
 
-
-class Finding(NamedTuple):
-    """A lint about to be told."""
-
-    lint: type[lints.SelectorWarning]
-    fd: int
-    message: str
-
-
-class _Seen(NamedTuple):
-    """A registration as it was made."""
-
-    key: SelectorKey
-    identity: tuple[int, int] | None
-    place: str
+#: Looking for closed descriptors takes this part of the program's time at most.
+SHARE = 32
+#: Nanoseconds of it that are allowed at once; and in the beginning, so that a short program is seen.
+CREDIT = 2_000_000
+#: Descriptors looked at between two looks at the clock.
+CHUNK = 16
 
 
-class Checks(Locked):
-    """Looks at registrations and events for common mistakes."""
+class Checks:
+    """Looks at registrations and events for common mistakes.
 
-    def __init__(self, *, shared: bool) -> None:
-        super().__init__()
+    Args:
+        known: descriptor -> its registration; the observer keeps it.
+        shared: there is an object of the kernel, which a forked child shares.
+    """
+
+    def __init__(self, known: dict[int, Known], *, shared: bool) -> None:
+        self._known = known
         self._pid = os.getpid()
-        self._shared = shared  # there is a kernel object, which a child shares
+        self._shared = shared
         self._forked = False
-        self._seen: dict[int, _Seen] = {}
         self._new: set[int] = set()
-        self._told: set[tuple[str, int]] = set()
+        self._nonblocking: set[int] = set()
+        self._stale: set[int] = set()
+        self._runs = Runs()
+        self._empty = EmptyWaits()
+        self._round: list[int] = []
+        self._credit = CREDIT
+        self._swept = perf_counter_ns()
         self.changes = 0
-        self._spins = Spins()
+        """Changes of the registry: an event may cross an ``unregister`` in another thread."""
 
     def used(self) -> list[Finding]:
-        """Check that this is the process the selector was made in."""
+        """Check that this is the process in which the selector was made."""
         if not self._shared or self._forked or os.getpid() == self._pid:
             return []
         self._forked = True
         message = f"a selector made in process {self._pid} is used in its child {os.getpid()}"
         return [Finding(lints.UsedAfterFork, -1, message)]
 
-    def registered(self, key: SelectorKey) -> list[Finding]:
-        """Remember a registration; check what it is of."""
-        fd = int(key.fd)
-        with self._lock:
-            self.changes += 1
-            self._forget(fd)
-            self._seen[fd] = _Seen(key, _identity(fd), place(3))
-            self._new.add(fd)
-        if kind_of(fd) == "regular file":
-            message = f"fd {fd} is a regular file: {shown(key.fileobj)}"
-            return [Finding(lints.RegularFile, fd, message)]
+    # Changes of the registry
+
+    def registered(self, known: Known) -> list[Finding]:
+        """Check what was registered."""
+        fd = known.fd
+        self.forget(fd)
+        self._new.add(fd)
+        if known.identity is not None and _is_regular(fd):
+            return self._once(known, lints.RegularFile, f"{known.about()} is a regular file")
         return []
 
-    def modified(self, key: SelectorKey) -> None:
-        """Remember a change."""
-        fd = int(key.fd)
-        with self._lock:
-            self.changes += 1
-            self._spins.forget(fd)
-            seen = self._seen.get(fd)
-            if seen is not None and seen.key.fileobj is key.fileobj:
-                self._seen[fd] = seen._replace(key=key)
-            else:
-                self._seen[fd] = _Seen(key, _identity(fd), place(3))
-
-    def unregistered(self, fd: int) -> None:
-        """Forget a registration."""
-        with self._lock:
-            self.changes += 1
-            self._forget(fd)
-
-    def _forget(self, fd: int) -> None:
-        self._seen.pop(fd, None)
-        self._new.discard(fd)
-        self._spins.forget(fd)
-        self._told = {told for told in self._told if told[1] != fd}
-
-    def before(self, registry: Mapping[int, SelectorKey]) -> list[Finding]:
-        """Check the registrations before a wait."""
-        findings = []
-        with self._lock:
-            seen = list(self._seen.values())
-        for one in seen:
-            finding = self._stale(one)
-            # Another thread may just have unregistered and closed it, in this order.
-            if finding is not None and registry.get(one.key.fd) is one.key:
-                findings += self._once(finding)
-        findings += self._blocking(seen)
-        with self._lock:
-            self._spins.before()
-        return findings
-
-    def _stale(self, seen: _Seen) -> Finding | None:
-        fd = int(seen.key.fd)
-        now = _identity(fd)
-        about = f"fd {fd} ({shown(seen.key.fileobj)}, registered at {seen.place})"
-        if now is None:
-            return Finding(lints.ClosedWhileRegistered, fd, f"{about} is closed")
-        if now != seen.identity or _closed(seen.key.fileobj):
-            kind = kind_of(fd)
-            return Finding(lints.DescriptorReused, fd, f"{about} is another file now, a {kind}")
-        return None
-
-    def _blocking(self, seen: Iterable[_Seen]) -> list[Finding]:
-        """Check sockets at the first wait after they were registered."""
-        if not self._new:
-            return []
-        with self._lock:
-            new, self._new = self._new, set()
-        sockets = [one for one in seen if kind_of(int(one.key.fd)) == "socket"]
-        others = sum(map(_nonblocking, sockets))
-        findings = []
-        for one in sockets:
-            fd = int(one.key.fd)
-            if others and fd in new and _blocks(one):
-                message = (
-                    f"fd {fd} ({shown(one.key.fileobj)}, registered at {one.place})"
-                    f" blocks, {others} other sockets here do not"
-                )
-                findings += self._once(Finding(lints.BlockingDescriptor, fd, message))
-        return findings
-
-    def after(
-        self,
-        natives: Iterable[Native],
-        given: Mapping[int, int],
-        current: Mapping[int, int],
-        registry: Mapping[int, SelectorKey],
-        *,
-        unchanged: bool,
-    ) -> list[Finding]:
-        """Check what a wait brought.
+    def modified(self, known: Known, *, unknown: bool = False) -> list[Finding]:
+        """Check whether a registration that was changed is still of the same file.
 
         Args:
-            natives: the kernel's events.
-            given: fd -> ``EVENT_*`` handed on.
-            current: fd -> token of its registration.
-            registry: fd -> key.
-            unchanged: the registry is as it was when the wait began.
+            known: the registration, with its key as it is now.
+            unknown: the kernel did not know the descriptor, ENOENT.
         """
-        findings = []
-        natives = list(natives)
-        for native in natives:
-            stale = native.token is not None and current.get(native.fd) != native.token
-            if unchanged and native.fd not in given and (stale or native.fd not in registry):
-                message = f"{native.decoded} reported for fd {native.fd}, which is not registered"
-                if native.fd in registry:
-                    message = f"{native.decoded} reported for an earlier file with fd {native.fd}"
-                findings += self._once(Finding(lints.GhostRegistration, native.fd, message))
-        with self._lock:
-            spinning = self._spins.after(natives, given, perf_counter())
-        for fd, lint, why in spinning:
-            seen = self._seen.get(fd)
-            if seen is not None:
-                message = (
-                    f"fd {fd} ({shown(seen.key.fileobj)}, registered for"
-                    f" {interest(seen.key.events)} at {seen.place}) {why}"
-                )
-                findings += self._once(Finding(lint, fd, message))
+        self.changes += 1
+        self._runs.forget(known.fd)
+        identity = identity_of(known.fd, known.key.fileobj)
+        if not unknown and not _another(known.identity, identity):
+            return []
+        findings = self._once(known, lints.DescriptorReused, _reused(known))
+        known.identity = identity
         return findings
 
-    def _once(self, finding: Finding) -> list[Finding]:
-        """Return the finding unless it has been told of this registration."""
-        told = (finding.lint.id, finding.fd)
-        with self._lock:
-            if told in self._told:
-                return []
-            self._told.add(told)
-        return [finding]
+    def forget(self, fd: int) -> None:
+        """Forget what belongs to an earlier registration of this number."""
+        self.changes += 1
+        self._new.discard(fd)
+        self._nonblocking.discard(fd)
+        self._stale.discard(fd)
+        self._runs.forget(fd)
+
+    # Before a wait
+
+    def before(self, registry: Mapping[int, SelectorKey]) -> list[Finding]:
+        """Check new registrations, and some of the others, before a wait."""
+        findings = self._blocking() if self._new else []
+        now = perf_counter_ns()
+        credit = self._credit + (now - self._swept) // SHARE
+        self._swept = now
+        if credit < CREDIT // 100 and not self._round:
+            self._credit = credit
+            return findings
+        self._credit = min(credit, CREDIT)
+        return findings + self._sweep(registry) if self._credit > 0 else findings
+
+    def _sweep(self, registry: Mapping[int, SelectorKey]) -> list[Finding]:
+        """Look whether registered descriptors are still open and the same files.
+
+        Only asking the kernel tells, and asking for all of them in each wait would make a loop with
+        many registrations many times slower. So a wait asks as long as it has credit, which grows
+        with the program's time, and the next wait goes on from there.
+        """
+        findings: list[Finding] = []
+        if not self._round:
+            self._round = list(self._known)
+        begin = perf_counter_ns()
+        while self._round and self._credit > 0:
+            for _ in range(min(CHUNK, len(self._round))):
+                findings += self._look(self._round.pop(), registry)
+            now = perf_counter_ns()
+            self._credit -= now - begin
+            begin = now
+        return findings
+
+    def sweep(self, registry: Mapping[int, SelectorKey]) -> list[Finding]:
+        """Look at all registrations; for a thread of our own, while the loop sleeps."""
+        return [finding for fd in list(self._known) for finding in self._look(fd, registry)]
+
+    def _look(self, fd: int, registry: Mapping[int, SelectorKey]) -> list[Finding]:
+        known = self._known.get(fd)
+        if known is None:
+            return []
+        key = known.key
+        now = identity_of(fd, key.fileobj)
+        # Another thread may just have unregistered and closed it, in this order.
+        if (now is not None and now == known.identity) or registry.get(key.fd) is not key:
+            return []
+        if now is None:
+            return self._once(known, lints.ClosedWhileRegistered, f"{known.about()} is closed")
+        return self._once(known, lints.DescriptorReused, _reused(known))
+
+    def _blocking(self) -> list[Finding]:
+        """Check sockets at the first wait after they were registered."""
+        new, self._new = self._new, set()
+        blocking = []
+        for fd in new:
+            known = self._known.get(fd)
+            if known is not None and _is_socket(fd):
+                if _is_nonblocking(known.key):
+                    self._nonblocking.add(fd)
+                elif _blocks(fd):
+                    blocking.append(known)
+        others = len(self._nonblocking)
+        findings: list[Finding] = []
+        for known in blocking if others else ():
+            message = f"{known.about()} blocks; {others} other sockets of this selector do not"
+            findings += self._once(known, lints.BlockingDescriptor, message)
+        return findings
+
+    # After a wait
+
+    def after(
+        self, result: Iterable[tuple[SelectorKey, int]], timeout: float | None, ready: int, now: int
+    ) -> list[Finding]:
+        """Check what a wait returned.
+
+        Args:
+            result: what it returned.
+            timeout: what the caller asked for.
+            ready: how many keys it returned.
+            now: nanoseconds, without the time that this package took.
+        """
+        findings: list[Finding] = []
+        for key, lint, why in self._runs.after(result, now):
+            known = self._known.get(int(key.fd))
+            if known is not None:
+                findings += self._once(known, lint, f"{known.about()} {why}")
+        idle = self._empty.after(timeout, ready, now)
+        if idle is not None:
+            findings.append(Finding(idle[0], -1, idle[1]))
+        return findings
+
+    def stale(self, fd: int, flags: str, registry: Mapping[int, SelectorKey]) -> list[Finding]:
+        """Note an event of a descriptor that is not registered, or of a former file of its number."""
+        if fd in self._stale:
+            return []
+        self._stale.add(fd)
+        message = f"{flags} was reported for fd {fd}, which is not registered"
+        if fd in registry:
+            known = self._known.get(fd)
+            about = known.about() if known is not None else f"fd {fd}"
+            message = f"{flags} was reported for an earlier file with the number of {about}"
+        return [Finding(lints.StaleRegistration, fd, message)]
+
+    def _once(self, known: Known, lint: type[lints.SelectorWarning], message: str) -> list[Finding]:
+        """Return the finding unless it was told of this registration."""
+        if lint.id in known.told:
+            return []
+        known.told.add(lint.id)
+        return [Finding(lint, known.fd, message)]
 
 
-def _identity(fd: int) -> tuple[int, int] | None:
-    """Return (device, inode), which tells files apart; None if closed."""
+def _reused(known: Known) -> str:
+    return f"{known.about()} is another file now, a {kind_of(known.fd)}"
+
+
+def _another(before: Identity | None, now: Identity | None) -> bool:
+    return before is not None and now is not None and before != now
+
+
+def _is_regular(fd: int) -> bool:
     try:
-        status = os.fstat(fd)
-    except (OSError, OverflowError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _closed(fileobj: object) -> bool:
-    """Tell whether a file object says of itself that it is closed."""
-    if isinstance(fileobj, int):
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:  # closed by another thread; Windows
         return False
+
+
+def _is_socket(fd: int) -> bool:
     try:
-        return int(fileobj.fileno()) < 0  # type: ignore[attr-defined]
-    except ValueError:
-        return True  # io objects: "I/O operation on closed file"
-    except Exception:
-        return False
-
-
-def _nonblocking(seen: _Seen) -> bool:
-    """Tell whether a socket is meant to be non-blocking: a timeout is not."""
-    timeout = _timeout(seen.key.fileobj)
-    if timeout is not None:
-        return timeout == 0
-    return not _blocks(seen)
-
-
-def _blocks(seen: _Seen) -> bool:
-    blocking = getattr(os, "get_blocking", None)
-    try:
-        return bool(blocking(int(seen.key.fd))) if blocking is not None else False
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError:
         return False
 
 
-def _timeout(fileobj: object) -> float | None:
+def _is_nonblocking(key: SelectorKey) -> bool:
+    """Tell whether a socket is meant to be non-blocking; one with a timeout is not."""
+    timeout = _timeout(key.fileobj)
+    return timeout == 0 if timeout is not None else not _blocks(int(key.fd))
+
+
+def _blocks(fd: int) -> bool:
+    blocking = getattr(os, "get_blocking", None)
+    try:
+        return bool(blocking(fd)) if blocking is not None else False
+    except OSError:
+        return False
+
+
+def _timeout(fileobj: Any) -> float | None:
     """Return a Python socket's timeout; None if it blocks or is no such object."""
     try:
-        timeout = fileobj.gettimeout()  # type: ignore[attr-defined]
+        timeout = fileobj.gettimeout()
     except Exception:
         return None
     return timeout if isinstance(timeout, float) else None

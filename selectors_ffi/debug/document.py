@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 from weakref import WeakSet
 
 from .locking import Locked
+from .output import out_of_the_way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +36,6 @@ __all__ = ["PATIENCE", "Document"]
 
 #: Seconds that a write waits at most for another process to finish its own.
 PATIENCE = 0.1
-
-#: A path's descriptor gets a number of at least this, out of the way of the program's own.
-_HIGH = 200
 
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
@@ -96,7 +94,7 @@ class Document(Locked):
         except FileNotFoundError:
             regular = True
         if not regular:
-            self._fd = _high(os.open(self._path, os.O_WRONLY | _CLOEXEC))
+            self._fd = out_of_the_way(os.open(self._path, os.O_WRONLY | _CLOEXEC))
             return
         self._fd = self._open(0 if join else os.O_TRUNC)
         found = os.fstat(self._fd)
@@ -109,7 +107,7 @@ class Document(Locked):
 
     def _open(self, flags: int) -> int:
         flags |= os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        return _high(os.open(self._path, flags | _CLOEXEC, 0o666))
+        return out_of_the_way(os.open(self._path, flags | _CLOEXEC, 0o666))
 
     def share(self) -> None:
         """From now on another process may write, too."""
@@ -233,19 +231,6 @@ class Document(Locked):
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
-
-
-def _high(fd: int) -> int:
-    """Move a descriptor to a high number, where that is possible."""
-    if fcntl is None:
-        return fd
-    try:
-        high = int(fcntl.fcntl(fd, getattr(fcntl, "F_DUPFD_CLOEXEC", fcntl.F_DUPFD), _HIGH))
-        os.set_inheritable(high, False)  # PyPy has no F_DUPFD_CLOEXEC
-    except OSError:  # the limit of descriptors is lower
-        return fd
-    os.close(fd)
-    return high
 
 
 def _write_at(fd: int, data: bytes, offset: int) -> None:

@@ -6,11 +6,13 @@ from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..backends import EpollSelector, KqueueSelector, SelectSelector
+from .addresses import address_of
 from .decode.epoll import event_bits as epoll_bits
 from .decode.grammar import struct
 from .decode.kqueue import Records
 from .decode.poll import event_bits as poll_bits
-from .naming import interest, kind_of, peer_of, shown
+from .naming import interest, kind_of
+from .owners import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,13 +70,13 @@ class Row(NamedTuple):
 
     fd: int
     kind: str
-    peer: str
-    """The peer's address, of a listening socket its own after "(own)"; else empty."""
+    address: str
+    """Both ends, e.g. ``tcp 127.0.0.1:80 <- 127.0.0.1:51224``; empty where there are none."""
     interest: str
     last: str
     """Native flags that the kernel reported last; "-" if none, or if debugging is off."""
     owner: str
-    """The file object."""
+    """Which part of the program it belongs to; see ``owner_of``."""
     place: str
     """Where it was registered; "-" if debugging is off."""
 
@@ -135,10 +137,10 @@ def describe(selector: Any) -> Description:
 
 def _row(key: SelectorKey, observer: Any) -> Row:
     fd = int(key.fd)
-    last, place = "-", "-"
-    if observer is not None:
-        last, place = observer.last.get(fd, "-"), observer.places.get(fd, "-")
-    return Row(fd, kind_of(fd), peer_of(fd), interest(key.events), last, shown(key.fileobj), place)
+    known = None if observer is None else observer.known.get(fd)
+    last, place = ("-", "-") if known is None else (known.last or "-", known.place)
+    address = address_of(fd, key.fileobj)
+    return Row(fd, kind_of(fd), address, interest(key.events), last, owner_of(key), place)
 
 
 def _epoll_descriptor(selector: Any) -> int:

@@ -1,13 +1,13 @@
 """Lints: the warnings of ``Debug.CHECKS``, one class each, with ids that stay.
 
-``docs/lints.md`` has cause and cure of each. Silence one as any warning:
+``docs/lints.md`` has cause and cure of each. Silence one like any other warning:
 ``warnings.filterwarnings("ignore", category=selectors_ffi.debug.BusyLoop)``.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -15,99 +15,165 @@ if TYPE_CHECKING:
 __all__ = [
     "LEAK",
     "LINTS",
+    "BlockedLoop",
     "BlockingDescriptor",
     "BusyLoop",
     "ClosedWhileRegistered",
     "DescriptorReused",
-    "GhostRegistration",
+    "Finding",
+    "NeverSleeps",
+    "OutOfDescriptors",
     "RegularFile",
     "SelectorWarning",
+    "StaleRegistration",
     "UsedAfterFork",
     "WriteInterestLeftOn",
     "action_on",
 ]
 
 
-#: The id of the record of a leak, of which Python is warned with ResourceWarning.
+#: The id of the record of a leak, for which Python has a warning of its own, ResourceWarning.
 LEAK = "SEL009"
 
 
 class SelectorWarning(UserWarning):
-    """A mistake in the use of a selector; ``id`` names it for good."""
+    """A mistake in the use of a selector.
 
-    id = "SEL000"
-    sentence = ""
+    Attributes:
+        id: names the lint for good.
+        cause: why it happens, one sentence.
+        cure: what to do next, one sentence; it ends the message.
+        page: where the lint is explained.
+    """
+
+    id: ClassVar[str] = "SEL000"
+    cause: ClassVar[str] = ""
+    cure: ClassVar[str] = ""
+    page: ClassVar[str] = "docs/lints.md"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.page = f"docs/lints.md#{cls.id.lower()}-{cls.__name__.lower()}"
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"{self.id}: {message}. {self.sentence}")
+        super().__init__(f"{self.id}: {self.text(message)}")
+
+    @classmethod
+    def text(cls, message: str) -> str:
+        """Return what happened, what to do about it, and where to read more."""
+        return f"{message}. {cls.cure} ({cls.page})"
 
 
 class ClosedWhileRegistered(SelectorWarning):
-    """A registered descriptor has been closed."""
+    """A registered descriptor is closed."""
 
     id = "SEL001"
-    sentence = "Unregister before closing: the kernel forgets, reports or refuses it, as it likes."
+    cause = "close() was called before unregister()."
+    cure = "Call unregister() before close()."
 
 
 class DescriptorReused(SelectorWarning):
-    """A registered descriptor's number names another file now."""
+    """The number of a registered descriptor names another file now."""
 
     id = "SEL002"
-    sentence = "Its file was closed without unregister, and the number was given out again."
+    cause = "The file was closed without unregister(), and a new file got its number."
+    cure = "Call unregister() before close()."
 
 
-class GhostRegistration(SelectorWarning):
+class StaleRegistration(SelectorWarning):
     """The kernel reports a descriptor that is not registered."""
 
     id = "SEL003"
-    sentence = "A duplicate (dup, fork) keeps the closed file, and so its registration, alive."
+    cause = "The descriptor was closed while a duplicate (dup, fork) kept its file open."
+    cure = "Call unregister() before close(), and make duplicates non-inheritable."
 
 
 class BusyLoop(SelectorWarning):
-    """The same readiness returns again and again with nothing done about it."""
+    """The kernel reports the same descriptor in every wait, and the program does nothing about it."""
 
     id = "SEL004"
-    sentence = "Readiness is a level: it returns until the cause is read away or unregistered."
+    cause = "The kernel reports a ready descriptor in every wait until its cause is gone."
+    cure = "Read the data, or unregister the descriptor: until then every wait returns at once."
 
 
 class WriteInterestLeftOn(SelectorWarning):
-    """EVENT_WRITE is asked for with nothing to write."""
+    """A connection is registered for EVENT_WRITE, and the program has nothing to write."""
 
     id = "SEL005"
-    sentence = "Ask for EVENT_WRITE only while output is pending: a socket is writable most times."
+    cause = "A socket is writable nearly always, so EVENT_WRITE is reported in every wait."
+    cure = "Register EVENT_WRITE only while there is output that send() did not take."
 
 
 class BlockingDescriptor(SelectorWarning):
-    """A blocking socket is among non-blocking ones."""
+    """A blocking socket is registered among non-blocking ones."""
 
     id = "SEL006"
-    sentence = "One call that blocks stops the whole loop: setblocking(False) was forgotten."
+    cause = "setblocking(False) was forgotten; accept() returns blocking sockets."
+    cure = "Call setblocking(False): one call that blocks stops the whole loop."
 
 
 class UsedAfterFork(SelectorWarning):
-    """A selector made before fork() is used in the child."""
+    """A selector that was made before fork() is used in the child."""
 
     id = "SEL007"
-    sentence = "The kernel object is shared: changes in the child are changes in the parent."
+    cause = "Parent and child share the kernel's object: changes in one are changes in the other."
+    cure = "Close the inherited selector in the child and make a new one."
 
 
 class RegularFile(SelectorWarning):
     """A regular file is registered."""
 
     id = "SEL008"
-    sentence = "poll and select report it always, kqueue not at its end, epoll refuses it."
+    cause = "poll and select report a regular file in every wait, kqueue until its end."
+    cure = "Read regular files without a selector: reading them does not wait."
+
+
+class BlockedLoop(SelectorWarning):
+    """The program kept the loop from its next wait for a long time."""
+
+    id = "SEL010"
+    cause = "A callback or coroutine ran a slow or blocking call in the loop's thread."
+    cure = "Move the call to a thread (asyncio.to_thread), or await something that does not block."
+
+
+class NeverSleeps(SelectorWarning):
+    """The loop asks for events with a timeout of 0 all the time and finds none."""
+
+    id = "SEL011"
+    cause = "A callback or coroutine puts itself back in the loop's queue in every turn."
+    cure = "Wait for an event or a real delay instead of sleep(0), call_soon() or call_later(0)."
+
+
+class OutOfDescriptors(SelectorWarning):
+    """A connection waits to be accepted, and the process has no descriptor left for it."""
+
+    id = "SEL012"
+    cause = "accept() fails with EMFILE, and the connection that it leaves is reported again."
+    cure = "Raise the limit (ulimit -n), close what is idle, and unregister the listener meanwhile."
 
 
 LINTS: tuple[type[SelectorWarning], ...] = (
     ClosedWhileRegistered,
     DescriptorReused,
-    GhostRegistration,
+    StaleRegistration,
     BusyLoop,
     WriteInterestLeftOn,
     BlockingDescriptor,
     UsedAfterFork,
     RegularFile,
+    BlockedLoop,
+    NeverSleeps,
+    OutOfDescriptors,
 )
+
+
+class Finding(NamedTuple):
+    """A lint about to be told."""
+
+    lint: type[SelectorWarning]
+    fd: int
+    """-1 if it is of the whole selector."""
+    message: str
 
 
 def action_on(warning: Warning, frame: FrameType | None) -> str:

@@ -1,4 +1,4 @@
-"""Names of things: what a descriptor is, which object it belongs to, where code was called.
+"""Names of things: what a descriptor is, what an object says of itself, what this process runs.
 
 Nothing here may raise, print payload, or grow without bound: all of it runs inside tracing.
 """
@@ -9,18 +9,12 @@ import os
 import socket
 import stat
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-__all__ = ["LONGEST", "borrowed", "interest", "kind_of", "peer_of", "place", "process_title", "shown"]
+__all__ = ["LONGEST", "borrowed", "interest", "kind_of", "link_of", "process_title", "shown"]
 
 #: A repr is cut at this many characters.
 LONGEST = 80
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_RUNNER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cli", "program.py")
 _FORMATS = (
     (stat.S_ISSOCK, "socket"),
     (stat.S_ISREG, "regular file"),
@@ -53,71 +47,22 @@ def kind_of(fd: int) -> str:
     except (OSError, OverflowError, ValueError):
         return "closed"
     if stat.S_ISFIFO(mode):
-        return "pipe" if _link(fd).startswith("pipe:") else "fifo"
+        return "pipe" if link_of(fd).startswith("pipe:") else "fifo"
     for test, name in _FORMATS:
         if test(mode):
             return "tty" if name == "character device" and os.isatty(fd) else name
-    link = _link(fd)
+    link = link_of(fd)
     if link.startswith("anon_inode:"):
         return link[len("anon_inode:") :].strip("[]")
     return "unknown"
 
 
-def _link(fd: int) -> str:
+def link_of(fd: int) -> str:
     """Return where Linux says a descriptor points, e.g. ``anon_inode:[eventfd]``; else ""."""
     try:
         return os.readlink(f"/proc/self/fd/{fd}")
     except (OSError, ValueError):
         return ""
-
-
-def peer_of(fd: int) -> str:
-    """Return the peer's address of a connected socket, its own of a listening one, else ""."""
-    try:
-        with borrowed(fd) as duplicate:
-            try:
-                return _address(duplicate.getpeername())
-            except OSError:
-                own = _address(duplicate.getsockname())
-                return f"(own) {own}" if own else ""
-    except (OSError, ValueError, OverflowError):
-        return ""
-
-
-def _address(name: object) -> str:
-    if isinstance(name, tuple) and len(name) >= 2:
-        host, port = str(name[0]), name[1]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return shown(name) if name else ""
-
-
-def place(limit: int = 1) -> str:
-    """Return where the package was called from: ``file:line in function``, innermost first.
-
-    Args:
-        limit: how many frames of the caller's code, joined by `` < ``.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    places: list[str] = []
-    while frame is not None and len(places) < limit:
-        code = frame.f_code
-        if code.co_filename == _RUNNER:
-            break
-        places.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
-        frame = frame.f_back
-    return " < ".join(places) or "?"
-
-
-def depth() -> int:
-    """Return the ``stacklevel`` for ``warnings.warn`` in the caller that names the user's line."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 1
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-        level += 1
-    return level if frame is not None else 2
 
 
 def process_title(*, forked: bool = False) -> str:
@@ -130,9 +75,11 @@ def process_title(*, forked: bool = False) -> str:
     title = str(getattr(getattr(main, "__spec__", None), "name", ""))
     if title.endswith(".__main__"):
         title = title[: -len(".__main__")]
-    if title.partition(".")[0] in ("", "selectors_ffi", "multiprocessing"):
-        # A script. multiprocessing's children know it by another name.
+    if title.partition(".")[0] in ("", "__main__", "selectors_ffi", "multiprocessing"):
+        # A script, a directory or a zip file. multiprocessing's children know it by another name.
         files = [getattr(module, "__file__", "") for module in (sys.modules.get("__mp_main__"), main)]
+        if title == "__main__":
+            files.clear()
         names = [*files, *getattr(sys, "argv", ())[:1]]
         title = next((os.path.basename(str(name)) for name in names if name), "")
     if title in ("", "-c", "-"):

@@ -6,32 +6,64 @@ exception. ``ffi.errno`` is the tap's business.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from errno import ENOENT
 from itertools import count
 from math import nan
 from selectors import SelectorKey
 from threading import local
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
-from .._abi.target import SYMBOLS
+from .addresses import address_of
 from .checks import Checks, Finding
 from .flags import Debug
+from .known import Known
 from .lints import action_on
-from .naming import depth, interest, kind_of, place, shown
-from .records import Event, Lint, Marks, Record, Registration, Wait, here, now
+from .naming import interest, kind_of, shown
+from .places import depth, place
+from .records import Event, Lint, Marks, Record, Registration, Syscall, Wait, here, now, spent
 from .sinks import Emitter, LogSink, Sink, StandardError
 from .stats import Stats
 
 if TYPE_CHECKING:
-    from ..binding import Binding
-    from .decode import Native
-    from .records import Source
-    from .watch import Called
+    from collections.abc import Sequence
 
-__all__ = ["Observer"]
+    from .decode import Form, Native
+
+__all__ = ["Here", "Observer"]
 
 _serials = count(1)
+
+
+class Here:
+    """What one thread does with one selector."""
+
+    __slots__ = ("errno", "heard", "pid", "returned", "source", "spent")
+
+    def __init__(self, name: str) -> None:
+        self.pid = os.getpid()
+        self.source = here(name)
+        self.spent = spent()
+        self.heard: list[tuple[Form, Sequence[Any], int]] | None = None
+        """In a wait: what its calls brought, undecoded."""
+        self.returned: tuple[int, int] | None = None
+        """When the last wait ended, and what was spent until then."""
+        self.errno = 0
+        """Of the last call that failed."""
+
+
+class _Begun(NamedTuple):
+    """A wait that has begun."""
+
+    time: int
+    spent: int
+    turn: int
+    changes: int
+    outer: Any
+    """What the wait has heard that this one is in the middle of."""
 
 
 class Observer:
@@ -49,64 +81,92 @@ class Observer:
         self.flags = flags
         self.emit = Emitter(sink)
         self.stats = Stats() if Debug.STATS in flags else None
+        self.known: dict[int, Known] = {}
         shared = hasattr(type(selector), "fileno")
-        self.checks = Checks(shared=shared) if Debug.CHECKS in flags else None
-        self.last: dict[int, str] = {}
-        self.places: dict[int, str] = {}
-        self._registry: Any = selector
+        self.checks = Checks(self.known, shared=shared) if Debug.CHECKS in flags else None
+        self._events = Debug.EVENTS in flags
+        self._decodes = bool(flags & (Debug.EVENTS | Debug.STATS))
+        # Not the selector itself: a dropped one is to be freed at once, as it is without us.
+        self._selector = ref(selector)
         self._tokens: dict[int, int] = {}
-        self._waits = local()
+        self._threads = local()
+
+    @property
+    def _registry(self) -> dict[int, SelectorKey]:
+        return getattr(self._selector(), "_fd_to_key", {})
+
+    def here(self) -> Here:
+        """Return what the calling thread does with this selector."""
+        try:
+            found: Here = self._threads.here
+        except AttributeError:
+            found = self._threads.here = Here(self.name)
+        if found.pid != os.getpid():  # a forked child
+            found = self._threads.here = Here(self.name)
+        return found
 
     # Calls
 
-    def source(self) -> Source:
-        """Return who is calling."""
-        return here(self.name)
+    def heard(self, here: Here, form: Form, arguments: Sequence[Any], result: int) -> None:
+        """Take note of what a successful call brought."""
+        if form.arms:
+            try:
+                self._tokens.update(form.armed(arguments))
+            except Exception:  # arguments that cannot be decoded
+                pass
+        if here.heard is not None and form.waits and result:
+            # What is not a copy may be overwritten by the next call.
+            kept = arguments if form.lazy else _ready(form, arguments, result)
+            here.heard.append((form, kept, result))
 
-    def watch(self, binding: Binding, tapped: Callable[..., Binding]) -> Binding:
-        """Return ``binding`` with a tap on it."""
-        links = SYMBOLS.get(binding.target, {})
-        names = {symbol: name for name, symbols in links.items() for symbol in symbols}
-        decode = Debug.SYSCALLS in self.flags
-        return tapped(binding, self.called, self.source, decode=decode, names=names)
-
-    def called(self, called: Called) -> None:
+    def record(self, record: Syscall) -> None:
         """Take note of one system call."""
-        self._tokens.update(called.armed)
-        natives: list[Native] | None = getattr(self._waits, "natives", None)
-        if natives is not None:
-            natives.extend(called.natives)
         if Debug.SYSCALLS in self.flags:
-            self.emit(called.record)
+            self.emit(record)
         if self.stats is not None:
-            self.stats(called.record)
+            self.stats(record)
 
     # Changes of the registry
 
     def changed(self, action: str, key: SelectorKey, error: str = "") -> None:
         """Take note that ``register``, ``modify`` or ``unregister`` did or refused ``key``."""
+        begin, here = now(), self.here()
+        try:
+            self.tell(self._changed(action, key, error, here))
+        finally:
+            here.spent.ns += now() - begin
+
+    def _changed(self, action: str, key: SelectorKey, error: str, here: Here) -> list[Finding]:
         fd = int(key.fd)
-        if Debug.EVENTS in self.flags:
-            kind = kind_of(fd)
-            record = Registration(
-                now(), self.source(), action, fd, kind, key.events, shown(key.fileobj), error
-            )
-            self.emit(record)
+        known = self.known.get(fd)
+        if action == "register" or known is None:
+            known = Known.now(key, 3 if self.checks is not None else 1)
+        elif action == "modify":
+            known.changed(key)
+        if self._events:
+            self.emit(self._registration(action, known, error, here))
         if error:
-            return
+            return []
         if action == "unregister":
-            self.places.pop(fd, None)
-            self.last.pop(fd, None)
+            self.known.pop(fd, None)
             if self.checks is not None:
-                self.checks.unregistered(fd)
-            return
-        self.places[fd] = place()
+                self.checks.forget(fd)
+            return []
+        self.known[fd] = known
         if self.checks is None:
-            return
+            return []
         if action == "modify":
-            self.checks.modified(key)
-        else:
-            self.tell(self.checks.registered(key))
+            return self.checks.modified(known, unknown=here.errno == ENOENT)
+        return self.checks.registered(known)
+
+    def _registration(self, action: str, known: Known, error: str, here: Here) -> Registration:
+        key, moment = known.key, now()
+        peer = address_of(known.fd, key.fileobj) if action == "register" else ""
+        where = known.place if action == "register" else str(place()[0])
+        return Registration(
+            moment, here.source, action, known.fd, known.kind, key.events, known.shown, error,
+            peer, known.owner, where,
+        )  # fmt: skip
 
     def refused(
         self, selector: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: OSError
@@ -123,78 +183,124 @@ class Observer:
 
     def closed(self) -> None:
         """Take note that the selector was closed."""
-        if Debug.EVENTS in self.flags:
-            self.emit(Registration(now(), self.source(), "close", -1, "", 0, "", ""))
+        if self._events:
+            self.emit(Registration(now(), self.here().source, "close", -1, "", 0, "", ""))
 
     # Waits
 
-    def begin(self) -> tuple[int, int, Any]:
+    def begin(self) -> _Begun:
         """Take note that a wait begins; return what ``end`` or ``failed`` wants back."""
+        here, begin = self.here(), now()
+        cost, last = here.spent, here.returned
+        here.returned = None
+        turn = -1 if last is None else begin - last[0] - (cost.ns - last[1])
+        changes = 0
         if self.checks is not None:
-            self.tell(self.checks.used())
-            self.tell(self.checks.before(self._registry._fd_to_key))
+            try:
+                findings = self.checks.used() + self.checks.before(self._registry)
+                if findings:
+                    self.tell(findings)
+            finally:
+                cost.ns += now() - begin
+            changes = self.checks.changes
         # A signal handler may use the same selector in the middle of a wait.
-        outer = getattr(self._waits, "natives", None)
-        self._waits.natives = []
-        return now(), self.checks.changes if self.checks is not None else 0, outer
+        outer, here.heard = here.heard, []
+        return _Begun(now(), cost.ns, turn, changes, outer)
 
-    def end(
-        self,
-        begun: tuple[int, int, Any],
-        timeout: float | None,
-        result: list[tuple[SelectorKey, int]],
-    ) -> None:
+    def end(self, begun: _Begun, timeout: Any, result: Any) -> None:
         """Take note of what a wait returned."""
-        begin, changes, outer = begun
-        timeout = _seconds(timeout)
-        natives = self._waits.natives
-        self._waits.natives = outer
-        duration = now() - begin
-        given = {int(key.fd): events for key, events in result}
-        for native in natives:
-            self.last[native.fd] = native.decoded
-        if Debug.EVENTS in self.flags or self.stats is not None:
-            for native in natives:
-                self._event(native, given)
-            self._both(Wait(begin, self.source(), timeout, duration, len(result)))
-        if self.checks is not None:
-            registry = self._registry._fd_to_key
-            natives = [native for native in natives if native.fd != self._wake_up()]
-            unchanged = self.checks.changes == changes
-            self.tell(self.checks.after(natives, given, self._tokens, registry, unchanged=unchanged))
+        end, here = now(), self.here()
+        heard, here.heard = here.heard, begun.outer
+        try:
+            if self._decodes:
+                self._told(self._wait(begun, end, timeout, _count(result), here), result, heard, here)
+            if self.checks is not None:
+                findings = self._checked(self.checks, begun, timeout, result, heard)
+                if findings:
+                    self.tell(findings)
+        finally:
+            done = now()
+            here.spent.ns += done - end
+            here.returned = (done, here.spent.ns)
 
-    def failed(self, begun: tuple[int, int, Any], timeout: float | None, error: BaseException) -> None:
+    def _wait(self, begun: _Begun, end: int, timeout: Any, ready: int, here: Here) -> Wait:
+        overhead = here.spent.ns - begun.spent
+        duration = end - begun.time - overhead
+        return Wait(begun.time, here.source, _seconds(timeout), duration, ready, begun.turn, overhead)
+
+    def _told(self, wait: Wait, result: Any, heard: Any, here: Here) -> None:
+        """Show and count the events of a wait, and the wait."""
+        given = _given(result)
+        for native in _natives(heard):
+            known = self.known.get(native.fd)
+            if known is not None:
+                known.last = native.decoded
+            self._event(native, given, known, here)
+        self._both(wait)
+
+    def _checked(
+        self, checks: Checks, begun: _Begun, timeout: Any, result: Any, heard: Any
+    ) -> list[Finding]:
+        """Return the findings of a wait."""
+        findings: list[Finding] = []
+        count = _count(result)
+        # Only what was not handed on may be stale, and only that has to be decoded.
+        if heard and checks.changes == begun.changes and sum(one[2] for one in heard) != count:
+            given = _given(result)
+            for native in _natives(heard):
+                if native.fd not in given:
+                    findings += self._stale(native, checks)
+        clock = now() - spent().ns
+        try:
+            return findings + checks.after(result if count else (), timeout, count, clock)
+        except (AttributeError, TypeError, ValueError):  # a class of the caller's returns no keys
+            return findings
+
+    def _stale(self, native: Native, checks: Checks) -> list[Finding]:
+        """Check an event that was not handed on."""
+        registry = self._registry
+        former = native.token is not None and self._tokens.get(native.fd) != native.token
+        if native.fd == self._wake_up() or not (former or native.fd not in registry):
+            return []
+        return checks.stale(native.fd, native.decoded, registry)
+
+    def failed(self, begun: _Begun, timeout: Any, error: BaseException) -> None:
         """Take note that a wait raised; a flight recorder is dumped."""
-        begin, _, outer = begun
-        timeout = _seconds(timeout)
-        self._waits.natives = outer
-        self._both(Wait(begin, self.source(), timeout, now() - begin, -1))
+        end, here = now(), self.here()
+        here.heard = begun.outer
+        if self._decodes:
+            self._both(self._wait(begun, end, timeout, -1, here))
         dump = getattr(self.emit.sink, "dump", None)
         if callable(dump):
             self.emit.guard(lambda: dump(f"select() raised {shown(error)}"))
+        here.spent.ns += now() - end
+        here.returned = (now(), here.spent.ns)
 
     def _both(self, record: Record) -> None:
         if self.stats is not None:
             self.stats(record)
-        if Debug.EVENTS in self.flags:
+        if self._events:
             self.emit(record)
 
-    def _event(self, native: Native, given: dict[int, int]) -> None:
-        events = given.get(native.fd, 0)
-        key = self._registry._fd_to_key.get(native.fd)
-        dropped = ""
-        if not events:
-            dropped = self._reason(native, key)
+    def _event(self, native: Native, given: dict[int, int], known: Known | None, here: Here) -> None:
+        fd, events = native.fd, given.get(native.fd, 0)
+        dropped = "" if events else self._reason(native)
+        if known is None and fd in self._registry:  # of before these flags were switched on
+            known = self.known[fd] = Known(self._registry[fd])
+        kind, fileobj, owner = "", "", ""
+        if known is not None:
+            fileobj, owner = known.shown, known.owner
+        if self._events:
+            kind = known.kind if known is not None else kind_of(fd)
+        record = Event(now(), here.source, fd, kind, native.decoded, events, fileobj, dropped, owner)
         if self.stats is not None:
-            self.stats.event(native.decoded, dropped)
-        if Debug.EVENTS not in self.flags:
-            return
-        fileobj = shown(key.fileobj) if key is not None else ""
-        kind = kind_of(native.fd)
-        self.emit(Event(now(), self.source(), native.fd, kind, native.decoded, events, fileobj, dropped))
+            self.stats(record)
+        if self._events:
+            self.emit(record)
 
-    def _reason(self, native: Native, key: SelectorKey | None) -> str:
+    def _reason(self, native: Native) -> str:
         """Return why an event was not handed on."""
+        key = self._registry.get(native.fd)
         if native.fd == self._wake_up():
             return "the selector's own, to be woken up by"
         if key is None:
@@ -205,7 +311,7 @@ class Observer:
 
     def _wake_up(self) -> int:
         """Return the descriptor that the selector watches for itself, -1 if there is none."""
-        return getattr(self._registry, "_wake_read", -1)
+        return getattr(self._selector(), "_wake_read", -1)
 
     # Lints
 
@@ -218,9 +324,40 @@ class Observer:
         """Warn of each finding, where the user's code is."""
         for finding in findings:
             warning = finding.lint(finding.message)
-            message = f"{finding.message}. {warning.sentence}"
-            lint = Lint(now(), self.source(), warning.id, finding.fd, message, place())
+            message = warning.text(finding.message)
+            lint = Lint(now(), self.here().source, warning.id, finding.fd, message, str(place()[0]))
             announce(self.emit, lint, warning, depth())
+
+
+def _ready(form: Form, arguments: Sequence[Any], result: int) -> list[Native]:
+    """Return the events that a wait brought; what cannot be decoded must not break it."""
+    try:
+        return form.ready(arguments, result)
+    except Exception:
+        return []
+
+
+def _natives(heard: list[tuple[Form, Any, int]] | None) -> list[Native]:
+    """Return the events of a wait."""
+    found: list[Native] = []
+    for form, kept, result in heard or ():
+        found += _ready(form, kept, result) if form.lazy else kept
+    return found
+
+
+def _given(result: Any) -> dict[int, int]:
+    """Return descriptor -> ``EVENT_*`` of what select() returned; {} for what is no list of keys."""
+    try:
+        return {int(key.fd): events for key, events in result}
+    except Exception:  # a class of the caller's returns something else
+        return {}
+
+
+def _count(result: Any) -> int:
+    try:
+        return len(result)
+    except Exception:
+        return 0
 
 
 def _seconds(timeout: Any) -> float | None:

@@ -27,7 +27,7 @@ try:
 except ImportError:  # pragma: no cover: Windows
     fcntl = None  # type: ignore[assignment] # asked for below
 
-__all__ = ["PATIENCE", "Output", "open_path", "private"]
+__all__ = ["PATIENCE", "Output", "open_path", "out_of_the_way", "private"]
 
 #: Seconds that a write waits at most for a reader who does not read.
 PATIENCE = 1.0
@@ -74,7 +74,7 @@ class Output:
         if self._opener is None:
             raise OSError(EBADF, f"{os.strerror(EBADF)}: descriptor {self._fd} of a sink was closed")
         self.close()
-        self._take(_out_of_the_way(self._opener()))
+        self._take(out_of_the_way(self._opener()))
 
     def write(self, data: bytes) -> None:
         """Write ``data``, or count it as lost.
@@ -178,10 +178,13 @@ def private(fd: int) -> int:
     return os.dup(fd)
 
 
-def _out_of_the_way(fd: int) -> int:
+def out_of_the_way(fd: int) -> int:
     """Move a descriptor to a high number, not inherited; return the number."""
     try:
-        high = int(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH))
+        # PyPy has no F_DUPFD_CLOEXEC.
+        command = getattr(fcntl, "F_DUPFD_CLOEXEC", None) or fcntl.F_DUPFD
+        high = int(fcntl.fcntl(fd, command, _HIGH))
+        os.set_inheritable(high, False)
     except (AttributeError, OSError):  # Windows; or a low limit
         return fd
     os.close(fd)

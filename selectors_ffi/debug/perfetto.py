@@ -50,6 +50,8 @@ class PerfettoSink(Locked):
 
     def __call__(self, record: Record) -> None:
         with self._lock:
+            if self._document.closed:
+                return  # a selector that is collected when the program has ended
             if record.source.pid != self._pid:
                 # A forked child: the tracks that its parent has opened are not its own.
                 self._pid = record.source.pid
@@ -98,7 +100,7 @@ class PerfettoSink(Locked):
             return [_slice(base, record.name, "syscall", record.duration, arguments)]
         if isinstance(record, Wait):
             arguments = {"selector": selector, "timeout": record.timeout, "ready": record.ready}
-            return [_slice(base, "select()", "wait", record.duration, arguments)]
+            return [_slice(base, "select()", "wait", record.span, arguments)]
         if isinstance(record, Lint):
             arguments = {"message": record.message, "place": record.place}
             instant = {**base, "ph": "i", "s": "t", "name": record.id, "cat": "lint"}
@@ -145,11 +147,8 @@ class PerfettoSink(Locked):
         """Begin the track of a descriptor."""
         self._serial += 1
         selector = record.source.selector
-        peer = getattr(record, "peer", None)
-        name = _title(record.fd, record.kind, address_of(record.fd) if peer is None else peer)
-        owner = getattr(record, "owner", "")
-        if owner:
-            name = f"{name} {owner}"
+        peer = record.peer if isinstance(record, Registration) else address_of(record.fd)
+        name = f"{_title(record.fd, record.kind, peer)} {record.owner}".rstrip()
         track = self._tracks[selector, record.fd] = f"{selector}/{record.fd}/{self._serial}", name
         arguments = {"object": record.fileobj, "interest": interest(record.events)}
         return {**self._track("b", track, base["tid"], base["ts"]), "args": arguments}

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Place", "depth", "is_users", "place", "stack_of", "user_frame"]
+__all__ = [
+    "NOWHERE", "Place", "called_from", "caller_frame", "depth", "is_users", "place", "stack_of",
+    "user_frame",
+]  # fmt: skip
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
@@ -69,14 +72,20 @@ def is_users(frame: FrameType) -> bool:
     return kind == _USER or (kind == _LIBRARY and frame.f_globals.get("__name__") == "__main__")
 
 
+def caller_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the first frame outside this package: of the code that called it."""
+    while frame is not None and _kind_of(frame.f_code.co_filename) == _PACKAGE:
+        frame = frame.f_back
+    return frame
+
+
 def user_frame(frame: FrameType | None) -> tuple[FrameType | None, FrameType | None]:
     """Return the first frame of the user's program, and the library's frame that it called.
 
     Where the program has no frame of its own, the first is the innermost frame outside this package.
     """
-    while frame is not None and _kind_of(frame.f_code.co_filename) == _PACKAGE:
-        frame = frame.f_back
-    innermost, called = frame, None
+    innermost = frame = caller_frame(frame)
+    called = None
     while frame is not None and _kind_of(frame.f_code.co_filename) != _PACKAGE:
         if is_users(frame):
             return frame, called
@@ -90,16 +99,21 @@ def place(limit: int = 1) -> tuple[Place, ...]:
     Args:
         limit: how many frames of the user's program at most.
     """
-    frame, called = user_frame(sys._getframe(1))
+    return called_from(limit)[0]
+
+
+def called_from(limit: int) -> tuple[tuple[Place, ...], FrameType | None]:
+    """Return ``place(limit)``, and the innermost frame outside this package if it is a library's."""
+    innermost = caller_frame(sys._getframe(1))
+    frame, called = user_frame(innermost)
     if frame is None:
-        return (NOWHERE,)
-    note = "" if called is None else _function(called)
-    places = [_place(frame, note)]
+        return (NOWHERE,), None
+    places = [_place(frame, "" if called is None else _function(called))]
     frame = frame.f_back
     while frame is not None and len(places) < limit and is_users(frame):
         places.append(_place(frame))
         frame = frame.f_back
-    return tuple(places)
+    return tuple(places), innermost if called is not None else None
 
 
 def _place(frame: FrameType, note: str = "") -> Place:

@@ -1,20 +1,36 @@
 """Records: what a sink is given. ``str(record)`` is its line, ``record.as_dict()`` its fields.
 
-Times are nanoseconds of ``time.perf_counter_ns()``, durations nanoseconds.
+Times are nanoseconds of ``time.perf_counter_ns()``, durations nanoseconds. The time that the debug
+package itself takes is in no duration, see ``spent``.
 """
 
 from __future__ import annotations
 
 import os
 from math import isfinite
-from threading import get_native_id
+from threading import get_native_id, local
 from time import perf_counter_ns
-from typing import Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from .decode.grammar import errno_name, outcome, seconds, struct
 from .naming import interest
 
-__all__ = ["Event", "Lint", "Record", "Registration", "Source", "Syscall", "Wait", "here", "now"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "Event",
+    "Lint",
+    "Record",
+    "Registration",
+    "Source",
+    "Spent",
+    "Syscall",
+    "Wait",
+    "here",
+    "now",
+    "spent",
+]
 
 
 class Source(NamedTuple):
@@ -53,8 +69,8 @@ class Syscall(NamedTuple):
     time: int
     source: Source
     name: str
-    arguments: tuple[str, ...]
-    """Decoded; empty unless ``Debug.SYSCALLS`` is on."""
+    arguments: Sequence[str]
+    """Decoded when first looked at; empty unless ``Debug.SYSCALLS`` is on."""
     result: int | None
     """None if the call did not return."""
     errno: int
@@ -69,7 +85,8 @@ class Syscall(NamedTuple):
         return f"{_prefix(self.source)}{self.name}({arguments}) = {end} {seconds(self.duration)}"
 
     def as_dict(self) -> dict[str, Any]:
-        return _fields("syscall", self, errno=errno_name(self.errno) if self.errno else None)
+        errno = errno_name(self.errno) if self.errno else None
+        return _fields("syscall", self, arguments=tuple(self.arguments), errno=errno)
 
 
 class Event(NamedTuple):
@@ -85,6 +102,8 @@ class Event(NamedTuple):
     fileobj: str
     dropped: str
     """Why it was not handed on; otherwise empty."""
+    owner: str = ""
+    """Which part of the program the descriptor belongs to; see ``owners``."""
 
     def __str__(self) -> str:
         # kqueue's are several fields with names of their own.
@@ -92,7 +111,7 @@ class Event(NamedTuple):
         event = f"{{fd={self.fd}, kind={self.kind}, {flags}}}"
         if self.dropped:
             return f"{_prefix(self.source)}event({event}) = dropped ({self.dropped})"
-        return f"{_prefix(self.source)}event({event}) = {interest(self.events)} ({self.fileobj})"
+        return f"{_prefix(self.source)}event({event}) = {interest(self.events)} ({_object(self)})"
 
     def as_dict(self) -> dict[str, Any]:
         return _fields("event", self)
@@ -112,13 +131,19 @@ class Registration(NamedTuple):
     fileobj: str
     error: str
     """The exception that refused it; otherwise empty."""
+    peer: str = ""
+    """What the descriptor is connected to; see ``addresses``. Of ``register`` only."""
+    owner: str = ""
+    """Which part of the program the descriptor belongs to; see ``owners``."""
+    place: str = ""
+    """The line of the program that asked for it."""
 
     def __str__(self) -> str:
         prefix = _prefix(self.source)
         if self.action == "close":
             return f"{prefix}close({self.source.selector})"
         key = struct(fd=self.fd, kind=self.kind, events=interest(self.events))
-        return f"{prefix}{self.action}({key}) = {self.error or self.fileobj}"
+        return f"{prefix}{self.action}({key}) = {self.error or _object(self)}"
 
     def as_dict(self) -> dict[str, Any]:
         return _fields("registration", self)
@@ -133,6 +158,15 @@ class Wait(NamedTuple):
     duration: int
     ready: int
     """How many keys it returned; -1 if it raised."""
+    turn: int = -1
+    """What the program took since the last wait of this selector in this thread; -1 if none was."""
+    overhead: int = 0
+    """What the debug package took meanwhile, which is not in ``duration``."""
+
+    @property
+    def span(self) -> int:
+        """From beginning to end by the clock, for a time axis."""
+        return self.duration + self.overhead
 
     def __str__(self) -> str:
         timeout = "None" if self.timeout is None else f"{self.timeout:g}"
@@ -165,12 +199,40 @@ class Lint(NamedTuple):
 Record = Union[Syscall, Event, Registration, Wait, Lint]
 
 
+def _object(record: Event | Registration) -> str:
+    """Return the file object; its owner where a number was registered, which names nothing."""
+    return record.owner if record.owner and record.fileobj.isdecimal() else record.fileobj
+
+
 def _fields(type_: str, record: Any, **changed: object) -> dict[str, Any]:
     fields = {"type": type_, **record._asdict(), **record.source._asdict(), **changed}
     del fields["source"]
     return fields
 
 
-def now() -> int:
-    """Return the clock of ``Record.time``."""
-    return perf_counter_ns()
+now = perf_counter_ns
+"""The clock of ``Record.time``."""
+
+
+class Spent:
+    """Nanoseconds that the debug package itself has taken in one thread.
+
+    A figure that was measured from A to B is B - A less what was spent between them.
+    """
+
+    __slots__ = ("ns",)
+
+    def __init__(self) -> None:
+        self.ns = 0
+
+
+_threads = local()
+
+
+def spent() -> Spent:
+    """Return the one of the calling thread."""
+    try:
+        found: Spent = _threads.spent
+    except AttributeError:
+        found = _threads.spent = Spent()
+    return found

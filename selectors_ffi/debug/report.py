@@ -23,11 +23,11 @@ import pkgutil
 import platform
 import sys
 from collections import deque
+from math import isfinite
 from threading import current_thread, main_thread
 from time import time
 from typing import IO, Any
 
-from .addresses import address_of
 from .decode.grammar import errno_name
 from .document import Document
 from .lints import LINTS
@@ -42,7 +42,7 @@ __all__ = ["DETAILED", "LAST", "ReportSink"]
 DETAILED = 100_000
 #: How many are kept one by one before its end.
 LAST = 1_000
-#: No more details are kept when the file has this many bytes, whoever wrote them.
+#: No more details are kept when the file has this many bytes: other processes may write it, too.
 LARGEST = 24_000_000
 #: Different texts that are written once and then named by a number.
 _TEXTS = 8_192
@@ -73,6 +73,8 @@ class ReportSink(Locked):
 
     def __call__(self, record: Record) -> None:
         with self._lock:
+            if self._document.closed:
+                return  # a selector that is collected when the program has ended
             writer = self._writer
             if writer is None or writer.pid != record.source.pid:
                 detailed = writer.detailed if writer is not None else 0
@@ -151,9 +153,11 @@ class _Writer:
         place = (record.time - self._base, thread, self._text(record.source.selector))
         if isinstance(record, Wait):
             timeout: Any = record.timeout
-            if isinstance(timeout, float) and not abs(timeout) < float("inf"):
-                timeout = str(timeout)
-            self._line(1, *place, record.duration, timeout, record.ready)
+            if timeout is not None:
+                # It may be any kind of number, and JSON lacks some of them.
+                timeout = float(timeout) if isfinite(timeout) else str(timeout)
+            own = record.turn, record.overhead
+            self._line(1, *place, record.span, timeout, record.ready, *own)
         elif isinstance(record, Syscall):
             self._line(2, *place, record.duration, *self._call(record))
         elif isinstance(record, Event):
@@ -174,18 +178,12 @@ class _Writer:
 
     def _registration(self, record: Registration) -> tuple[Any, ...]:
         """Return peer, kind, file object, owner, error and place."""
-        peer = getattr(record, "peer", None)
-        if peer is None:
-            peer = address_of(record.fd) if record.action == "register" else ""
-        place = str(getattr(record, "place", ""))
-        return (
-            self._text(peer), *self._object(record), self._text(record.error), self._text(place),
-        )  # fmt: skip
+        peer, error, place = map(self._text, (record.peer, record.error, record.place))
+        return peer, *self._object(record), error, place
 
     def _object(self, record: Event | Registration) -> tuple[int | str, ...]:
         """Return kind, file object and owner."""
-        owner = getattr(record, "owner", "")
-        return self._text(record.kind), self._text(record.fileobj), self._text(owner)
+        return self._text(record.kind), self._text(record.fileobj), self._text(record.owner)
 
     def _sum(self, sums: tuple[Source, int, dict[str, Any]]) -> None:
         source, begin, figures = sums
@@ -207,8 +205,7 @@ class _Writer:
         self._explained.add(lint)
         for known in LINTS:
             if known.id == lint:
-                cause = getattr(known, "cause", None) or getattr(known, "sentence", "")
-                self._line("lint", lint, known.__name__, cause, getattr(known, "cure", ""))
+                self._line("lint", lint, known.__name__, known.cause, known.cure)
 
     def _text(self, text: str) -> int | str:
         """Return what stands for a text in a line: its number, 0 for no text, or itself."""

@@ -63,11 +63,11 @@ class Sums:
         sums["ready"] += max(record.ready, 0)
         before = self._ready.get(record.source)
         if before is not None:
-            turn = record.time - before
+            turn = record.turn if record.turn >= 0 else record.time - before
             sums["turns"] += turn
             if turn > sums["longest"][0]:
                 sums["longest"] = [turn, before - self._begin]
-        end = self._ready[record.source] = record.time + record.duration
+        end = self._ready[record.source] = record.time + record.span
         sums["end"] = max(sums["end"], end - self._begin)
 
     def take(self) -> list[tuple[Source, int, dict[str, Any]]]:

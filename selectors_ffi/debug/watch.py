@@ -13,26 +13,29 @@ from __future__ import annotations
 
 import os
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable
 from weakref import WeakKeyDictionary
 
+from .._abi.target import SYMBOLS
 from ..binding import Binding
-from .decode import form_of
+from .decode import Arguments, form_of
 from .flags import TAPPED, Debug, FlagsLike, arm, resolve
 from .lints import LEAK
-from .naming import place
 from .observer import Observer, announce
-from .records import Lint, Source, Syscall, here, now
+from .places import place
+from .records import Lint, Syscall, here, now
 from .sinks import Emitter, Sink
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..backends.base import _BaseSelectorImpl as _Mixin  # they stand before one in the bases
-    from .decode import Form, Native
+    from .decode import Form
     from .stats import Stats
 else:
     _Mixin = object
 
-__all__ = ["Called", "LeakGuard", "LeakGuarded", "Observed", "Tap", "instrument", "tapped"]
+__all__ = ["LeakGuard", "LeakGuarded", "Observed", "Tap", "instrument", "tapped"]
 
 
 class LeakGuard:
@@ -48,7 +51,7 @@ class LeakGuard:
         self._name = name
         # Not by repr(): that of a class of the caller's may need what its constructor sets later.
         self._shown = f"<{cls.__module__}.{cls.__qualname__} object at {id(selector):#x}>"
-        self._created = place(4)
+        self._created = " < ".join(map(str, place(4)))
         self._pid = os.getpid()
         self._emit = Emitter(sink)
 
@@ -124,7 +127,7 @@ class Observed(_Mixed):
 
     def _bind(self, binding: Binding | None) -> Binding:
         bound = super()._bind(binding)
-        return self._observer.watch(bound, tapped)
+        return tapped(bound, self._observer)
 
     def register(self, *args: Any, **kwargs: Any) -> Any:
         observer = self._observer
@@ -147,6 +150,7 @@ class Observed(_Mixed):
     def modify(self, *args: Any, **kwargs: Any) -> Any:
         observer = self._observer
         observer.used()
+        observer.here().errno = 0
         key = super().modify(*args, **kwargs)
         observer.changed("modify", key)
         return key
@@ -225,43 +229,18 @@ def stats(selector: Any) -> Stats:
     return found
 
 
-class Called(NamedTuple):
-    """What the tap saw of one call, beside its record."""
-
-    record: Syscall
-    natives: list[Native]
-    """Events that it brought."""
-    armed: list[tuple[int, int]]
-    """(fd, token) of registrations that it made."""
-
-
-Report = Callable[[Called], None]
-
-
 class Tap:
     """Stands for ``binding.lib``.
 
     Args:
         binding: the kernel interface to watch.
-        report: takes each ``Called``; must not raise.
-        source: says who calls.
-        decode: whether to write the arguments down.
+        observer: hears of the calls.
         names: link symbol -> C function name, where they differ.
     """
 
-    def __init__(
-        self,
-        binding: Binding,
-        report: Report,
-        source: Callable[[], Source],
-        *,
-        decode: bool,
-        names: dict[str, str],
-    ) -> None:
+    def __init__(self, binding: Binding, observer: Observer, names: dict[str, str]) -> None:
         self._binding = binding
-        self._report = report
-        self._source = source
-        self._decode = decode
+        self._observer = observer
         self._names = names
 
     def __repr__(self) -> str:
@@ -277,41 +256,111 @@ class Tap:
         return wrapped
 
     def _wrap(self, name: str, function: Callable[..., int]) -> Callable[..., int]:
-        ffi, calls = self._binding.ffi, self._binding.calls
-        report, source, decode = self._report, self._source, self._decode
-        form = form_of(ffi, name)
-        clock = perf_counter_ns
-        take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
+        form = form_of(self._binding.ffi, name)
+        flags = self._observer.flags
+        if flags & (Debug.SYSCALLS | Debug.STATS):
+            return _recorded(self._binding, self._observer, name, form, function)
+        # poll and select cannot report what is not registered, so checks need not hear of their calls.
+        if form.remembers or (form.waits and Debug.EVENTS in flags):
+            return _heard(self._binding, self._observer, name, form, function)
+        return function
 
-        def call(*arguments: Any) -> int:
-            texts = _enter(form, arguments) if decode else []
-            result: int | None = None
-            note, errno = "", 0
-            left = ffi.errno  # in the end what the call left there, which is kept on success too
-            begin = end = clock()
-            try:
-                for step in calls(function, *arguments):  # errno is safe here: see binding
-                    break
-                result = step
-                if result < 0:
-                    errno, result = ffi.errno if result == -1 else -result, -1
-                left = errno or ffi.errno
-                end = clock()
-            except BaseException as error:
-                end = clock()
-                note = type(error).__name__
-                raise
-            finally:
-                note, natives, armed = _leave(form, arguments, texts, result, note)
-                if take_note is not None:
-                    note = "; ".join(filter(None, (note, take_note())))
-                record = Syscall(begin, source(), name, tuple(texts), result, errno, note, end - begin)
-                report(Called(record, natives, armed))
-                ffi.errno = left  # the report may have made calls of its own
-            return result
 
-        call.__name__ = call.__qualname__ = name
-        return call
+def _recorded(
+    binding: Binding, observer: Observer, name: str, form: Form, function: Callable[..., int]
+) -> Callable[..., int]:
+    """Return ``function``, with a record of each call for the observer."""
+    ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
+    decode, lazy = Debug.SYSCALLS in observer.flags, form.lazy
+    take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
+
+    def call(*arguments: Any) -> int:
+        entered = clock()
+        here = observer.here()
+        kept: Sequence[Any] = _keep(form, arguments) if lazy else arguments
+        texts: Any = _enter(form, arguments) if decode and not lazy else ()
+        result: int | None = None
+        note, errno = "", 0
+        left = ffi.errno  # in the end what the call left there, which is kept on success too
+        begin = end = clock()
+        try:
+            for step in calls(function, *arguments):  # errno is safe here: see binding
+                break
+            result = step
+            if result < 0:
+                errno, result = ffi.errno if result == -1 else -result, -1
+                here.errno = errno
+            left = errno or ffi.errno
+            end = clock()
+        except BaseException as error:
+            end = clock()
+            note = type(error).__name__
+            raise
+        finally:
+            outcome = -1 if result is None else result
+            if lazy and outcome >= 0:
+                kept = _kept(form, kept, arguments, outcome)
+            if decode:
+                if lazy:
+                    texts = Arguments(form, kept, outcome)
+                elif outcome >= 0:
+                    note = _leave(form, arguments, texts, outcome)
+            if take_note is not None:
+                note = "; ".join(filter(None, (note, take_note())))
+            if outcome >= 0:
+                observer.heard(here, form, kept, outcome)
+            observer.record(Syscall(begin, here.source, name, texts, result, errno, note, end - begin))
+            ffi.errno = left  # the report may have made calls of its own
+            here.spent.ns += clock() - entered - (end - begin)
+        return result
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def _heard(
+    binding: Binding, observer: Observer, name: str, form: Form, function: Callable[..., int]
+) -> Callable[..., int]:
+    """Return ``function``, which tells the observer what its successful calls bring."""
+    ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
+
+    def call(*arguments: Any) -> int:
+        for step in calls(function, *arguments):  # errno is safe here: see binding
+            break
+        if step < 0:
+            errno = ffi.errno if step == -1 else -step
+            observer.here().errno = errno
+            ffi.errno = errno
+            return -1
+        if step or not form.waits:
+            begin, left = clock(), ffi.errno
+            here = observer.here()
+            kept: Sequence[Any] = arguments
+            if form.lazy:
+                kept = _kept(form, _keep(form, arguments), arguments, step)
+            observer.heard(here, form, kept, step)
+            ffi.errno = left
+            here.spent.ns += clock() - begin
+        return step
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def _keep(form: Form, arguments: tuple[Any, ...]) -> Sequence[Any]:
+    """Copy what the arguments point to; an argument that cannot be copied must not break the call."""
+    try:
+        return form.keep(arguments)
+    except Exception:
+        return arguments
+
+
+def _kept(form: Form, kept: Sequence[Any], arguments: tuple[Any, ...], result: int) -> Sequence[Any]:
+    """Copy what the call wrote."""
+    try:
+        return form.kept(kept, arguments, result)
+    except Exception:
+        return kept
 
 
 def _enter(form: Form, arguments: tuple[Any, ...]) -> list[str]:
@@ -322,30 +371,19 @@ def _enter(form: Form, arguments: tuple[Any, ...]) -> list[str]:
         return [f"/* undecoded: {type(error).__name__} */"]
 
 
-def _leave(
-    form: Form, arguments: tuple[Any, ...], texts: list[str], result: int | None, note: str
-) -> tuple[str, list[Native], list[tuple[int, int]]]:
-    """Decode what the call returned: note, events, registrations."""
-    if result is None or result < 0:
-        return note, [], []
+def _leave(form: Form, arguments: tuple[Any, ...], texts: list[str], result: int) -> str:
+    """Decode what the call wrote into ``texts``; return the note."""
     try:
-        if texts:
-            note = form.leave(arguments, texts, result)
-        return note, form.ready(arguments, result), list(form.armed(arguments))
+        return form.leave(arguments, texts, result)
     except Exception as error:
-        return f"undecoded: {type(error).__name__}", [], []
+        return f"undecoded: {type(error).__name__}"
 
 
-def tapped(
-    binding: Binding,
-    report: Report,
-    source: Callable[[], Source],
-    *,
-    decode: bool,
-    names: dict[str, str],
-) -> Binding:
-    """Return a copy of ``binding`` whose calls are reported."""
-    return _copy(binding, Tap(binding, report, source, decode=decode, names=names))
+def tapped(binding: Binding, observer: Observer) -> Binding:
+    """Return a copy of ``binding`` whose calls the observer hears of."""
+    links = SYMBOLS.get(binding.target, {})
+    names = {symbol: name for name, symbols in links.items() for symbol in symbols}
+    return _copy(binding, Tap(binding, observer, names))
 
 
 def _copy(binding: Binding, lib: Any) -> Binding:

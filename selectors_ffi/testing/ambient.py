@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import binding as interface
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import ModuleType, TracebackType
 
     from ..binding import Binding
     from .injection import Injection
@@ -29,6 +29,7 @@ __all__ = [
     "begin_chaos",
     "begin_injecting",
     "begin_kernel",
+    "begin_kernel_of_environment",
 ]
 
 KERNEL = "SELECTORS_FFI_KERNEL"
@@ -87,7 +88,28 @@ class Block:
         self.leave()
 
 
-def begin_kernel() -> None:
+def begin_kernel(name: str, where: str) -> None:
+    """Run the rest of the process on a simulated kernel, with the classes that it has.
+
+    Args:
+        name: see ``kernels.kernel``.
+        where: the name of the option or variable, for the message.
+
+    Raises:
+        ValueError: there is no such kernel; the message lists what there is.
+    """
+    from .kernels import kernel
+
+    try:
+        _push(kernel(name))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    package = sys.modules[__package__.partition(".")[0]]
+    if hasattr(package, "_usable"):  # else it is being imported, and the classes are chosen next
+        _choose_again(package)
+
+
+def begin_kernel_of_environment() -> None:
     """Do what SELECTORS_FFI_KERNEL asks for, before the classes of this host are chosen.
 
     Raises:
@@ -95,12 +117,18 @@ def begin_kernel() -> None:
     """
     name = os.environ.get(KERNEL)
     if name:
-        from .kernels import kernel
+        begin_kernel(name, KERNEL)
 
-        try:
-            _push(kernel(name))
-        except ValueError as error:
-            raise ValueError(f"{KERNEL}: {error}") from None
+
+def _choose_again(package: ModuleType) -> None:
+    """Have the package export the classes that can be made now, and those alone."""
+    names = vars(package)
+    usable = {name: cls for name in package._PREFERENCE if (cls := package._can_use(name))}
+    chosen = {cls.__name__: cls for cls in usable.values()}
+    chosen["DefaultSelector"] = package._choose(usable)
+    for name in package._PREFERENCE:
+        names.pop(f"{name.capitalize()}Selector", None)
+    names.update(chosen)
 
 
 def begin() -> None:

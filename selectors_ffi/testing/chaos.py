@@ -65,7 +65,7 @@ _REGISTERING = ("epoll_create1", "epoll_ctl", "dup3")
 _INTERRUPT = 1 / 16
 _LATE = 1 / 32
 _SPLIT = 1 / 4
-_WITHHOLD, _WITHHOLD_EACH = 1 / 2, 1 / 3
+_WITHHOLD, _WITHHOLD_EACH = 3 / 4, 1 / 2
 _PERMUTE = 3 / 4
 _SPURIOUS = 1 / 8
 
@@ -173,9 +173,7 @@ class Chaos:
         if changed:
             self._note(call, "withheld")
         if answer.ordered and len(kept) > 1 and stream.chance(_PERMUTE):
-            for i in range(len(kept) - 1, 0, -1):  # Fisher and Yates
-                j = int((i + 1) * stream.random())
-                kept[i], kept[j] = kept[j], kept[i]
+            kept = _permuted(kept, stream)
             self._note(call, "permuted")
             changed = True
         return answer.write(kept) if changed else result
@@ -282,6 +280,17 @@ class Chaos:
                 record = ffi.new("struct epoll_event *", {"events": flag, "data": token})
                 found.append(Ready(token, bytes(ffi.buffer(record)), True))
         return found
+
+
+def _permuted(ready: list[Ready], stream: _Stream) -> list[Ready]:
+    """Return more than one event in another order."""
+    found = ready[:]
+    for i in range(len(found) - 1, 0, -1):  # Fisher and Yates
+        j = int((i + 1) * stream.random())
+        found[i], found[j] = found[j], found[i]
+    if found == ready:
+        found.reverse()
+    return found
 
 
 def _may_be_interrupted(call: Call) -> bool:

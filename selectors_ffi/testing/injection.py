@@ -108,7 +108,7 @@ class Injection:
     def unreached(self) -> list[str]:
         """Return a sentence for each rule that has altered no call."""
         return [
-            f"{rule.text}: not reached, there were {calls} calls of {', '.join(rule.functions)}"
+            f"{rule.text}: not reached, calls of {', '.join(rule.functions)}: {calls}"
             for rule, calls, hit in zip(self.rules, self._calls, self._hit)
             if not hit
         ]

@@ -137,4 +137,7 @@ def name_of(target: str, symbol: str) -> str:
 
 def errno_of(binding: Binding, step: int) -> int:
     """Return the errno of a failed step of ``binding.calls``; to be read at once."""
+    read: Any = getattr(binding, "errno", None)
+    if read is not None:
+        return int(read(step))
     return int(binding.ffi.errno) if step == -1 and ATOMIC_STEP else -step

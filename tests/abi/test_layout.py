@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from selectors_ffi._abi import TARGETS, load_ffi
-from selectors_ffi._abi.sizes import expected_size
+from tests.abi.sizes import expected_size
 
 from . import facts
 from .layout import HOST, Field, Model, Struct, cdef, lay_out, structs_of
@@ -174,7 +174,7 @@ def test_signs_that_matter():
 
 
 @pytest.mark.parametrize(("host", "target"), PAIRS)
-def test_expected_sizes_shown_to_users(host, target):
+def test_expected_sizes(host, target):
     """The size that ``info`` expects of each struct is that of the host's headers."""
     for name in structs_of(load_ffi(target)):
         expected = expected_size(target, name, host.model.pointer, host.model.align_int64)

@@ -17,6 +17,7 @@ from selectors_ffi import binding as seam
 from selectors_ffi import selftest
 from selectors_ffi._abi import load_ffi
 from selectors_ffi._abi import target as abi
+from selectors_ffi.testing.library import Proxy
 from tests.kernels import bsd, linux, solaris
 from tests.kernels.faulty import FaultyLibrary
 
@@ -289,26 +290,23 @@ def test_no_kernel_writes_past_the_buffers():
     assert selftest.READY >= 3
 
 
-class Counting:
+class Counting(Proxy):
     """A library that counts the epolls made with it."""
 
-    def __init__(self, lib):
-        self._lib = lib
+    def __init__(self, binding):
+        super().__init__(binding, self.count)
         self.made = 0
 
-    def epoll_create1(self, flags):
-        self.made += 1
-        return self._lib.epoll_create1(flags)
-
-    def __getattr__(self, name):
-        return getattr(self._lib, name)
+    def count(self, call):
+        self.made += call.name == "epoll_create1"
+        return call.run()
 
 
 @pytest.fixture
 def counted():
     """A simulated epoll whose library counts."""
     kernel = linux.SimulatedLinux("linux_x86")
-    return seam.Binding("linux_x86", kernel.ffi, Counting(kernel.lib))
+    return seam.Binding("linux_x86", kernel.ffi, Counting(kernel.binding()))
 
 
 def test_once_per_library(counted, monkeypatch):
@@ -317,7 +315,7 @@ def test_once_per_library(counted, monkeypatch):
     assert selftest.require(counted, "epoll") is counted
     assert selftest.require(counted, "epoll") is counted
     assert counted.lib.made == 1
-    other = seam.Binding(counted.target, counted.ffi, Counting(counted.lib))
+    other = seam.Binding(counted.target, counted.ffi, Counting(counted))
     selftest.require(other, "epoll")
     assert other.lib.made == 1
 
@@ -327,7 +325,7 @@ def test_refused_once_refused_always(monkeypatch):
     """A failure is remembered, and raised afresh with the same report."""
     monkeypatch.delenv("SELECTORS_FFI_SELFTEST", raising=False)
     kernel = linux.SimulatedLinux("linux_x86", ffi=load_ffi("linux"))
-    binding = seam.Binding("linux", kernel.ffi, Counting(kernel.lib))
+    binding = seam.Binding("linux", kernel.ffi, Counting(kernel.binding()))
     failures = []
     for _ in range(3):
         with pytest.raises(selftest.SelfTestError) as caught:
@@ -342,7 +340,7 @@ def test_skipped_on_request(monkeypatch):
     """SELECTORS_FFI_SELFTEST=0 lets even a wrong declaration through."""
     monkeypatch.setenv("SELECTORS_FFI_SELFTEST", "0")
     kernel = linux.SimulatedLinux("linux_x86", ffi=load_ffi("linux"))
-    binding = seam.Binding("linux", kernel.ffi, Counting(kernel.lib))
+    binding = seam.Binding("linux", kernel.ffi, Counting(kernel.binding()))
     assert selftest.require(binding, "epoll") is binding
     assert binding.lib.made == 0
 

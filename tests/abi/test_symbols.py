@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -248,3 +249,22 @@ def test_presence_finds_what_is_there():
     has = abi.presence(lambda ffi: ffi.dlopen(None))
     for name in ("__select64", "__select_time64"):
         assert has(name) == hasattr(libc, name)
+
+
+def test_versioned_symbols_of_freebsd(monkeypatch):
+    """A versioned symbol is looked up with dlvsym(3) on FreeBSD, and taken for absent elsewhere."""
+    asked = []
+
+    def dlvsym(handle, name, version):
+        asked.append((name, version))
+        return name == b"kevent"
+
+    has = abi.presence(lambda ffi: SimpleNamespace(dlvsym=dlvsym, kevent=1))
+    monkeypatch.setattr(abi.sys, "platform", "linux")
+    assert not has("kevent@FBSD_1.0")
+    monkeypatch.setattr(abi.sys, "platform", "freebsd14")
+    assert has("kevent@FBSD_1.0")
+    assert not has("other@FBSD_1.0")
+    assert has("kevent")
+    assert not has("other")
+    assert asked == [(b"kevent", b"FBSD_1.0"), (b"other", b"FBSD_1.0")]

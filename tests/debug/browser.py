@@ -13,6 +13,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from time import monotonic
@@ -173,3 +174,15 @@ class Browser:
         self.settle()
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
+
+
+def main(page: str, picture: str, width: str = "1280", height: str = "860") -> None:
+    """Make a picture of a page: ``python -m tests.debug.browser report.html report.png``."""
+    with Browser() as browser:
+        browser.size(int(width), int(height))
+        browser.open(Path(page).resolve())
+        browser.picture(Path(picture))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +151,44 @@ def test_lines():
     assert lines[2].startswith("    close gives a descriptor back;")
     assert lines[3].startswith("close(3) = 0")
     assert len(lines) == 4
+
+
+PROGRAM = """
+import selectors
+with selectors.SelectSelector() as selector:
+    selector.select(0)
+"""
+
+
+def trace(tmp_path, *arguments):
+    """Run ``trace`` on a small program."""
+    (tmp_path / "app.py").write_text(PROGRAM)
+    return subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", "trace", *arguments, "app.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+def test_the_option(tmp_path):
+    """``trace --explain`` explains what it shows, also beside a summary."""
+    lines = trace(tmp_path, "--explain").stderr.splitlines()
+    beside = trace(tmp_path, "--explain", "--summary", "-e", "syscalls").stderr.splitlines()
+
+    assert lines[0].startswith("select(")
+    assert lines[2].startswith("    select waits for three sets of descriptors")
+    assert lines[2].endswith("[select(2)]")
+    assert lines[2] in beside
+    assert any(line.endswith("total") for line in beside)
+
+
+def test_only_text_is_explained(tmp_path):
+    """Other formats have no room for sentences: that is told, and nothing is run."""
+    done = trace(tmp_path, "--explain", "--format", "json", "-o", "out.json")
+
+    assert done.returncode == 2
+    assert "--explain is for --format text" in done.stderr
+    assert not (tmp_path / "out.json").exists()

@@ -65,7 +65,7 @@ def test_raw_is_of_what_is_ready(backend, pairs, timeout):
 
 
 def test_description_with_debugging_off(backend, pairs):
-    """One row per registration: kind, peer, interest, owner."""
+    """One row per registration: kind, address, interest, owner."""
     with socket.create_server(("127.0.0.1", 0)) as server, backend() as selector:
         selector.register(server, EVENT_READ)
         selector.register(pairs[0][0], EVENT_READ | EVENT_WRITE)
@@ -74,7 +74,7 @@ def test_description_with_debugging_off(backend, pairs):
         fd = server.fileno()
 
     assert [row.interest for row in description.rows] == ["EVENT_READ", "EVENT_READ|EVENT_WRITE"]
-    assert description.rows[0][:3] == (fd, "socket", f"(own) {host}:{port}")
+    assert description.rows[0][:3] == (fd, "socket", f"tcp {host}:{port} listening")
     assert description.rows[0].last == description.rows[0].place == "-"
     assert str(description).startswith(f"{backend.__name__}, ")
     assert "2 registered" in str(description)
@@ -155,6 +155,24 @@ def test_events_and_registrations(backend, records, pairs):
     assert actions == ["register"] * 3 + ["modify", "unregister", "close"]
     assert [wait.ready for wait in waits] == [3]
     assert str(events[0]).endswith(f"= EVENT_WRITE ({shown(pairs[0][0])})")
+
+
+def test_owners_follow_a_change(backend, records, pairs):
+    """A descriptor that is handed over has its new owner's name in what follows."""
+    near = pairs[0][0]
+
+    def first():
+        """Own it."""
+
+    with backend() as selector:
+        selector.register(near, EVENT_WRITE, first)
+        selector.select(0)
+        selector.modify(near, EVENT_WRITE, "second")
+        selector.select(0)
+    events = [record.owner for record in records if isinstance(record, Event)]
+
+    assert "first" in events[0]
+    assert events[1] == "second"
 
 
 @linux

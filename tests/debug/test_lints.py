@@ -20,8 +20,10 @@ from selectors_ffi.debug import (
     BusyLoop,
     ClosedWhileRegistered,
     DescriptorReused,
-    GhostRegistration,
+    NeverSleeps,
+    OutOfDescriptors,
     RegularFile,
+    StaleRegistration,
     UsedAfterFork,
     WriteInterestLeftOn,
 )
@@ -89,8 +91,8 @@ def test_closed_while_registered(backend, pairs):
                     selector.select(0)
         os.close(write)
     text = str(caught[0].message)
-    assert f"fd {read} ({read}, registered at {__file__}:" in text
-    assert "is closed. Unregister before closing" in text
+    assert f"fd {read} (int, registered for EVENT_READ at {__file__}:" in text
+    assert "is closed. Call unregister() before close(). (docs/lints.md#sel001-" in text
 
 
 @unix
@@ -110,7 +112,7 @@ def test_descriptor_reused(pairs):
 
 
 @epoll
-def test_ghost_registration():
+def test_stale_registration():
     """SEL003: epoll goes on reporting a closed file of which a duplicate is open."""
     with checked(backends.EpollSelector) as selector:
         read, write = os.pipe()
@@ -119,12 +121,12 @@ def test_ghost_registration():
         os.close(read)
         selector.unregister(read)
         os.write(write, b"x")
-        with told(GhostRegistration) as caught:
+        with told(StaleRegistration) as caught:
             assert selector.select(0) == []
             assert selector.select(0) == []
         os.close(write)
         os.close(duplicate)
-    expected = f"EPOLLIN reported for fd {read}, which is not registered"
+    expected = f"EPOLLIN was reported for fd {read}, which is not registered"
     assert expected in str(caught[0].message)
 
 
@@ -138,7 +140,7 @@ def test_busy_loop_of_a_peer_that_hung_up(backend):
         with told(BusyLoop) as caught:
             for _ in range(250):
                 assert selector.select(1)
-    assert "end of file or hung up, nothing left to read" in str(caught[0].message)
+    assert "end of file or hung up, with nothing left to read" in str(caught[0].message)
     assert "was reported" in str(caught[0].message)
 
 
@@ -152,7 +154,71 @@ def test_busy_loop_of_unread_data(backend):
         with told(BusyLoop) as caught:
             for _ in range(1200):
                 assert selector.select(1)
-    assert "and nothing was read" in str(caught[0].message)
+    assert "10 bytes wait, and none was read" in str(caught[0].message)
+
+
+@linux
+@pytest.mark.parametrize("kind", ["pipe", "unix socket"])
+def test_busy_loop_of_unread_data_without_counters(backend, kind):
+    """SEL004: no counter tells that a pipe is not read, but that nothing arrives does."""
+    first, second = socket.socketpair()
+    read, write = os.pipe()
+    with first, second, checked(backend) as selector:
+        selector.register(first if kind == "unix socket" else read, EVENT_READ)
+        second.send(b"12345")
+        os.write(write, b"12345")
+        with told(BusyLoop) as caught:
+            for _ in range(1500):
+                assert selector.select(1)
+    os.close(read)
+    os.close(write)
+    assert "5 bytes wait, and none was read" in str(caught[0].message)
+
+
+@linux
+def test_busy_loop_of_connections_that_are_not_accepted(backend):
+    """SEL004: a listening socket is reported, and nothing is accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as server, checked(backend) as selector:
+        server.setblocking(False)
+        selector.register(server, EVENT_READ)
+        with socket.create_connection(server.getsockname()), told(BusyLoop) as caught:
+            for _ in range(1500):
+                assert selector.select(1)
+    assert "1 connections wait, and none was accepted" in str(caught[0].message)
+
+
+@unix
+def test_out_of_descriptors(backend):
+    """SEL012: accept() fails with EMFILE, and the listening socket is reported again."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as server, checked(backend) as selector:
+        server.setblocking(False)
+        selector.register(server, EVENT_READ)
+        with socket.create_connection(server.getsockname()) as client:
+            spare = os.dup(client.fileno())
+            os.close(spare)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))
+            try:
+                with told(OutOfDescriptors) as caught:
+                    for _ in range(250):
+                        assert selector.select(1)
+                        with pytest.raises(OSError, match="Too many open files"):
+                            server.accept()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "has no descriptor left for it. Raise the limit" in str(caught[0].message)
+
+
+def test_a_loop_that_never_sleeps(backend, pairs):
+    """SEL011: waits with a timeout of 0 that find nothing, thousands in a row."""
+    with checked(backend) as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        with told(NeverSleeps) as caught:
+            for _ in range(6000):
+                assert selector.select(0) == []
+    assert "select() was called 5000 times in " in str(caught[0].message)
+    assert "each time nothing was ready. Wait for an event" in str(caught[0].message)
 
 
 @linux
@@ -164,7 +230,7 @@ def test_write_interest_left_on():
         with told(WriteInterestLeftOn) as caught:
             for _ in range(1200):
                 assert selector.select(1)
-    assert "nothing was written. Ask for EVENT_WRITE only while" in str(caught[0].message)
+    assert "nothing was written. Register EVENT_WRITE only while" in str(caught[0].message)
 
 
 @unix
@@ -179,7 +245,7 @@ def test_blocking_descriptor(backend, pairs):
             selector.select(0)
             selector.select(0)
     assert f"fd {pairs[1][0].fileno()} " in str(caught[0].message)
-    assert "blocks, 2 other sockets here do not" in str(caught[0].message)
+    assert "blocks; 2 other sockets of this selector do not" in str(caught[0].message)
 
 
 @epoll
@@ -238,6 +304,46 @@ def test_silent_on_closing_before_unregister_without_a_wait_between(backend):
         second.close()
         selector.unregister(first)
         selector.select(0)
+
+
+@unix
+def test_silent_on_a_socket_that_was_detached(backend, pairs):
+    """detach() leaves the file open under its number, for another object; as ssl does."""
+    near, far = pairs[0]
+    with checked(backend) as selector:
+        selector.register(near, EVENT_READ)
+        other = socket.socket(fileno=near.detach())
+        far.send(b"x")
+        assert len(selector.select(1)) == 1
+        other.close()
+
+
+@linux
+def test_silent_on_a_slow_link(backend):
+    """A writer whose bytes the peer does not take is no idle writer: they wait in the queue."""
+    first, second = connection()
+    with first, second, checked(backend) as selector:
+        first.setblocking(False)
+        selector.register(first, EVENT_WRITE)
+        for _ in range(1500):
+            assert selector.select(1)
+            first.send(b"x")
+
+
+@unix
+def test_silent_on_a_loop_that_works_between_its_waits(backend, pairs, monkeypatch):
+    """A program that computes, and asks with a timeout of 0 in between, is not idle."""
+    clock = [0]
+
+    def later():
+        clock[0] += 2_000_000
+        return clock[0]
+
+    monkeypatch.setattr("selectors_ffi.debug.observer.now", later)
+    with checked(backend) as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        for _ in range(6000):
+            selector.select(0)
 
 
 @unix
@@ -312,7 +418,12 @@ def test_documentation_has_every_id():
     sections = re.split(r"^## ", page.read_text("utf-8"), flags=re.M)[1:]
     ids = [section.split()[0] for section in sections]
 
-    assert ids == [lint.id for lint in LINTS] + [LEAK]
-    for section, lint in zip(sections, LINTS):
-        assert lint.__name__ in section.partition("\n")[0]
+    assert ids == sorted([*(lint.id for lint in LINTS), LEAK])
+    for lint in LINTS:
+        (title,) = [one.partition("\n")[0] for one in sections if one.startswith(lint.id)]
+        assert title == f"{lint.id} {lint.__name__}"
+        assert lint.page == "docs/lints.md#" + title.lower().replace(" ", "-")
+        assert lint.cause.endswith(".")
+        assert lint.cure.endswith(".")
+        assert f"{lint.page})" in str(lint("text"))
     assert all("**Cause.**" in one and "**Cure.**" in one for one in sections)

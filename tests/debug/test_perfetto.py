@@ -358,3 +358,59 @@ selector._observer.emit.sink = lambda record: None
 
     assert len(begun) == 2
     assert int(out) in begun
+
+
+@pytest.mark.parametrize("format", ["perfetto", "html"])
+def test_collected_after_the_end(tmp_path, format):
+    """A selector that the interpreter collects when the file is closed already is no error."""
+    program = tmp_path / "app.py"
+    program.write_text("import selectors\nkept = selectors.DefaultSelector()\nkept.select(0)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", "trace", "--format", format, "-o", "out", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+NAMES = {
+    "script": (["app.py"], "app.py"),
+    "module": (["-m", "package.module"], "package.module"),
+    "package": (["-m", "package"], "package"),
+    "directory": (["package"], "package"),
+    "code": (["-c", "import app"], "python -c"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "name"), NAMES.values(), ids=list(NAMES))
+def test_the_process_is_named_after_the_program(tmp_path, arguments, name):
+    """Whatever way a program is run, the process has its name and not that of the interpreter."""
+    text = "import selectors\nselectors.DefaultSelector().close()\n"
+    package = tmp_path / "package"
+    package.mkdir()
+    for path in (tmp_path / "app.py", package / "__main__.py", package / "module.py"):
+        path.write_text(text)
+    (package / "__init__.py").touch()
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "selectors_ffi",
+            "trace",
+            "--format",
+            "perfetto",
+            "-o",
+            "t.json",
+            *arguments,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=50,
+    )
+
+    assert list(named(load(tmp_path / "t.json"), "process_name").values()) == [name]

@@ -26,21 +26,18 @@ from selectors_ffi.debug import (
     Stats,
     Syscall,
     Wait,
-    checks,
     flags,
     inspect,
-    lints,
     naming,
-    spinning,
     watch,
 )
 from selectors_ffi.debug.decode import form, form_of, grammar
 from selectors_ffi.debug.decode import select as decode_select
+from selectors_ffi.debug.observer import Observer
 from selectors_ffi.debug.records import Source
 
 SOURCE = Source(1, 2, "TestSelector@0x1")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
-CHECKED = Debug.CHECKS
 
 
 def keep_nothing(record):
@@ -80,7 +77,7 @@ def test_a_second_close_is_not_recorded(backend):
     assert [record.action for record in kept if isinstance(record, Registration)] == ["close"]
 
 
-# -- checks
+# -- names
 
 
 def test_borrowing_without_a_type_that_says_nonblocking(monkeypatch, pairs):
@@ -97,79 +94,6 @@ def test_borrowing_without_a_type_that_says_nonblocking(monkeypatch, pairs):
     monkeypatch.setattr(sys, "implementation", SimpleNamespace(name="pypy"))
     with pytest.raises(OSError, match="would change"):
         naming.borrowed(fd)
-
-
-def test_use_in_a_child_is_told_once(backend, pairs, monkeypatch):
-    """In another process than the one it was made in: one finding, and only if it is shared."""
-    for shared in (True, False):
-        checker = checks.Checks(shared=shared)
-        assert checker.used() == []
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "getpid", lambda: -5)
-            assert [finding.lint for finding in checker.used()] == [lints.UsedAfterFork] * shared
-            assert checker.used() == []
-
-
-def test_modified_with_another_object(backend, pairs):
-    """A registration that is handed over to another object on the same number is known by it."""
-    near = pairs[0][0]
-    with backend(debug=CHECKED) as selector:
-        selector.register(near, EVENT_READ)
-        selector.modify(near.fileno(), EVENT_READ)
-        seen = selector._observer.checks._seen[near.fileno()]
-        assert seen.key.fileobj == near.fileno()
-        assert "test_modified_with_another_object" in seen.place
-
-
-class Closed:
-    """Says of itself that it is closed, in one of several ways."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def fileno(self):
-        raise self.error
-
-
-@pytest.mark.parametrize(
-    ("fileobj", "closed"),
-    [(7, False), (Closed(ValueError()), True), (Closed(RuntimeError()), False), (object(), False)],
-    ids=["number", "closed", "odd", "none"],
-)
-def test_closed_file_objects(fileobj, closed):
-    """A file object is closed if ``fileno()`` says so as io objects do; other errors say nothing."""
-    assert checks._closed(fileobj) is closed
-
-
-def test_closed_between_two_looks():
-    """A descriptor that is closed at the wrong moment neither blocks nor raises."""
-    seen = SimpleNamespace(key=SimpleNamespace(fd=10**6, fileobj=10**6))
-    assert checks._blocks(seen) is False
-    assert checks._nonblocking(seen) is True
-
-
-def test_told_once_and_of_registrations_only():
-    """A finding is told once; of a run that no registration is known of, nothing is told."""
-    checker = checks.Checks(shared=False)
-    finding = checks.Finding(lints.BusyLoop, 7, "text")
-    assert checker._once(finding) == [finding]
-    assert checker._once(finding) == []
-    checker._spins = SimpleNamespace(after=lambda *_: [(7, lints.BusyLoop, "why")])
-    assert checker.after([], {7: 1}, {}, {}, unchanged=True) == []
-
-
-def test_a_ghost_under_a_number_in_use():
-    """An event with the token of an earlier registration is of an earlier file."""
-    checker = checks.Checks(shared=False)
-    native = SimpleNamespace(fd=7, token=99, decoded="EPOLLIN", hangup=False)
-    registry = {7: object()}
-
-    (found,) = checker.after([native], {}, {7: 1}, registry, unchanged=True)
-    assert found.lint is lints.GhostRegistration
-    assert found.message == "EPOLLIN reported for an earlier file with fd 7"
-    assert checker.after([native], {7: 1}, {7: 1}, registry, unchanged=True) == []
-    assert checker.after([native], {}, {7: 99}, registry, unchanged=True) == []
-    assert checker.after([native], {}, {7: 1}, registry, unchanged=False) == []
 
 
 # -- decoders
@@ -240,31 +164,61 @@ class Undecodable:
     def leave(self, arguments, texts, result):
         raise LookupError
 
+    keep = kept = ready = armed = leave
+    arms = waits = True
+    lazy = False
+
 
 def test_what_cannot_be_decoded_breaks_nothing():
     """A decoder that raises is named in the record, and the call goes on."""
-    assert watch._enter(Undecodable(), (1,)) == ["/* undecoded: LookupError */"]
-    assert watch._leave(Undecodable(), (1,), ["1"], 0, "") == ("undecoded: LookupError", [], [])
-    assert watch._leave(Undecodable(), (1,), ["1"], -1, "note") == ("note", [], [])
+    broken = Undecodable()
+    assert watch._enter(broken, (1,)) == ["/* undecoded: LookupError */"]
+    assert watch._leave(broken, (1,), ["1"], 0) == "undecoded: LookupError"
+    assert watch._keep(broken, (1,)) == (1,)
+    assert watch._kept(broken, (1,), (2,), 0) == (1,)
+    arguments = form.Arguments(broken, (1,), 0)
+    assert arguments == ["/* undecoded: LookupError */"]
+    assert repr(arguments) == "('/* undecoded: LookupError */',)"
+    selector = Selector()
+    observer = Observer(selector, Debug.EVENTS, keep_nothing)
+    here = observer.here()
+    here.heard = []
+    observer.heard(here, broken, (1,), 1)
+    assert here.heard == [(broken, [], 1)]
 
 
-def test_a_call_that_raises():
-    """A function that raises is reported with the exception's name, and the exception goes on."""
-    called = []
+class Selector:
+    """Something that an observer can look at."""
+
+
+@pytest.mark.parametrize("flags", [Debug.SYSCALLS, Debug.EVENTS])
+def test_a_call_that_raises(flags):
+    """A function that raises is recorded with the exception's name, and the exception goes on."""
+    kept = []
     ffi = load().ffi
 
-    def close(fd):
+    def poll(fds, count, timeout):
         raise KeyboardInterrupt
 
-    library = SimpleNamespace(close=close, __version__="1")
+    library = SimpleNamespace(poll=poll, __version__="1")
     whole = type(load())(load().target, ffi, library)
-    tapped = watch.tapped(whole, called.append, lambda: SOURCE, decode=True, names={})
+    selector = Selector()
+    tapped = watch.tapped(whole, Observer(selector, flags, kept.append))
 
     assert repr(tapped.lib).startswith("Tap(namespace(")
     assert tapped.lib.__version__ == "1"
     with pytest.raises(KeyboardInterrupt):
-        tapped.lib.close(7)
-    assert [(one.record.note, one.record.result) for one in called] == [("KeyboardInterrupt", None)]
+        tapped.lib.poll(ffi.NULL, 0, 0)
+    expected = [("KeyboardInterrupt", None)] if flags == Debug.SYSCALLS else []
+    assert [(one.note, one.result) for one in kept] == expected
+
+
+def test_what_no_flag_needs_is_not_tapped():
+    """Checks of poll(2) need none of its calls, and get the function itself."""
+    library = SimpleNamespace(poll=len)
+    whole = type(load())(load().target, load().ffi, library)
+    selector = Selector()
+    assert watch.tapped(whole, Observer(selector, Debug.CHECKS, keep_nothing)).lib.poll is len
 
 
 # -- describing
@@ -323,30 +277,6 @@ def test_kinds_that_have_no_name(tmp_path, monkeypatch):
     os.close(writer)
 
 
-# -- evidence
-
-
-def test_no_evidence(tmp_path, monkeypatch):
-    """Files, datagrams, closed descriptors and systems without ioctl(2) are no evidence."""
-    with open(tmp_path / "file", "wb") as file:
-        assert spinning.evidence_of(file.fileno()) == spinning.NOTHING
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        assert spinning.evidence_of(datagrams.fileno()) == spinning.NOTHING
-    assert spinning.evidence_of(10**6) == spinning.NOTHING
-    assert spinning._unread(10**6) is None
-    monkeypatch.setattr(spinning, "_HAVE_IOCTL", False)
-    assert spinning._unread(0) is None
-
-
-@linux
-def test_a_kernel_that_counts_less(monkeypatch):
-    """A tcp_info that ends before the counters leaves the unread bytes as the only evidence."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            monkeypatch.setattr(spinning, "_TCP_COUNTERS", slice(1000, 1016))
-            assert spinning.evidence_of(client.fileno()) == (0, None, True)
-
-
 # -- records and sinks
 
 
@@ -356,10 +286,10 @@ def test_why_an_event_was_dropped(backend, pairs):
         key = selector.register(pairs[0][0], EVENT_READ)
         observer = selector._observer
         native = SimpleNamespace(fd=key.fd, token=None)
-        assert observer._reason(native, None) == "not registered"
-        assert observer._reason(native, key) == "only EVENT_READ was asked for"
+        assert observer._reason(SimpleNamespace(fd=10**6, token=None)) == "not registered"
+        assert observer._reason(native) == "only EVENT_READ was asked for"
         native.token = 2**40
-        assert observer._reason(native, key) == "of an earlier registration of this number"
+        assert observer._reason(native) == "of an earlier registration of this number"
 
 
 def test_records_of_all_that_can_fail(tmp_path):

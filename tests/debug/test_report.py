@@ -34,7 +34,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
 
 
 def data_of(text):
-    """Return the lines of a page's data, as strict JSON, in a page of which nothing is missing."""
+    """Return the lines of a page's data, as strict JSON, in a complete page."""
 
     def refuse(constant):
         raise ValueError(f"{constant} is no JSON")

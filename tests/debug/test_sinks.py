@@ -228,7 +228,8 @@ def test_repr_is_cut_and_may_raise(records, pairs):
         selector.register(Long(pairs[0][0]), EVENT_WRITE)
         selector.register(Raising(pairs[1][0]), EVENT_WRITE)
         assert len(selector.select(0)) == 2
-        assert "Raising object whose repr raises ValueError" in str(selector.describe())
+        assert "test_repr_is_cut_and_may_raise.<locals>.Raising" in str(selector.describe())
+    assert shown(Raising(pairs[1][0])) == "<Raising object whose repr raises ValueError>"
     assert shown(Long(pairs[0][0])) == "x" * 77 + "..."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -11,6 +12,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
+from selectors_ffi.cli import trace as command
+from selectors_ffi.debug import FileSink
 
 ROOT = Path(__file__).parents[2]
 unix = pytest.mark.skipif(os.name != "posix", reason="Unix signals and pipes")
@@ -297,3 +301,64 @@ def test_lints_are_shown_once(script):
     assert done.stderr.count("\n") == 1
     assert strict.returncode == 1
     assert "RegularFile: SEL008: fd" in strict.stderr
+
+
+def options(**changed):
+    """The options of ``trace``, with failures that raise."""
+
+    def fail(message):
+        raise SystemExit(message)
+
+    fields = {"flags": None, "format": "text", "output": None, "summary": False, "fail": fail,
+              "program": ["x.py"], "explain": False, **changed}  # fmt: skip
+    return argparse.Namespace(**fields)
+
+
+def test_flags_by_format():
+    """The flags are as given, else what the format shows best."""
+    assert command._flags(options(flags="all")) == "all"
+    assert command._flags(options(format="perfetto")) == "syscalls,events"
+    assert command._flags(options(summary=True)) == ""
+    assert command._flags(options()) == "syscalls"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"program": []}, "no program"),
+        ({"format": "perfetto"}, "needs -o"),
+        ({"flags": "nonsense"}, "unknown debug flag"),
+        ({"output": "/nowhere/at/all"}, "No such file"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_trace_refuses(changed, message):
+    """What cannot be traced, or not as asked, is told before anything is run."""
+    with pytest.raises(SystemExit, match=message):
+        command.run(options(**changed))
+
+
+def test_no_room_for_a_high_number(monkeypatch):
+    """Where no high number is to be had any other does."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    reader, writer = os.pipe()
+    fd = command._high(writer)
+    os.write(fd, b"x")
+    assert os.read(reader, 1) == b"x"
+    for one in (reader, writer, fd):
+        os.close(one)
+
+
+def test_ends_in_the_process_that_began(capsys):
+    """The summary comes from the process that was traced, once; a forked child ends without."""
+    written, closed = [], []
+    output = object.__new__(FileSink)
+    output.write, output.close = written.append, lambda: closed.append(1)
+    for pid in (-5, os.getpid()):
+        command._close(output, pid)
+        command._print_summary("table", output, options(), pid)
+        command._print_summary("table", output, options(format="json"), pid)
+
+    assert written == ["table\n"]
+    assert len(closed) == 3
+    assert capsys.readouterr().err == "table\n"

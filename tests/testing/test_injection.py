@@ -240,7 +240,7 @@ def test_what_was_not_reached_is_told():
     with pytest.warns(UnreachedWarning) as told, injecting("select:error=EIO:when=5"):
         selectors_ffi.SelectSelector().select(0)
     (warning,) = told
-    text = "select:error=EIO:when=5: not reached, there were 1 calls of select"
+    text = "select:error=EIO:when=5: not reached, calls of select: 1"
     assert str(warning.message) == text
     assert warning.filename == __file__
     with warnings.catch_warnings():
@@ -309,7 +309,7 @@ def test_the_variable_reaches_the_whole_program():
         timeout=50,
     )
     assert (done.returncode, done.stdout) == (0, f"{errno.ENOMEM}\n")
-    said = "SELECTORS_FFI_INJECT: poll:error=EIO: not reached, there were 0 calls of poll\n"
+    said = "SELECTORS_FFI_INJECT: poll:error=EIO: not reached, calls of poll: 0\n"
     assert done.stderr == said
 
 
@@ -325,6 +325,57 @@ def test_a_wrong_variable_is_told():
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "SELECTORS_FFI_INJECT: unknown function 'pol' at character 1" in done.stderr
+
+
+PROGRAM = """
+import selectors
+with selectors.SelectSelector() as selector:
+    selector.select(0)
+    try:
+        selector.select(0)
+    except OSError as error:
+        print(error.errno)
+"""
+
+
+@pytest.mark.parametrize("command", ["trace", "run"])
+def test_the_options_of_the_command_line(command):
+    """--inject may be repeated and goes with --chaos; the program is the standard library's user."""
+    words = ("--inject", "poll:error=EIO", "--inject", "select:error=ENOMEM:when=2", "--chaos", "3")
+    done = subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", command, *words, "-c", PROGRAM],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{errno.ENOMEM}\n")
+    lines = done.stderr.splitlines()
+    assert "--inject: poll:error=EIO: not reached, calls of poll: 0" in lines
+    marked = [line for line in lines if "(INJECTED)" in line]
+    assert len(marked) == (command == "trace")
+
+
+@pytest.mark.parametrize("command", ["trace", "run"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--inject", "pol:error=EIO"), "--inject: unknown function 'pol' at character 1 of"),
+        (("--chaos", "x"), "--chaos: a seed is an integer, not 'x'"),
+    ],
+)
+def test_wrong_options(command, words, said):
+    """One line, status 2, and the program does not begin."""
+    done = subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", command, *words, "-c", "print('begun')"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{command}: {said}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_errno_of_a_handler_is_not_the_injected_one(subject, below, pair):

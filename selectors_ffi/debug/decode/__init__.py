@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import devpoll, epoll, kqueue, poll, select
-from .form import Form, Native
+from .form import Arguments, Form, Native
 
-__all__ = ["FORMS", "Form", "Native", "form_of"]
+__all__ = ["FORMS", "Arguments", "Form", "Native", "form_of"]
 
 FORMS: dict[str, type[Form]] = {
     **epoll.FORMS,

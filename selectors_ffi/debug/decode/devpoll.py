@@ -60,6 +60,8 @@ class Write(Form):
 class Ioctl(Form):
     """``ioctl(4, DP_POLL, {dp_fds=[{fd=7, revents=POLLIN}], dp_nfds=8, dp_timeout=-1}) = 1``."""
 
+    waits = remembers = True
+
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
         self.bits = event_bits(ffi)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, Native, items, records
@@ -15,6 +16,7 @@ __all__ = ["FORMS", "Create", "Control", "Move", "Wait", "event_bits"]
 
 _FD = 0xFFFF_FFFF
 _EVENT = "struct epoll_event"
+_TIMESPEC = "struct timespec *"
 
 
 def event_bits(ffi: Any) -> Bits:
@@ -46,6 +48,16 @@ class _Events(Form):
         super().__init__(ffi)
         self.bits = event_bits(ffi)
         self.hangup = self.bits.of_names("EPOLLERR", "EPOLLHUP", "EPOLLRDHUP")
+        self.size = size = ffi.sizeof(_EVENT)
+        offset = ffi.offsetof(_EVENT, "data")
+        # A struct reads the events of a wait ten times faster than cffi does, field by field.
+        self.unpack = Struct(f"=I{offset - 4}xQ{size - offset - 8}x").iter_unpack
+
+    def copy(self, events: Any, count: int) -> bytes:
+        """Return the bytes of ``count`` events."""
+        if isinstance(events, (bytes, bytearray, memoryview)):
+            return bytes(events[: count * self.size])
+        return bytes(self.ffi.buffer(self.ffi.cast("char *", events), count * self.size))
 
     def render(self, event: Any) -> str:
         return struct(events=self.bits(int(event.events)), data=hex(token(event)))
@@ -72,6 +84,14 @@ class Control(_Events):
             text = self.render(items(self.ffi, event, _EVENT)[0])
         return [str(int(epfd)), self.operation(int(operation)), str(int(fd)), text]
 
+    arms = remembers = lazy = True
+
+    def keep(self, arguments: Sequence[Any]) -> Sequence[Any]:
+        epfd, operation, fd, event = arguments
+        if not is_null(self.ffi, event):
+            event = self.copy(event, 1)
+        return int(epfd), int(operation), int(fd), event
+
     def armed(self, arguments: Sequence[Any]) -> Iterable[tuple[int, int]]:
         _, operation, fd, event = arguments
         if int(operation) == self.delete or is_null(self.ffi, event):
@@ -81,6 +101,19 @@ class Control(_Events):
 
 class Wait(_Events):
     """``epoll_wait(6, [{events=EPOLLIN, data=0x16}], 64, -1) = 1``."""
+
+    waits = remembers = lazy = True
+
+    def keep(self, arguments: Sequence[Any]) -> Sequence[Any]:
+        timeout = arguments[3]
+        if type(timeout) is not int and not is_null(self.ffi, timeout):
+            # The selector writes the next wait's timeout there.
+            kind = self.ffi.typeof(timeout)
+            timeout = int(timeout) if kind.kind == "primitive" else self.ffi.new(_TIMESPEC, timeout[0])
+        return (arguments[0], arguments[1], arguments[2], timeout, *arguments[4:])
+
+    def kept(self, kept: Sequence[Any], arguments: Sequence[Any], result: int) -> Sequence[Any]:
+        return (kept[0], self.copy(arguments[1], result), *kept[2:])
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         texts = super().enter(arguments)
@@ -94,13 +127,11 @@ class Wait(_Events):
         return ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
-        events = items(self.ffi, arguments[1], _EVENT)
-        natives = []
-        for index in range(result):
-            flags, data = int(events[index].events), token(events[index])
-            hangup = bool(flags & self.hangup)
-            natives.append(Native(data & _FD, flags, 0, 0, "", data, self.bits(flags), hangup))
-        return natives
+        bits, mask = self.bits, self.hangup
+        return [
+            Native(data & _FD, flags, 0, 0, "", data, bits(flags), bool(flags & mask))
+            for flags, data in self.unpack(self.copy(arguments[1], result))
+        ]
 
 
 FORMS: dict[str, type[Form]] = {

@@ -6,14 +6,15 @@ select(2)); output arguments can only be read after it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .grammar import ELLIPSIS_AFTER, address, array, is_null
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Form", "Native", "integer", "items", "records"]
+__all__ = ["Arguments", "Form", "Native", "integer", "items", "records"]
 
 
 class Native(NamedTuple):
@@ -44,6 +45,14 @@ class Form:
 
     #: What a result of 0 means, in parentheses ("Timeout").
     zero = ""
+    #: Successful calls bring events.
+    waits = False
+    #: ``armed`` tells of registrations.
+    arms = False
+    #: The kernel remembers registrations, so that it can report what is no longer registered.
+    remembers = False
+    #: ``keep`` and ``kept`` copy what the arguments point to, so that they can be decoded later.
+    lazy = False
 
     def __init__(self, ffi: Any) -> None:
         self.ffi = ffi
@@ -59,6 +68,14 @@ class Form:
         """
         return self.zero if result == 0 else ""
 
+    def keep(self, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Return the arguments with copies of what they point to, before the call."""
+        return arguments
+
+    def kept(self, kept: Sequence[Any], arguments: Sequence[Any], result: int) -> Sequence[Any]:
+        """Return ``kept`` with copies of what a successful call wrote."""
+        return kept
+
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
         """Return the events that a successful wait brought."""
         return []
@@ -66,6 +83,49 @@ class Form:
     def armed(self, arguments: Sequence[Any]) -> Iterable[tuple[int, int]]:
         """Return (fd, token) of each registration that a successful call made."""
         return ()
+
+
+class Arguments(Sequence[str]):
+    """The arguments of a call as text, decoded when they are first looked at."""
+
+    __slots__ = ("_form", "_kept", "_result", "_texts")
+
+    def __init__(self, form: Form, kept: Sequence[Any], result: int) -> None:
+        self._form = form
+        self._kept = kept
+        self._result = result
+        self._texts: Sequence[str] | None = None
+
+    def _decoded(self) -> Sequence[str]:
+        texts = self._texts
+        if texts is None:
+            try:
+                made = self._form.enter(self._kept)
+                if self._result >= 0:
+                    self._form.leave(self._kept, made, self._result)
+                texts = made
+            except Exception as error:
+                texts = [f"/* undecoded: {type(error).__name__} */"]
+            self._texts, self._kept = texts, ()
+        return texts
+
+    def __len__(self) -> int:
+        return len(self._decoded())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._decoded()[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
 
 
 def integer(ffi: Any, value: Any) -> str:

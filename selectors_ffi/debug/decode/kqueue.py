@@ -89,6 +89,8 @@ class Records:
 class Kevent(Form):
     """``kevent(5, [{ident=7, filter=EVFILT_READ, flags=EV_ADD, ...}], 1, NULL, 0, NULL) = 0``."""
 
+    waits = remembers = arms = True
+
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
         self.render = Records(ffi)

@@ -67,6 +67,8 @@ class Poll(Form):
 
     zero = "Timeout"
 
+    waits = True
+
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
         self.bits = event_bits(ffi)

@@ -57,6 +57,8 @@ class Select(Form):
 
     zero = "Timeout"
 
+    waits = True
+
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         nfds = int(arguments[0])
         sets = [self._set(fds, nfds) for fds in arguments[1:4]]

@@ -85,7 +85,8 @@ function take(model, line, thread, table) {
   let end = time;
   model.records++;
   if (kind === WAIT) {
-    const wait = { kind: "wait", time, end: time + line[4], timeout: line[5], ready: line[6], loop };
+    const wait = { kind: "wait", time, end: time + line[4], timeout: line[5], ready: line[6], turn: line[7], loop };
+    wait.own = line[4] - line[8];
     end = wait.end;
     loop.waits.push(wait);
   } else if (kind === CALL) {
@@ -102,6 +103,7 @@ function take(model, line, thread, table) {
       object: text(line[9]), owner: text(line[10]), fd, loop,
     };
     fd.events.push(event);
+    ownedBy(fd, event.owner);
     loop.events.push(event);
   } else if (kind === REGISTRATION) {
     register(model, line, thread.pid, selector, text);
@@ -142,7 +144,14 @@ function register(model, line, pid, selector, text) {
   } else {
     const life = fd.lives[fd.lives.length - 1];
     if (life && life.end === Infinity) life.interest = interest;
+    ownedBy(fd, text(line[10]));
   }
+}
+
+// The task that reads begins to wait after the registration, so the newest owner is the best.
+function ownedBy(fd, owner) {
+  const life = fd.lives[fd.lives.length - 1];
+  if (owner && life && life.end === Infinity) life.owner = owner;
 }
 
 function endLife(fd, time) {
@@ -182,18 +191,22 @@ function finishLoop(loop) {
   loop.starts = Float64Array.from(waits, (wait) => wait.time);
   loop.turns = [];
   loop.busyBefore = new Float64Array(count + 1);
-  let busy = 0, waiting = 0, empty = 0, ready = 0, raised = 0;
+  let busy = 0, waiting = 0, tool = 0, empty = 0, ready = 0, raised = 0;
   for (let index = 0; index < count; index++) {
     const wait = waits[index];
     wait.index = index;
     loop.busyBefore[index] = busy;
-    waiting += wait.end - wait.time;
+    waiting += wait.own;
+    tool += wait.end - wait.time - wait.own;
     if (wait.ready > 0) ready += wait.ready; else if (wait.ready === 0) empty++; else raised++;
     if (index + 1 === count) break;
     const turn = { kind: "turn", time: wait.end, end: Math.max(waits[index + 1].time, wait.end), loop, wait };
     const next = above(sums, turn.time - 1, (sum) => sum.time);
     if (next < sums.length && sums[next].time < turn.end) turn.end = turn.time;
-    busy += turn.end - turn.time;
+    const own = waits[index + 1].turn;
+    turn.own = turn.end === turn.time ? 0 : own >= 0 ? Math.min(own, turn.end - turn.time) : turn.end - turn.time;
+    busy += turn.own;
+    tool += turn.end - turn.time - turn.own;
     loop.turns.push(turn);
   }
   loop.busyBefore[count] = busy;
@@ -210,16 +223,20 @@ function finishLoop(loop) {
   loop.sumsBefore[sums.length] = summed;
   loop.busy = busy + summed;
   loop.waiting = waiting;
+  loop.tool = tool;
   loop.empty = empty;
   loop.ready = ready;
   loop.raised = raised;
   loop.count = sums.reduce((sum, one) => sum + one.waits, count);
   loop.share = loop.busy + waiting ? loop.busy / (loop.busy + waiting) : 0;
-  loop.longest = loop.turns.reduce((most, turn) => turn.end - turn.time > (most ? most.end - most.time : -1) ? turn : most, null);
+  loop.longest = loop.turns.reduce((most, turn) => turn.own > lengthOf(most) ? turn : most, null);
   for (const sum of sums)
-    if (sum.longest[0] > (loop.longest ? loop.longest.end - loop.longest.time : -1))
+    if (sum.longest[0] > lengthOf(loop.longest))
       loop.longest = { kind: "turn", time: sum.time + sum.longest[1], end: sum.time + sum.longest[1] + sum.longest[0], loop, wait: null };
 }
+
+// What an item took, without the tool's own time where that is known.
+const lengthOf = (item) => !item ? -1 : item.own === undefined ? item.end - item.time : item.own;
 
 // Nanoseconds that the loop's thread was busy until a time.
 function busyUntil(loop, time) {
@@ -228,7 +245,8 @@ function busyUntil(loop, time) {
   if (index >= 0) {
     busy += loop.busyBefore[index];
     const turn = loop.turns[index];
-    if (turn && time > turn.time) busy += Math.min(time, turn.end) - turn.time;
+    // The tool's own time is spread over the turn.
+    if (turn && time > turn.time && turn.end > turn.time) busy += turn.own * Math.min(1, (time - turn.time) / (turn.end - turn.time));
   }
   if (loop.sums.length) {
     const at = above(loop.sums, time, (sum) => sum.time) - 1;
@@ -263,7 +281,7 @@ function lateness(model) {
   for (const loop of model.looping)
     for (const wait of loop.waits)
       if (wait.ready === 0 && typeof wait.timeout === "number" && wait.timeout > 0)
-        late.push(Math.max(wait.end - wait.time - wait.timeout * 1e9, 0));
+        late.push(Math.max(wait.own - wait.timeout * 1e9, 0));
   return late.sort((one, two) => one - two);
 }
 

@@ -28,7 +28,12 @@ function fillHeader(model) {
   ].join(" · ");
   for (const [sentence, bad] of verdict(model)) id("verdict").append(element("li", { class: bad ? "bad" : "" }, sentence));
   id("footer").textContent = "Made by selectors_ffi. A turn is the time between two waits of one loop; busy is the share of the" +
-    " turns." + (model.summed ? ` ${thousands(model.summed)} records were summed up over intervals, not kept one by one.` : "");
+    " turns." + toolText(model) + (model.summed ? ` ${thousands(model.summed)} records were summed up over intervals, not kept one by one.` : "");
+}
+
+function toolText(model) {
+  const tool = model.looping.reduce((sum, loop) => sum + loop.tool, 0);
+  return tool ? ` Tracing itself took ${duration(tool)}, which is in none of the figures.` : "";
 }
 
 function card(label, big, small, warn, share) {
@@ -48,12 +53,12 @@ function fillFigures(model) {
       (loops.length > 1 ? ", " + busiest.selector : ""), busiest.share > 0.9 && busiest.count > 100, busiest.share));
   }
   if (longest) {
-    const time = longest.end - longest.time;
+    const time = lengthOf(longest);
     figures.append(card("Longest turn", duration(time), "at " + moment(longest.time, 1e6), time >= SLOW));
   }
   figures.append(card("Waits", thousands(waits), waits ? plural(sum((loop) => loop.ready), "event") + " ready" : "", false));
   if (waits) figures.append(card("Empty waits", percent(empty / waits), thousands(empty) + " of " + thousands(waits),
-    waits > 100 && empty / waits > 0.5, empty / waits));
+    spins(empty, waits, model.end), empty / waits));
   const late = lateness(model);
   if (late.length) figures.append(card("Timeouts late by", duration(late[late.length >> 1]),
     "median of " + thousands(late.length) + ", most " + duration(late[late.length - 1]), late[late.length - 1] > SLOW));
@@ -112,10 +117,10 @@ function fillTables(model, timeline) {
   } }, "Show");
   fillFindings(model, showing);
   const several = model.looping.length > 1, many = model.processes.size > 1;
-  const turns = model.looping.flatMap((loop) => loop.turns.map((turn) => turn)).filter((turn) => turn.end > turn.time)
-    .sort((one, two) => two.end - two.time - one.end + one.time).slice(0, 10);
+  const turns = model.looping.flatMap((loop) => loop.turns).filter((turn) => turn.own > 0)
+    .sort((one, two) => two.own - one.own).slice(0, 10);
   table(id("turns"), [
-    ["Took", (turn) => turn.end - turn.time, (turn) => duration(turn.end - turn.time), "number"],
+    ["Took", (turn) => turn.own, (turn) => duration(turn.own), "number"],
     ["At", (turn) => turn.time, (turn) => moment(turn.time, 1e6), "number"],
     ["Woken by", (turn) => wokenBy(turn), null, "wide"],
     ...several ? [["Loop", (turn) => loopName(model, turn.loop), null, ""]] : [],
@@ -178,8 +183,6 @@ function fillTables(model, timeline) {
   ], callTable(model), { sorted: 1, none: "No system call was recorded: the trace was made without syscalls." });
 }
 
-const lengthOf = (item) => item ? item.end - item.time : 0;
-
 function shareBar(share) {
   const bar = element("div", { class: "bar", role: "img", "aria-label": percent(share) }, element("i"));
   bar.firstChild.style.width = 100 * Math.min(share, 1) + "%";
@@ -198,9 +201,15 @@ function wokenBy(turn) {
   if (!events.length) return turn.wait.ready > 0 ? plural(turn.wait.ready, "descriptor") : "no descriptor: a timeout";
   const names = events.slice(0, 3).map((event) => {
     const life = lifeAt(event.fd, event.time);
-    return fdTitle(event.fd, life) + (ownerShort(life) ? " " + ownerShort(life) : "");
+    return ownerShort(life) ? `${ownerShort(life)} (${fdTitle(event.fd, life)})` : fdTitle(event.fd, life);
   });
   return names.join(", ") + (events.length > 3 ? " and " + (events.length - 3) + " more" : "");
+}
+
+// A message ends with the cure and its page, which have a line of their own here.
+function withoutCure(message, known) {
+  const end = known.cure ? message.indexOf(known.cure) : -1;
+  return end > 0 && /^\s*(\(\S*\))?$/.test(message.slice(end + known.cure.length)) ? message.slice(0, end).trim() : message;
 }
 
 function fillFindings(model, showing) {
@@ -211,8 +220,8 @@ function fillFindings(model, showing) {
     const known = model.lints.get(lint.id) || { cause: "", cure: "" };
     place.append(element("article", { class: "finding" },
       element("h3", {}, lint.id + " " + lint.name, element("span", { class: "when" }, "at " + moment(lint.time, 1e6)), showing(lint)),
-      element("p", { class: "message" }, lint.message),
-      known.cause && !lint.message.includes(known.cause) ? element("p", {}, element("b", {}, "Cause. "), known.cause) : null,
+      element("p", { class: "message" }, withoutCure(lint.message, known)),
+      known.cause ? element("p", {}, element("b", {}, "Cause. "), known.cause) : null,
       known.cure ? element("p", {}, element("b", {}, "Cure. "), known.cure) : null,
       lint.place ? element("p", { class: "code" }, lint.place) : null));
   }

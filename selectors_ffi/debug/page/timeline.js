@@ -368,7 +368,7 @@ class Timeline {
     } else {
       const middleTime = (this.view[0] + this.view[1]) / 2, { lives } = row.fd;
       const seen = lives.filter((life) => life.time <= this.view[1] && life.end >= this.view[0]);
-      const life = seen.find((life) => life.time <= middleTime && life.end >= middleTime) || seen[0] || lifeAt(row.fd, middleTime);
+      const life = seen.find((life) => life.time <= middleTime && life.end >= middleTime) || seen[seen.length - 1] || lifeAt(row.fd, middleTime);
       const owner = ownerShort(life), ink = seen.length ? colours.ink : colours.dropped;
       let x = 18;
       for (const [text, colour] of [["fd " + row.fd.fd, ink], [owner, ink], [addressOf(life), seen.length ? colours.soft : colours.dropped]]) {
@@ -395,7 +395,7 @@ class Timeline {
     else for (let index = from; index < to; index++) this.drawTurn(context, loop, index, top, tall);
     // Long turns are always seen.
     for (let index = from; index < Math.min(to, loop.turns.length); index++) {
-      const turn = loop.turns[index], time = turn.end - turn.time;
+      const turn = loop.turns[index], time = turn.own;
       if (time < SLOW) continue;
       const x = this.x(turn.time), width = Math.max(this.x(turn.end) - x, 2);
       context.fillStyle = time < STUCK ? colours.slow : colours.stuck;
@@ -411,12 +411,12 @@ class Timeline {
     const x = this.x(wait.time), width = Math.max(this.x(wait.end) - x, 0.5);
     context.fillStyle = colours.wait;
     context.fillRect(x, top, width, tall);
-    this.inscribe(context, "waited " + duration(wait.end - wait.time) + ", " + readyText(wait), x, width, top + tall / 2, colours.soft);
-    if (!turn || turn.end - turn.time >= SLOW) return;
+    this.inscribe(context, "waited " + duration(wait.own) + ", " + readyText(wait), x, width, top + tall / 2, colours.soft);
+    if (!turn || turn.own >= SLOW) return;
     const begin = this.x(turn.time), wide = Math.max(this.x(turn.end) - begin, 0.75);
     context.fillStyle = colours.busy;
     context.fillRect(begin, top, wide, tall);
-    this.inscribe(context, duration(turn.end - turn.time), begin, wide, top + tall / 2, colours.surface);
+    this.inscribe(context, duration(turn.own), begin, wide, top + tall / 2, colours.surface);
   }
 
   inscribe(context, text, x, width, y, colour) {

@@ -76,19 +76,22 @@ function verdict(model) {
     `${duration(busiest.busy + busiest.waiting)}, and waited for the rest.`, busiest.share > 0.9 && busiest.count > 100,
   ]);
   const longest = longestTurn(model);
-  if (longest && longest.end - longest.time >= SLOW)
-    said.push([`The longest turn took ${duration(longest.end - longest.time)}. No descriptor was served in that time.`, true]);
+  if (longest && lengthOf(longest) >= SLOW)
+    said.push([`The longest turn took ${duration(lengthOf(longest))}. No descriptor was served in that time.`, true]);
   const waits = loops.reduce((sum, loop) => sum + loop.count, 0), empty = loops.reduce((sum, loop) => sum + loop.empty, 0);
-  if (waits > 100 && empty / waits > 0.5)
-    said.push([`${thousands(empty)} of ${thousands(waits)} waits found nothing ready.`, true]);
+  if (spins(empty, waits, model.end))
+    said.push([`${thousands(empty)} of ${thousands(waits)} waits found nothing ready: the loop does not sleep.`, true]);
   if (model.findings.length) said.push([plural(model.findings.length, "finding") + ": see below.", true]);
   return said;
 }
 
+// Waits that end without anything ready are timers. Thousands of them in a second are not.
+const spins = (empty, waits, time) => waits > 1000 && empty / waits > 0.8 && empty / (time / 1e9) > 2000;
+
 function longestTurn(model) {
   let most = null;
   for (const { longest } of model.looping)
-    if (longest && (!most || longest.end - longest.time > most.end - most.time)) most = longest;
+    if (longest && (!most || lengthOf(longest) > lengthOf(most))) most = longest;
   return most;
 }
 
@@ -98,7 +101,7 @@ function ownerKind(life) {
   if (!text) return "unknown (a number was registered)";
   const object = /^<([\w.]+)/.exec(text);
   if (object) return object[1];
-  return text.replace(/\b0x[0-9a-f]+|\d+/gi, "").replace(/[\s:.<>\-]+$/, "") || text;
+  return text.replace(/^task '.*?' of/, "tasks of").replace(/\bprocess \d+/, "processes").replace(/\b0x[0-9a-f]+/, "");
 }
 
 // An owner in a few characters: "<_SelectorSocketTransport fd=7 ...>" is "_SelectorSocketTransport".
@@ -110,7 +113,7 @@ function ownerShort(life) {
 // A title and a line of text for an item.
 function headline(item) {
   const at = item.time === undefined ? "" : "at " + moment(item.time, 1e3);
-  const took = item.end === undefined ? "" : duration(item.end - item.time);
+  const took = item.end === undefined ? "" : duration(lengthOf(item));
   switch (item.kind) {
     case "wait": return ["select() waited " + took, readyText(item) + ", " + at];
     case "turn": return ["Turn of " + took, "the program ran between two waits, " + at];

@@ -59,12 +59,15 @@ _TICK = 10 * _MILLISECOND  # P3: hz is 100
 class Variant:
     """One system; every field is something in which systems really differ."""
 
+    #: F1, P1, P3, W3, W6, W7: illumos as of 2026, or the Solaris line; usr/src/uts/common/io/devpoll.c
+    #: of illumos-gate and of the last OpenSolaris.
     illumos: bool
-    #: P1: dp_nfds at or above RLIMIT_NOFILE is refused, or only above it; None: never.
+    #: P1: dp_nfds at or above RLIMIT_NOFILE is refused (OpenSolaris, ``dpioctl``), or only above it
+    #: (poll(4D) of Solaris 11.4); None: never (illumos).
     limit_inclusive: bool | None
-    #: T2: a write waits until every DP_POLL has returned.
+    #: T2: a write waits until every DP_POLL has returned; ``dpwrite`` of OpenSolaris.
     write_waits: bool
-    #: R2: both ends of a pipe can be written.
+    #: R2: both ends of a pipe can be written; pipe(2).
     bidirectional_pipes: bool = True
 
 

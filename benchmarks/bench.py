@@ -1,4 +1,4 @@
-"""``bench``: this package against the standard library, on this machine and interpreter.
+"""Measure this package against the standard library, on this machine and interpreter.
 
 Both run in one process, taking turns, so that what slows the machine down slows both. A figure is
 the median over the turns of the ratio (standard library's time / ours); above 1 we are faster.
@@ -8,8 +8,6 @@ else. Descriptors are pipes; where both directions are watched, connected socket
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import selectors
 import sys
@@ -18,7 +16,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from .bare import BareCalls
-from .rows import ROWS, Row, Timed, Watch, descriptors, has_bare, work, work_bare
+from .rows import Row, Timed, Watch, descriptors, has_bare, work, work_bare
 
 WARM = 0.4 if platform.python_implementation() == "PyPy" else 0.02  # seconds before measuring
 
@@ -42,32 +40,6 @@ class Result:
     row: Row
     times: dict[str, Spread]
     ratios: dict[str, Spread]  # contestant's time / ours
-
-
-def add_parser(subparsers: Any) -> None:
-    """Declare the subcommand and its options."""
-    parser = subparsers.add_parser(
-        "bench", help="measure this package against the standard library's selectors"
-    )
-    parser.add_argument("--only", metavar="TEXT", help="the rows that have TEXT in their name")
-    parser.add_argument("--quick", action="store_true", help="an eighth of the time, more noise")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
-    parser.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Measure and print; 1 if this system has nothing to measure."""
-    rows = [row for row in ROWS if available(row) and (options.only or "") in row.name]
-    if not rows:
-        print("no such row on this system", file=sys.stderr)
-        return 1
-    results = measure_rows(rows, turns=20 if options.quick else 150)
-    print(table(results))
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(report(results), file, indent=1)
-            file.write("\n")
-    return 0
 
 
 def available(row: Row) -> bool:

@@ -1,8 +1,4 @@
-"""What the systems' headers say each struct's size is; for display beside the declared one.
-
-Not computed from the declarations: a second opinion, which the tests compare with the
-headers' own layouts.
-"""
+"""What the systems' headers say each struct's size is: a second opinion on the declarations."""
 
 from __future__ import annotations
 

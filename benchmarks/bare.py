@@ -1,4 +1,4 @@
-"""The system calls of a selector without the selector: the limit in ``bench``."""
+"""The system calls of a selector without the selector: the limit of every row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``bench`` measures: the kinds of work, and how each is done."""
+"""What the rows measure: the kinds of work, and how each is done."""
 
 from __future__ import annotations
 

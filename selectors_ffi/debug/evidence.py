@@ -1,0 +1,215 @@
+"""Evidence: whether the program did anything about a descriptor that was reported ready.
+
+A selector does not see what is read or written, and must not look at it. The kernel has traces of it:
+
+* TCP counts the bytes of a connection (``TCP_INFO`` of Linux), and how many connections wait.
+* For a pipe or a Unix socket it only says how many bytes wait. The same number twice may mean that
+  nothing happened, or that as much was read as arrived. An epoll set of our own tells the two apart:
+  with EPOLLET it reports the arrival of new data, and nothing else.
+
+Where nothing is certain there is no evidence, and no lint: a false alarm costs more than a missed one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import stat
+import struct
+from array import array
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .naming import borrowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # pragma: no cover: Windows
+    _HAVE_IOCTL = False
+else:
+    _HAVE_IOCTL = True
+
+__all__ = ["Arrivals", "Evidence", "descriptors_left", "evidence_of", "listens"]
+
+# struct tcp_info, linux/tcp.h: u32 tcpi_unacked, which is the backlog of a listening socket; and
+# tcpi_bytes_acked and tcpi_bytes_received, two u64, since Linux 4.1.
+_BACKLOG = struct.Struct("=24xI")
+_COUNTERS = struct.Struct("=120xQQ")
+
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
+
+
+class Evidence(NamedTuple):
+    """What the kernel says of a descriptor at one moment."""
+
+    unread: int | None = None
+    """Bytes that can be read, connections that can be accepted; None if the kernel does not say."""
+    counters: tuple[int, ...] | None = None
+    """Bytes received and written since the beginning; None if the kernel does not count them."""
+    stream: bool = False
+    """Readable with 0 unread bytes means end of file."""
+    hangup: bool = False
+    """The peer is gone or an error is pending."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether equal evidence means that nothing happened, without a watch on arrivals."""
+        return self.counters is not None
+
+
+NOTHING = Evidence()
+
+
+def evidence_of(fd: int, fileobj: object = None) -> Evidence:
+    """Return the evidence on ``fd``; never raises.
+
+    Args:
+        fd: the descriptor.
+        fileobj: the object that was registered; a socket is asked itself, which is cheaper.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode):
+            return Evidence(_waiting(fd, "FIONREAD"), None, True, _hung_up(fd))
+        if stat.S_ISSOCK(mode):
+            with _socket(fd, fileobj) as sock:
+                return _of_socket(fd, sock)
+    except (OSError, ValueError, OverflowError):
+        pass
+    return NOTHING
+
+
+@contextmanager
+def _socket(fd: int, fileobj: object) -> Iterator[socket.socket]:
+    if isinstance(fileobj, socket.socket) and socket.socket.fileno(fileobj) == fd:
+        yield fileobj
+    else:
+        with borrowed(fd) as duplicate:
+            yield duplicate
+
+
+def _of_socket(fd: int, sock: socket.socket) -> Evidence:
+    ask = socket.socket.getsockopt
+    if ask(sock, socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
+        return NOTHING
+    info = getattr(socket, "TCP_INFO", None)
+    raw = b""
+    if info is not None and sock.family in _INTERNET and os.path.isdir("/proc/self"):
+        raw = ask(sock, socket.IPPROTO_TCP, info, _COUNTERS.size)
+    listening = getattr(socket, "SO_ACCEPTCONN", None)
+    if listening is not None and ask(sock, socket.SOL_SOCKET, listening):
+        return Evidence(_BACKLOG.unpack_from(raw)[0]) if len(raw) >= _BACKLOG.size else NOTHING
+    unread, counters = _waiting(fd, "FIONREAD"), None
+    unsent = _waiting(fd, "TIOCOUTQ")
+    if unsent is not None and len(raw) >= _COUNTERS.size:
+        acknowledged, received = _COUNTERS.unpack_from(raw)
+        # On a slow link nothing is acknowledged for long; what is written waits in the queue.
+        counters = (received, acknowledged + unsent)
+    return Evidence(unread, counters, True, _hung_up(fd))
+
+
+def _waiting(fd: int, request: str) -> int | None:
+    """Return the bytes that wait to be read or to be sent; ioctl(2), tty_ioctl(4)."""
+    number = array("i", [0])
+    try:
+        fcntl.ioctl(fd, getattr(termios, request), number)
+    except (OSError, AttributeError, NameError):  # NameError: Windows
+        return None
+    return number[0]
+
+
+def _hung_up(fd: int) -> bool:
+    """Tell whether the kernel reports a hang-up or an error of ``fd`` now."""
+    make = getattr(select, "poll", None)  # not on Windows; gevent takes it away
+    if make is None:
+        return False
+    poller = make()
+    poller.register(fd, 0)
+    return bool(poller.poll(0))
+
+
+def listens(fd: int) -> bool:
+    """Tell whether ``fd`` is a listening socket, without a descriptor to ask it with."""
+    if not _HAVE_IOCTL:
+        return False
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False
+        fcntl.ioctl(fd, termios.FIONREAD, array("i", [0]))
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return False
+
+
+def descriptors_left(fd: int) -> bool:
+    """Tell whether the process can have one more descriptor; accept(2) needs one."""
+    try:
+        os.close(os.dup(fd))
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE)
+    return True
+
+
+class Arrivals:
+    """An epoll set of our own that reports when new data arrive; Linux alone.
+
+    It has a high number, out of the program's way, and holds only what is under suspicion.
+    """
+
+    def __init__(self) -> None:
+        self._pid = -1
+        self._epoll: Any = None
+        self._watched: set[int] = set()
+        self._arrived: set[int] = set()  # and not asked for yet
+
+    def since_last(self, fd: int) -> bool | None:
+        """Tell whether anything arrived since the last call; None in the first, and if it is unknown."""
+        if self._pid != os.getpid() and not self._open():
+            return None
+        known = fd in self._watched
+        try:
+            if not known:
+                self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+                self._watched.add(fd)
+            self._arrived.update(number for number, _ in self._epoll.poll(0))
+        except (OSError, ValueError):
+            self.forget(fd)
+            return None
+        arrived = fd in self._arrived
+        self._arrived.discard(fd)
+        return arrived if known else None
+
+    def _open(self) -> bool:
+        make = getattr(select, "epoll", None)
+        if make is None:
+            return False
+        try:
+            low = make()
+            try:
+                command = getattr(fcntl, "F_DUPFD_CLOEXEC", fcntl.F_DUPFD)
+                high = fcntl.fcntl(low.fileno(), command, 200)
+                os.set_inheritable(high, False)  # PyPy has no F_DUPFD_CLOEXEC
+            finally:
+                low.close()
+        except OSError:  # no descriptor left, or a low limit
+            return False
+        # A forked child leaves its parent's set alone, and closes its own copy of the number.
+        self._epoll = make.fromfd(high)
+        self._pid = os.getpid()
+        self._watched.clear()
+        self._arrived.clear()
+        return True
+
+    def forget(self, fd: int) -> None:
+        """Look away from ``fd``: its registration has ended, or its run."""
+        if fd in self._watched:
+            self._watched.discard(fd)
+            self._arrived.discard(fd)
+            with suppress(OSError, ValueError):
+                self._epoll.unregister(fd)

@@ -1,0 +1,253 @@
+"""Filters: which of the records are shown, in strace's terms.
+
+``trace=epoll_ctl,epoll_wait`` (or ``trace=!close``) chooses calls by name, a descriptor or a path
+chooses what it is about, and two more choose what failed and what was slow.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..binding import load
+from .addresses import address_of
+from .decode import FORMS
+from .flags import Debug, flags_of
+from .records import Event, Lint, Registration, Syscall, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .records import Record
+    from .sinks import Sink
+
+__all__ = ["Calls", "Chosen", "Filter", "about", "calls_of", "chosen", "nanoseconds_of"]
+
+_UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+#: Stand for the functions of whatever mechanism is in use, as in ``selectors_ffi.testing.inject``.
+_GROUPS = {
+    "wait": ("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "kevent", "ioctl"),
+    "control": ("epoll_ctl", "kevent", "write"),
+}
+
+
+class Calls(NamedTuple):
+    """Which system calls are shown."""
+
+    names: frozenset[str]
+    negated: bool = False
+
+    def has(self, name: str) -> bool:
+        """Tell whether a call is shown."""
+        return (name in self.names) is not self.negated
+
+
+class Chosen(NamedTuple):
+    """What ``-e`` asks for."""
+
+    flags: Debug
+    calls: Calls
+
+
+ALL = Calls(frozenset(), negated=True)
+
+
+def chosen(expressions: Iterable[str], default: str, source: str = "-e") -> Chosen:
+    """Return flags and calls from the values of ``-e``: ``FLAGS`` or ``trace=CALLS`` each.
+
+    Args:
+        expressions: the values; none means ``default``.
+        default: the flags if no expression has any; ``trace=`` adds ``syscalls``.
+        source: the name of the option, for the message.
+
+    Raises:
+        ValueError: an unknown flag or call; the message lists what is known.
+    """
+    flags, calls = None, None
+    for expression in expressions:
+        name, equals, value = expression.partition("=")
+        if not equals:
+            found = flags_of(expression, source)
+            flags = found if flags is None else flags | found
+        elif name == "trace":
+            calls = _merged(calls, calls_of(value, source))
+        else:
+            raise ValueError(f"{source}: {expression!r} is neither FLAGS nor trace=CALLS")
+    if flags is None:
+        flags = Debug.SYSCALLS if calls is not None else flags_of(default, source)
+    elif calls is not None:
+        flags |= Debug.SYSCALLS
+    return Chosen(flags, ALL if calls is None else calls)
+
+
+def calls_of(text: str, source: str = "-e") -> Calls:
+    """Return the calls that ``epoll_ctl,epoll_wait`` or ``!close`` names.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    negated = text.startswith("!")
+    names: set[str] = set()
+    known = known_calls()
+    for name in filter(None, re.split(r"[\s,]+", text[negated:])):
+        if name == "all":
+            names.update(known)
+        elif name in _GROUPS:
+            names.update(_GROUPS[name])
+        elif name in known:
+            names.add(name)
+        else:
+            listed = ", ".join([*known, *_GROUPS, "all"])
+            raise ValueError(f"{source}: unknown call {name!r} in trace=; known are {listed}")
+    if not names:
+        raise ValueError(f"{source}: trace= names no call")
+    return Calls(frozenset(names), negated)
+
+
+def _merged(first: Calls | None, second: Calls) -> Calls:
+    if first is None or first.negated != second.negated:
+        return second
+    return Calls(first.names | second.names, first.negated)
+
+
+def known_calls() -> list[str]:
+    """Return the C functions that can appear in a trace here, sorted."""
+    names = set(FORMS)
+    try:
+        lib = load().lib
+    except OSError:  # nothing is known of this system; a simulated kernel can be traced
+        return sorted(names)
+    declared = {name.lstrip("_") for name in dir(lib)}
+    return sorted(names | {name for name in declared if name.isidentifier() and name.islower()})
+
+
+def about(text: str) -> Callable[[int], bool]:
+    """Return what tells whether a descriptor is the one that ``-P`` names, by number or by path.
+
+    A path is that of a file, a device, a named pipe or a Unix socket. A number may be given out
+    again, so each is asked anew.
+
+    Raises:
+        ValueError: neither a number nor a path.
+    """
+    if text.isdecimal():
+        return int(text).__eq__
+    if os.sep not in text and not os.path.exists(text):
+        raise ValueError(f"-P: {text!r} is neither a descriptor's number nor an existing path")
+    path = os.path.abspath(text)
+
+    def names(fd: int) -> bool:
+        try:
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return True
+        except (OSError, OverflowError):
+            pass
+        return path in address_of(fd) or text in address_of(fd).split()
+
+    return names
+
+
+def nanoseconds_of(text: str) -> int:
+    """Return a duration such as ``10ms``, ``500us`` or ``1.5s`` in nanoseconds.
+
+    Raises:
+        ValueError: it is no duration; the message says what one is.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|ms|s)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no duration; one is a number with ns, us, ms or s, as 10ms")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+class Filter:
+    """A sink that hands on the records that are asked for.
+
+    Args:
+        sink: gets them.
+        what: flags and calls.
+        about: each tells whether a descriptor is meant; none means all descriptors.
+        failed: only what failed.
+        slower: only what took so many nanoseconds, the program's turn before a wait included.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        what: Chosen,
+        about: tuple[Callable[[int], bool], ...] = (),
+        *,
+        failed: bool = False,
+        slower: int = 0,
+    ) -> None:
+        self._sink = sink
+        self._what = what
+        self._about = about
+        self._failed = failed
+        self._slower = slower
+
+    def __call__(self, record: Record) -> None:
+        if self.wants(record):
+            self._sink(record)
+
+    def wants(self, record: Record) -> bool:
+        """Tell whether a record is asked for."""
+        if isinstance(record, Lint):
+            # It says what is wrong: shown unless it is about another descriptor.
+            return not self._about or record.fd < 0 or self._is_about((record.fd,))
+        if isinstance(record, Syscall):
+            if Debug.SYSCALLS not in self._what.flags or not self._what.calls.has(record.name):
+                return False
+        elif Debug.EVENTS not in self._what.flags:
+            return False
+        return (
+            (not self._failed or _failed(record))
+            and (not self._slower or _longest(record) >= self._slower)
+            and (not self._about or self._is_about(_descriptors(record)))
+        )
+
+    def _is_about(self, fds: Iterable[int] | None) -> bool:
+        if fds is None:
+            return True  # it cannot be told
+        return any(test(fd) for fd in fds for test in self._about)
+
+
+def _failed(record: Record) -> bool:
+    if isinstance(record, Syscall):
+        return record.errno != 0 or record.result is None
+    if isinstance(record, Wait):
+        return record.ready < 0
+    return bool(getattr(record, "error", ""))
+
+
+def _longest(record: Record) -> int:
+    """Return what a record says of time; 0 for what has no duration."""
+    if isinstance(record, Wait):
+        return max(record.duration, record.turn)
+    return record.duration if isinstance(record, Syscall) else 0
+
+
+_FD = re.compile(r"\b(?:fd|ident)=(\d+)")
+_DATA = re.compile(r"\bdata=(0x[0-9a-f]+)")
+_NUMBER = re.compile(r"\d+")
+
+
+def _descriptors(record: Record) -> set[int] | None:
+    """Return the descriptors that a record is about; None if it does not show all of them."""
+    if isinstance(record, (Event, Registration, Lint)):
+        return {record.fd}
+    if isinstance(record, Wait):
+        return set()
+    text = " ".join((*record.arguments, record.note))
+    if "..." in text:
+        return None
+    found = {int(fd) for fd in _FD.findall(text)}
+    if record.name == "epoll_ctl":
+        found.add(int(record.arguments[2]))
+    elif record.name.startswith("epoll_"):  # the lower half of the token, see decode.epoll
+        found |= {int(data, 16) & 0xFFFF_FFFF for data in _DATA.findall(text)}
+    elif record.name == "select":
+        found |= {int(fd) for words in record.arguments[1:4] for fd in _NUMBER.findall(words)}
+    elif record.name in ("close", "dup3", "read", "write") and record.arguments:
+        found |= {int(fd) for fd in record.arguments[:1] if fd.isdecimal()}
+    return found

@@ -1,0 +1,245 @@
+"""A plugin for pytest: a whole suite under chaos, on another kernel, or with lints as failures.
+
+Not loaded unless asked for: ``pytest -p selectors_ffi.testing.pytest_plugin --selectors-chaos=7``.
+With one of the options, this package's classes stand in place of the standard library's, so that
+asyncio, socketserver and the rest are reached.
+
+``--selectors-chaos=SEED``, ``--selectors-chaos="N seeds"``
+    Run each test under one seed of chaos, or under N of them, from 1 on. A failure names its seed
+    and how to repeat it. Methods of ``unittest.TestCase``, which pytest cannot run more than once,
+    have one of the seeds each.
+``--selectors-kernel=NAME``
+    Run the suite on a simulated kernel; DefaultSelector is what that system would have.
+``--selectors-checks``
+    What ``Debug.CHECKS`` and ``Debug.LEAKS`` find in a test is a failure of the test.
+
+The fixtures work without the options. ``inject(text)`` and ``chaos(seed)`` are for the rest of the
+test, in which our classes stand in place of the standard library's, too. ``kernel(name)`` returns the
+binding of a simulated kernel.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Callable
+
+import pytest
+
+from selectors_ffi import install
+
+from . import KERNELS, Chaos, Injection, chaotic, injecting
+from . import kernel as make_kernel
+
+if TYPE_CHECKING:
+    from selectors_ffi.binding import Binding
+
+SEED = "selectors_seed"
+_STACK = pytest.StashKey[ExitStack]()
+_SEEDS = pytest.StashKey["list[int]"]()
+_LINTS = pytest.StashKey["list[object]"]()
+_USED = pytest.StashKey["list[int]"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    group = parser.getgroup("selectors_ffi")
+    group.addoption(
+        "--selectors-chaos",
+        metavar="SEED|'N seeds'",
+        help="run each test under a seed of chaos, or under N seeds",
+    )
+    group.addoption(
+        "--selectors-kernel",
+        metavar="NAME",
+        help=f"run the suite on a simulated kernel: {', '.join(KERNELS)}",
+    )
+    group.addoption(
+        "--selectors-checks", action="store_true", help="a lint of selectors_ffi is a failure"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Take our classes before a conftest takes the standard library's."""
+    options = early_config.known_args_namespace
+    early_config.stash[_SEEDS] = _seeds(options.selectors_chaos)
+    if options.selectors_kernel:
+        _change_kernel(options.selectors_kernel)
+    if options.selectors_chaos or options.selectors_kernel or options.selectors_checks:
+        install()
+
+
+def _seeds(text: str | None) -> list[int]:
+    """Return the seeds that an option asks for."""
+    if not text:
+        return []
+    found = re.fullmatch(r"\s*(-?\d+)\s*(seeds?)?\s*", text)
+    if found is None or (found[2] and int(found[1]) < 1):
+        raise pytest.UsageError(f"--selectors-chaos={text}: neither a seed nor 'N seeds'")
+    return list(range(1, int(found[1]) + 1)) if found[2] else [int(found[1])]
+
+
+def _change_kernel(name: str) -> None:
+    from .ambient import begin_kernel
+
+    try:
+        begin_kernel(name, "--selectors-kernel")
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what is in force."""
+    said = []
+    seeds = config.stash.get(_SEEDS, [])
+    if seeds:
+        said.append(f"chaos under seed {seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else ""))
+    if config.getoption("--selectors-kernel"):
+        said.append(f"kernel {config.getoption('--selectors-kernel')}")
+    if config.getoption("--selectors-checks"):
+        said.append("checks")
+    return [f"selectors_ffi: {', '.join(said)}"] if said else []
+
+
+@pytest.fixture(name=SEED)
+def selectors_seed(request: pytest.FixtureRequest) -> int | None:
+    """The seed of chaos under which the test runs, by ``--selectors-chaos``; None without."""
+    return getattr(request, "param", None)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test under every seed."""
+    seeds = metafunc.config.stash.get(_SEEDS, [])
+    if seeds:
+        if SEED not in metafunc.fixturenames:
+            metafunc.fixturenames.append(SEED)
+        ids = [f"seed-{seed}" for seed in seeds]
+        metafunc.parametrize(SEED, seeds, indirect=True, ids=ids)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Put chaos and checks in force before the fixtures of the test are made."""
+    with ExitStack() as stack:
+        item.stash[_STACK] = stack
+        item.stash[_USED] = []
+        item.stash[_LINTS] = []
+        seed = _seed_of(item)
+        if seed is not None:
+            item.stash[_USED].append(seed)
+            stack.enter_context(chaotic(seed))
+        if item.config.getoption("--selectors-checks"):
+            from selectors_ffi.debug import Debug, debugging
+
+            stack.enter_context(debugging(Debug.CHECKS | Debug.LEAKS, item.stash[_LINTS].append))
+        yield
+
+
+def _seed_of(item: pytest.Item) -> int | None:
+    seeds = item.config.stash.get(_SEEDS, [])
+    if not seeds:
+        return None
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and SEED in callspec.params:
+        return int(callspec.params[SEED])
+    return seeds[zlib.crc32(item.nodeid.encode()) % len(seeds)]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test in which a check has found something."""
+    outcome: Any = yield
+    if outcome.excinfo is None:
+        try:
+            _fail_for_lints(item)
+        except pytest.fail.Exception as failure:
+            outcome.force_exception(failure)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Look for what only the end of the test has shown: selectors that nobody closed."""
+    outcome: Any = yield
+    if item.config.getoption("--selectors-checks") and outcome.excinfo is None:
+        for _ in range(2):  # PyPy runs a finaliser after the collection that has found it
+            gc.collect()
+        try:
+            _fail_for_lints(item)
+        except pytest.fail.Exception as failure:
+            outcome.force_exception(failure)
+
+
+def _fail_for_lints(item: pytest.Item) -> None:
+    lints = item.stash[_LINTS]
+    text = "\n".join(map(str, lints))
+    lints.clear()
+    if text:
+        pytest.fail(text, pytrace=False)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Name the seed of a test that fails."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    seeds = item.stash.get(_USED, [])
+    if report.failed and seeds:
+        text = f"chaos under seed {', '.join(map(str, seeds))}"
+        if item.config.stash.get(_SEEDS, []):
+            plugin = "-p selectors_ffi.testing.pytest_plugin"
+            text += f"\nto repeat it: pytest {plugin} --selectors-chaos={seeds[0]} '{item.nodeid}'"
+        report.sections.append(("selectors_ffi", text))
+
+
+@pytest.fixture
+def inject(request: pytest.FixtureRequest) -> Callable[[str], Injection]:
+    """A function of expressions, see ``testing.inject``: selectors made in the rest of the test obey.
+
+    It returns the ``Injection``. One that altered no call is an ``UnreachedWarning``.
+    """
+
+    def begin(text: str) -> Injection:
+        stack = _stack(request)
+        stack.enter_context(install())
+        return stack.enter_context(injecting(text))
+
+    return begin
+
+
+@pytest.fixture
+def chaos(request: pytest.FixtureRequest) -> Callable[..., Chaos]:
+    """A function of a seed, see ``testing.chaos``: selectors made in the rest of the test have chaos.
+
+    It returns the ``Chaos``. Without a seed it is the one of ``--selectors-chaos``, else 1.
+    """
+
+    def begin(seed: int | None = None, spurious: bool = False) -> Chaos:
+        used = request.node.stash[_USED]
+        chosen = seed if seed is not None else (used or [1])[0]
+        if chosen not in used:
+            used.append(chosen)
+        stack = _stack(request)
+        stack.enter_context(install())
+        return stack.enter_context(chaotic(chosen, spurious))
+
+    return begin
+
+
+def _stack(request: pytest.FixtureRequest) -> ExitStack:
+    """Return what is left at the end of the test."""
+    stack: ExitStack = request.node.stash[_STACK]
+    return stack
+
+
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest) -> Callable[..., Binding] | Binding:
+    """``testing.kernel``: a function of a name that returns a simulated kernel's binding.
+
+    Parametrized indirectly with names, it is the binding itself.
+    """
+    name = getattr(request, "param", None)
+    return make_kernel if name is None else make_kernel(name)

@@ -1,0 +1,160 @@
+"""Evidence: what the kernel tells of a descriptor's use, without looking at its data."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+
+import pytest
+
+from selectors_ffi.debug import evidence
+from selectors_ffi.debug.evidence import (
+    NOTHING,
+    Arrivals,
+    Evidence,
+    descriptors_left,
+    evidence_of,
+    listens,
+)
+
+unix = pytest.mark.skipif(os.name != "posix", reason="Unix descriptors")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="TCP_INFO and epoll of Linux")
+
+
+@pytest.fixture
+def connection():
+    """The two ends of a TCP connection on loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        first = socket.create_connection(server.getsockname())
+        second, _ = server.accept()
+    with first, second:
+        yield first, second
+
+
+@unix
+def test_no_evidence(tmp_path, monkeypatch):
+    """Files, datagrams, closed descriptors and systems without ioctl(2) are no evidence."""
+    with open(tmp_path / "file", "wb") as file:
+        assert evidence_of(file.fileno()) == NOTHING
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        assert evidence_of(datagrams.fileno(), datagrams) == NOTHING
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        assert evidence_of(listener.fileno(), listener) == NOTHING
+    assert evidence_of(10**6) == NOTHING
+    assert evidence._waiting(10**6, "FIONREAD") is None
+    assert evidence._waiting(0, "NO_SUCH_REQUEST") is None
+    assert listens(10**6) is False
+    assert listens(0) is False
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence, "_HAVE_IOCTL", False)
+        assert listens(0) is False
+    monkeypatch.delattr(select, "poll", raising=False)
+    assert evidence._hung_up(0) is False
+
+
+@linux
+def test_a_kernel_that_counts_less(monkeypatch, connection):
+    """A tcp_info that ends before the counters leaves the unread bytes as the only evidence."""
+    monkeypatch.setattr(evidence, "_COUNTERS", evidence.struct.Struct("=900xQQ"))
+    found = evidence_of(connection[0].fileno(), connection[0])
+    assert found == Evidence(0, None, True)
+    assert not found.certain
+
+
+@linux
+def test_counters_of_a_connection(connection):
+    """What is written counts at once, though nothing is acknowledged yet; what is read shows, too."""
+    first, second = connection
+    before = evidence_of(first.fileno())
+    if not before.certain:
+        pytest.skip("this kernel counts no bytes")
+    first.send(b"x" * 10)
+    after = evidence_of(first.fileno(), first)
+    assert after.counters[1] - before.counters[1] == 10
+    assert after.unread == before.unread == 0
+    select.select([second], [], [], 10)
+    assert evidence_of(second.fileno(), second).unread == 10
+    second.close()
+    select.select([first], [], [], 10)
+    assert evidence_of(first.fileno(), first).stream
+
+
+@linux
+def test_connections_that_wait():
+    """A listening socket's evidence is how many connections wait to be accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if evidence_of(server.fileno(), server) == NOTHING:
+            pytest.skip("this kernel counts nothing")
+        assert evidence_of(server.fileno(), server) == Evidence(0)
+        with socket.create_connection(server.getsockname()):
+            assert evidence_of(server.fileno(), server) == Evidence(1)
+
+
+@unix
+def test_listening_sockets(pairs):
+    """A listening socket is told from others without a new descriptor."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert listens(server.fileno())
+    assert not listens(pairs[0][0].fileno())
+
+
+@unix
+def test_whether_a_descriptor_is_left(monkeypatch):
+    """EMFILE and ENFILE mean that none is left; other errors mean nothing."""
+    assert descriptors_left(0)
+    for number, left in ((errno.EMFILE, False), (errno.ENFILE, False), (errno.EBADF, True)):
+
+        def refuse(fd, number=number):
+            raise OSError(number, "")
+
+        monkeypatch.setattr(os, "dup", refuse)
+        assert descriptors_left(0) is left
+
+
+@unix
+def test_hang_ups(pairs):
+    """A peer that is gone is seen, whatever was registered."""
+    near, far = pairs[0]
+    assert not evidence_of(near.fileno(), near).hangup
+    far.close()
+    assert evidence_of(near.fileno(), near).hangup
+
+
+@linux
+def test_arrivals_tell_new_data_from_old():
+    """The number of unread bytes may be the same twice; whether data arrived is known all the same."""
+    read, write = os.pipe()
+    arrivals = Arrivals()
+    os.write(write, b"x")
+    assert arrivals.since_last(read) is None, "watched from now on"
+    assert arrivals.since_last(read) is False
+    os.read(read, 1)
+    os.write(write, b"x")
+    assert arrivals.since_last(read) is True
+    assert arrivals.since_last(read) is False
+    assert arrivals._epoll.fileno() >= 200, "out of the program's way"
+    arrivals.forget(read)
+    assert arrivals.since_last(read) is None
+    os.close(read)
+    os.close(write)
+    arrivals.forget(read)
+    assert arrivals.since_last(read) is None, "closed"
+
+
+@linux
+def test_arrivals_where_no_set_can_be_made(monkeypatch):
+    """Without epoll, or without a descriptor for it, nothing is known."""
+    with monkeypatch.context() as patch:
+        patch.delattr(select, "epoll")
+        assert Arrivals().since_last(0) is None
+
+    def refuse():
+        raise OSError(errno.EMFILE, "")
+
+    monkeypatch.setattr(select, "epoll", refuse)
+    assert Arrivals().since_last(0) is None

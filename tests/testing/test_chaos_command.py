@@ -1,0 +1,127 @@
+"""``python -m selectors_ffi chaos``: a program under seed after seed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLE = str(ROOT / "examples" / "lost_message.py")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def command(*words, **variables):
+    """Run ``python -m selectors_ffi chaos``; return (status, output, errors)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", "chaos", *words],
+        env={**ENVIRONMENT, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("backend", ["", "poll", "select"])
+def test_the_example_fails_within_ten_seeds(backend):
+    """An ordering bug that no plain run shows is found, and the seed alone shows it again."""
+    status, output, errors = command("--seeds", "10", EXAMPLE, SELECTORS_FFI_BACKEND=backend)
+
+    assert status == 1
+    *_, lost, failed, repeat = output.splitlines()
+    assert lost.startswith("the result was lost: received ")
+    seed = re.fullmatch(r"seed (\d+): exit status 1", failed)[1]
+    assert repeat == f"to repeat it: python -m selectors_ffi chaos --seed {seed} {EXAMPLE}"
+    told = [line.split(",")[0] for line in errors.splitlines()]
+    assert told[0] == "without chaos: passed"
+    assert told[-1] == failed
+    assert len(told) == int(seed) + 1
+    status, output, errors = command("--seed", seed, EXAMPLE, SELECTORS_FFI_BACKEND=backend)
+    assert (status, output, errors) == (1, "", f"{lost}\n")
+
+
+def test_a_program_that_passes():
+    """Every seed is run, with the arguments that were given, and the status is 0."""
+    status, output, errors = command(
+        "--seeds",
+        "2",
+        "--first",
+        "5",
+        "-c",
+        "import sys; assert sys.argv[1:] == ['-x', 'a b']",
+        "-x",
+        "a b",
+    )
+    assert (status, output) == (0, "2 seeds passed, 5 to 6\n")
+    assert [line.split(":")[0] for line in errors.splitlines()] == ["without chaos", "seed 5", "seed 6"]
+
+
+def test_a_program_that_fails_anyway():
+    """Without chaos it is run first: no seed is blamed, and its output is shown."""
+    status, output, errors = command("-c", "print('wrong'); raise SystemExit(3)")
+
+    assert status == 1
+    assert output.splitlines() == [
+        "wrong",
+        "without chaos: exit status 3",
+        "to repeat it: python -c 'print('\"'\"'wrong'\"'\"'); raise SystemExit(3)'",
+    ]
+    assert errors.startswith("without chaos: exit status 3")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_program_that_is_killed():
+    """A signal that ends the program is told by its number."""
+    status, output, _ = command("-c", "import os; os.kill(os.getpid(), 9)")
+
+    assert status == 1
+    assert "without chaos: ended by signal 9" in output
+
+
+def test_a_program_that_hangs():
+    """With --timeout a run that does not end has failed."""
+    status, output, _ = command("--timeout", "2", "-c", "import threading; threading.Event().wait()")
+
+    assert status == 1
+    assert "without chaos: not through after 2 s" in output
+
+
+def test_spurious_readiness_is_asked_for():
+    """--spurious reaches the program, and is part of the command that repeats the failure."""
+    program = (
+        "import selectors, socket\n"
+        "a, b = socket.socketpair()\n"
+        "s = selectors.SelectSelector()\n"
+        "s.register(a, 1)\n"
+        "assert not any(s.select(0) for _ in range(50))"
+    )
+    assert command("--seeds", "1", "-c", program)[0] == 0
+    status, output, _ = command("--seeds", "1", "--spurious", "-c", program)
+    assert status == 1
+    assert "to repeat it: python -m selectors_ffi chaos --seed 1 --spurious -c " in output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seeds", "0", "x.py"], "--seeds is at least 1"),
+        (["--seed", "x", "x.py"], "argument --seed: invalid int value: 'x'"),
+        (["-"], "a program from standard input cannot be run again; give a file or -c CODE"),
+        (["nothing.py"], "can't open file 'nothing.py': No such file or directory"),
+        ([], "no program to run"),
+    ],
+)
+def test_a_wrong_command_line(words, said):
+    """One line, status 2, and nothing is run."""
+    status, output, errors = command(*words)
+
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"python -m selectors_ffi chaos: {said}")
+    assert len(errors.splitlines()) == 1

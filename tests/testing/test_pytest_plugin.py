@@ -1,0 +1,205 @@
+"""The pytest plugin, used by suites of a few lines in an interpreter of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+ORDER = """
+import selectors, socket
+
+def test_order():
+    (a, b), (c, d) = socket.socketpair(), socket.socketpair()
+    b.send(b"x")
+    d.send(b"x")
+    with a, b, c, d, selectors.DefaultSelector() as selector:
+        selector.register(a, selectors.EVENT_READ, "data")
+        selector.register(c, selectors.EVENT_READ, "stop")
+        assert selector.select()[0][0].data == "data"
+"""
+LOOP = """
+import asyncio, unittest
+
+async def mechanism():
+    await asyncio.sleep(0.001)
+    return type(asyncio.get_running_loop()._selector).__module__ + type(
+        asyncio.get_running_loop()._selector
+    ).__name__
+
+def test_function():
+    print("on", asyncio.run(mechanism()))
+
+class Test(unittest.TestCase):
+    def test_method(self):
+        print("on", asyncio.run(mechanism()))
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """Run pytest on a file with the plugin; return (status, output)."""
+
+    def run(text, *options, plugin=True):
+        (tmp_path / "test_user.py").write_text(text)
+        chosen = ["-p", "selectors_ffi.testing.pytest_plugin"] if plugin else []
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rPfE", *chosen, *options],
+            env={**os.environ, **ENVIRONMENT},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_it_is_not_loaded_unless_asked_for(suite):
+    """Without -p there are no options, and a suite runs on the standard library."""
+    assert suite(ORDER, "--selectors-chaos=7", plugin=False)[0] == 4
+    status, output = suite(LOOP, plugin=False)
+    assert (status, output.count("on selectorsEpollSelector")) in ((0, 2), (0, 0))
+    assert "selectors_ffi" not in output
+
+
+def test_without_an_option_nothing_changes(suite):
+    """Loaded, it leaves the standard library's classes alone."""
+    status, output = suite(LOOP)
+
+    assert status == 0
+    assert output.count("on selectors_ffi") == 0
+
+
+def test_a_failure_names_its_seed(suite):
+    """Under ten seeds the bug is found; the command that is printed finds it again."""
+    assert suite(ORDER)[0] == 0
+    status, output = suite(ORDER, "--selectors-chaos=10 seeds")
+
+    assert status == 1
+    assert "selectors_ffi: chaos under seed 1 to 10" in output
+    seed = re.search(r"^chaos under seed (\d+)$", output, re.MULTILINE)[1]
+    repeat = f"--selectors-chaos={seed} 'test_user.py::test_order[seed-{seed}]'"
+    assert f"to repeat it: pytest -p selectors_ffi.testing.pytest_plugin {repeat}\n" in output
+    status, output = suite(ORDER, f"--selectors-chaos={seed}", f"test_user.py::test_order[seed-{seed}]")
+    assert status == 1
+    assert "1 failed" in output
+
+
+def test_asyncio_is_reached(suite):
+    """Functions run under every seed, methods of unittest once; all on our selectors."""
+    status, output = suite(LOOP, "--selectors-chaos=3 seeds")
+
+    assert status == 0
+    assert "4 passed" in output
+    assert output.count("on selectors_ffi.backends.") == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the simulated kernels need a Unix host")
+@pytest.mark.parametrize(("name", "cls"), [("darwin", "Kqueue"), ("illumos", "Devpoll")])
+def test_a_suite_on_another_kernel(suite, name, cls):
+    """asyncio waits as it would there, and a module imports that system's classes."""
+    text = f"from selectors_ffi import {cls}Selector, DefaultSelector\n{LOOP}\n" + (
+        "def test_default():\n"
+        f"    assert DefaultSelector is {cls}Selector\n"
+        "    import selectors_ffi\n"
+        "    assert not hasattr(selectors_ffi, 'EpollSelector')\n"
+    )
+    status, output = suite(text, f"--selectors-kernel={name}")
+
+    assert status == 0, output
+    assert f"selectors_ffi: kernel {name}" in output
+    assert output.count(f"{cls}Selector\n") >= 2
+
+
+def test_lints_are_failures(suite):
+    """A lint fails the test that it is found in, a leak the test that leaked."""
+    status, output = suite(
+        "import selectors, socket\n"
+        "def test_leak():\n"
+        "    selectors.DefaultSelector().select(0)\n"
+        "def test_closed():\n"
+        "    a, b = socket.socketpair()\n"
+        "    with b, selectors.DefaultSelector() as selector:\n"
+        "        selector.register(a, selectors.EVENT_READ)\n"
+        "        number = a.fileno()\n"
+        "        a.close()\n"
+        "        selector.select(0)\n"
+        "        selector.unregister(number)\n"
+        "def test_clean():\n"
+        "    with selectors.DefaultSelector() as selector:\n"
+        "        selector.select(0)\n",
+        "--selectors-checks",
+    )
+
+    assert status == 1
+    assert re.search(r"FAILED test_user.py::test_closed - .*SEL001", output)
+    assert re.search(r"ERROR test_user.py::test_leak - .*SEL009", output)
+    assert "1 failed, 2 passed" in output
+
+
+def test_the_fixtures(suite):
+    """inject, chaos and kernel, without any option; what they do ends with the test."""
+    status, output = suite(
+        "import os, pytest, selectors, selectors_ffi\n"
+        "def test_inject(inject):\n"
+        "    injection = inject('wait:error=ENOMEM:when=1')\n"
+        "    with selectors.DefaultSelector() as selector:\n"
+        "        with pytest.raises(OSError):\n"
+        "            selector.select(0)\n"
+        "    assert injection.hits == 1\n"
+        "def test_nothing_is_left():\n"
+        "    assert selectors.DefaultSelector.__module__ == 'selectors'\n"
+        "    with selectors_ffi.DefaultSelector() as selector:\n"
+        "        selector.select(0)\n"
+        "def test_chaos(chaos):\n"
+        "    assert chaos().seed == 1\n"
+        "    assert chaos(7).seed == 7\n"
+        "    assert selectors.DefaultSelector.__module__.startswith('selectors_ffi')\n"
+        "def test_failure(chaos):\n"
+        "    chaos(8)\n"
+        "    raise ValueError\n"
+        "@pytest.mark.skipif(os.name != 'posix', reason='')\n"
+        "def test_kernel(kernel):\n"
+        "    selectors_ffi.backends.KqueueSelector(binding=kernel('openbsd')).close()\n"
+        "@pytest.mark.skipif(os.name != 'posix', reason='')\n"
+        "@pytest.mark.parametrize('kernel', ['darwin', 'freebsd'], indirect=True)\n"
+        "def test_kernels(kernel):\n"
+        "    selectors_ffi.backends.KqueueSelector(binding=kernel).close()\n"
+    )
+    assert status == 1
+    assert "1 failed" in output
+    assert "FAILED test_user.py::test_failure - ValueError" in output
+    assert "chaos under seed 8\n" in output
+
+
+def test_what_is_not_reached_is_a_warning(suite):
+    """An injection that altered no call is told at the end of the test."""
+    text = "def test_inject(inject):\n    inject('wait:error=EIO')\n"
+    status, output = suite(text)
+    assert status == 0
+    assert "UnreachedWarning: wait:error=EIO: not reached, calls of wait: 0" in output
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--selectors-chaos=x", "--selectors-chaos=x: neither a seed nor 'N seeds'"),
+        ("--selectors-chaos=0 seeds", "--selectors-chaos=0 seeds: neither a seed nor 'N seeds'"),
+        ("--selectors-kernel=mac", "--selectors-kernel: unknown kernel 'mac'; known: freebsd, "),
+    ],
+)
+def test_a_wrong_option(suite, option, said):
+    """One line, and no test is run."""
+    status, output = suite(ORDER, option)
+
+    assert status == 4
+    assert f"ERROR: {said}" in output
+    assert "passed" not in output
