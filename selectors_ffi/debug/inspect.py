@@ -145,7 +145,7 @@ def _row(key: SelectorKey, observer: Any) -> Row:
 
 def _epoll_descriptor(selector: Any) -> int:
     """Return the epoll descriptor, else -1; a simulated kernel's has no list in procfs."""
-    return selector.fileno() if isinstance(selector, EpollSelector) else -1
+    return selector._descriptor.fd if isinstance(selector, EpollSelector) else -1
 
 
 def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selector: Any) -> Iterable[str]:
