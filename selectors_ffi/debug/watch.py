@@ -168,7 +168,7 @@ class Observed(_Mixed):
         return result
 
     def close(self, *args: Any, **kwargs: Any) -> None:
-        open_ = self._map is not None
+        open_ = not self._closed
         super().close(*args, **kwargs)
         if open_:
             self._observer.closed()

@@ -1,0 +1,202 @@
+"""The interface of the standard library: keys, the abstract selector, and the view of the registry."""
+
+from __future__ import annotations
+
+import selectors
+from abc import abstractmethod
+from collections.abc import ItemsView, Mapping, ValuesView
+from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from _typeshed import FileDescriptorLike
+
+__all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
+
+
+def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
+    """Return the descriptor of a file object.
+
+    Raises:
+        ValueError: no descriptor can be had, or it is negative.
+    """
+    if isinstance(fileobj, int):
+        fd = fileobj
+    else:
+        try:
+            fd = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if fd < 0:
+        raise ValueError(f"Invalid file descriptor: {fd}")
+    return fd
+
+
+def _fileobj_lookup(self: Any, fileobj: FileDescriptorLike) -> int:
+    """Return the descriptor; for a closed file object, the one it was registered with.
+
+    A method of what has a registry, selector or mapping.
+
+    Raises:
+        ValueError: invalid, and not registered either.
+    """
+    try:
+        # _fileobj_to_fd(fileobj), without the cost of calling it.
+        fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+        if fd >= 0:
+            return fd
+    except (AttributeError, TypeError, ValueError):
+        pass
+    for key in self._fd_to_key.copy().values():
+        if key.fileobj is fileobj:
+            return key.fd  # type: ignore[no-any-return]
+    return _fileobj_to_fd(fileobj)  # raises
+
+
+class BaseSelector(selectors.BaseSelector):
+    """Abstract selector, and a ``selectors.BaseSelector`` to ``isinstance``.
+
+    A selector watches file objects (descriptors, or objects with ``fileno()``) for readiness.
+    Each registration is a ``SelectorKey(fileobj, fd, events, data)``.
+    """
+
+    @abstractmethod
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+        """Watch a file object.
+
+        Args:
+            fileobj: a descriptor, or an object with ``fileno()``.
+            events: ``EVENT_READ``, ``EVENT_WRITE`` or both.
+            data: anything; comes back in the key.
+
+        Returns:
+            The new key.
+
+        Raises:
+            ValueError: invalid ``events`` or ``fileobj``, or the selector is closed.
+            KeyError: the descriptor is already registered.
+            OSError: the kernel refuses the descriptor; nothing has changed.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        """Stop watching a file object; works on a closed one, given the object itself.
+
+        Returns:
+            The key that was removed.
+
+        Raises:
+            KeyError: it is not registered.
+            ValueError: it is neither registered nor a valid file object.
+        """
+        raise NotImplementedError
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+        """Change the interest or the data of a registration.
+
+        Returns:
+            The new key, or the old one if nothing differs.
+
+        Raises:
+            ValueError: invalid ``events`` or ``fileobj``.
+            KeyError: it is not registered.
+            OSError: the kernel refuses; the old registration stays, unless it is closed (EBADF).
+        """
+        self.unregister(fileobj)
+        return self.register(fileobj, events, data)
+
+    @abstractmethod
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        """Wait until a registered file object is ready.
+
+        Args:
+            timeout: seconds; None blocks, <= 0 polls. Never returns early.
+
+        Returns:
+            One ``(key, events)`` per ready file object, ``events`` a subset of ``key.events``.
+            Empty on timeout, after ``wakeup()``, and after ``close()`` by another thread.
+
+        Raises:
+            ValueError: the selector is closed, or ``timeout`` is NaN.
+            OverflowError: ``timeout`` is infinite, or longer than 292 years.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release the kernel object, if any, and forget all registrations. Idempotent.
+
+        Waits in other threads end and return ``[]``.
+        """
+
+    def get_key(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        """Return the key of a registered file object.
+
+        Raises:
+            KeyError: it is not registered.
+            ValueError: it is neither registered nor a valid file object.
+            RuntimeError: the selector is closed.
+        """
+        mapping = self.get_map()
+        if mapping is None:
+            raise RuntimeError("Selector is closed")
+        try:
+            return mapping[fileobj]
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+
+    @abstractmethod
+    def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
+        """Return a live mapping of file objects to keys; None once the selector is closed."""
+        raise NotImplementedError
+
+
+class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to be imported
+    """Read-only live view of the registry: iterates descriptors, looks up any file object.
+
+    ``values()`` and ``items()`` may be iterated while other threads register: they take a snapshot.
+    The view holds the registry and not the selector, so that the two are no cycle.
+    """
+
+    __slots__ = ("_fd_to_key",)
+    _fileobj_lookup = _fileobj_lookup
+
+    def __init__(self, selector: Any) -> None:
+        self._fd_to_key: dict[int, SelectorKey] = selector._fd_to_key
+
+    def __len__(self) -> int:
+        return len(self._fd_to_key)
+
+    def get(self, fileobj: FileDescriptorLike, default: Any = None) -> Any:
+        return self._fd_to_key.get(self._fileobj_lookup(fileobj), default)
+
+    def __getitem__(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        key = self.get(fileobj)
+        if key is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return key  # type: ignore[no-any-return]
+
+    def __contains__(self, fileobj: object) -> bool:
+        return self._fileobj_lookup(fileobj) in self._fd_to_key  # type: ignore[arg-type] # refuses
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._fd_to_key)
+
+    def values(self) -> ValuesView[SelectorKey]:
+        return _Values(self)
+
+    def items(self) -> ItemsView[int, SelectorKey]:
+        return _Items(self)
+
+
+class _Values(ValuesView):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[SelectorKey]:
+        return iter(self._mapping._fd_to_key.copy().values())  # type: ignore[attr-defined]
+
+
+class _Items(ItemsView):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[tuple[int, SelectorKey]]:
+        return iter(self._mapping._fd_to_key.copy().items())  # type: ignore[attr-defined]
