@@ -66,7 +66,7 @@ __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "Selector
 BOTH = EVENT_READ | EVENT_WRITE
 INVALID_EVENTS = ~BOTH
 ANY = BOTH  # of ``_watch``: whatever the kernel has; the most there can be to take away
-ANYTHING = object()  # of ``_settle``: the kernel may have applied any key
+ANYTHING: Any = object()  # of ``_settle``: the kernel may have applied any key
 CLOSED = "I/O operation on closed selector"
 TOO_LARGE = "Python int too large to convert to C int"
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
@@ -225,9 +225,7 @@ class _BaseSelectorImpl(BaseSelector):
             try:
                 self._watch(fd, key.events if key else 0, ANY)
             except (OSError, OverflowError, ValueError):
-                # It was accepted before: the descriptor is closed, or the selector.
-                if key is not None and registry.get(fd) is key:
-                    registry.pop(fd, None)
+                pass  # it was accepted before: the descriptor is closed, or the selector
 
     def _watch(self, fd: int, events: int, was: int) -> None:
         """Nothing to arm: a third-party selector, built on the registry alone."""
@@ -324,8 +322,9 @@ class Backend(_BaseSelectorImpl):
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         try:
             registry[fd] = new
-            # The number of another object, or a number alone, may name another file than before.
-            if events != was or replaced or (isinstance(fileobj, int) and not self._shared):
+            # Also for the same events: the number may name another file now, or a signal handler may
+            # have changed the kernel since the key was read. What the caller changed stays.
+            if events != was or replaced or not self._shared:
                 self._watch(fd, events, was)
             else:
                 self._forget(fd)

@@ -121,8 +121,8 @@ class EpollSelector(Backend):
                     self._new_token(fd)
                 return
             operation = facts.MOD
-            if len(self._idle) < len(self._made):  # another thread may hold an event
-                token = self._new_token(fd)
+            if events != was and len(self._idle) < len(self._made):
+                token = self._new_token(fd)  # another thread may hold an event for the old interest
         if events == BOTH:
             self._duplex[fd] = None
         pack, attempts = facts.pack, facts.attempts
@@ -178,15 +178,12 @@ class EpollSelector(Backend):
                 else:
                     if n == buffer.capacity:
                         buffer, n = buffer.grown(n)
-                    if buffer.batch:
-                        if not self._duplex:
-                            return buffer.look_up(self._pairs, n, False)
-                        if LOOPS:
-                            return self._decode(buffer, n)
-                        return buffer.look_up(self._records, n, True)
+                    found = self._look_up(buffer, n) if buffer.batch else None
+                    if found is not None:
+                        return found
             except KeyError as error:
-                if not _raised_here(error):
-                    raise  # of a signal handler
+                if error.__traceback__ and error.__traceback__.tb_next:
+                    raise  # not of the look-up above, but of a signal handler
             if n > 0:
                 result, go_on = self._sift(buffer, n, None)
                 if result or not go_on:
@@ -194,26 +191,28 @@ class EpollSelector(Backend):
                 n = 0
             return self._wait_on(buffer, n, timeout, start)
         except BaseException:
-            buffer.bind()  # a call that has failed is spent, see ``Binding.calls``
+            # A call that has failed is spent, see ``Binding.calls``. No call is made here: another
+            # signal handler could take the place of the exception.
+            buffer.now = buffer.forever = buffer.timed = None
             raise
         finally:
             idle.append(buffer)
 
-    def _decode(self, buffer: Buffer, n: int) -> list[Pair]:
-        """Decode ``n`` events of which keys may have both directions, on PyPy.
-
-        Raises:
-            KeyError: an event is of no registration.
-        """
+    def _look_up(self, buffer: Buffer, n: int) -> list[Pair] | None:
+        """Return the results of ``n`` events; None if a table lacks one."""
+        if not self._duplex:
+            return buffer.look_up(self._pairs, n, False)
+        if not LOOPS:
+            return buffer.look_up(self._records, n, True)
         fd_to_key, tokens, directions = self._fd_to_key, self._tokens, self._facts.directions
         words, step, low, high = buffer.layout
         result = []
         for i in range(0, n * step, step):
             fd = words[i + low]
-            key = fd_to_key[fd]
-            events = directions[words[i]] & key.events
-            if not events or fd | words[i + high] << 32 != tokens.get(fd, fd):
-                raise KeyError(fd)
+            key = fd_to_key.get(fd)
+            events = directions[words[i]] & key.events if key else 0
+            if key is None or not events or fd | words[i + high] << 32 != tokens.get(fd, fd):
+                return None
             result.append((key, events))
         return result
 
@@ -472,11 +471,3 @@ class EpollSelector(Backend):
         alone = len(self._idle) + 1 == len(self._made)
         self._retired = (old,) if alone else (*self._retired, old)
         return made
-
-
-def _raised_here(error: KeyError) -> bool:
-    """Tell a look-up that failed here from a signal handler that failed meanwhile."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals["__name__"] in (__name__, Buffer.__module__)

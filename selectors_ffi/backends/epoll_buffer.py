@@ -43,7 +43,7 @@ class Facts:
         self.calls, self.attempts, self.errno = binding.calls, binding.attempts, binding.errno
         self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
         self.precise = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
-        self.dup3 = function("dup3") if binding.has("dup3") else None
+        self.dup3: Any = function("dup3") if binding.has("dup3") else None
         self.ADD, self.MOD = constant("EPOLL_CTL_ADD"), constant("EPOLL_CTL_MOD")
         self.DEL, self.NULL = constant("EPOLL_CTL_DEL"), ffi.NULL
         read, write = constant("EPOLLIN"), constant("EPOLLOUT")
@@ -229,22 +229,26 @@ class Buffer:
             fields += unpackers[min(n - start, CHUNK)](self.view, start * self._facts.size)
         return fields
 
-    def look_up(self, table: dict[Any, Pair], n: int, records: bool) -> list[Pair]:
-        """Return the pair of each of ``n`` events.
-
-        Raises:
-            KeyError: a pair is missing.
-        """
+    def look_up(self, table: dict[Any, Pair], n: int, records: bool) -> list[Pair] | None:
+        """Return the pair of each of ``n`` events; None if one is missing."""
+        result: list[Pair] = []
         if LOOPS:
             words, step, low, high = self.layout
-            return [table[words[i + low] | words[i + high] << 32] for i in range(0, n * step, step)]
-        if n == 1:
-            return [table[self.fields(1, records)[0]]]
-        result: list[Pair] = []
+            for i in range(0, n * step, step):
+                pair = table.get(words[i + low] | words[i + high] << 32)
+                if pair is None:
+                    return None
+                result.append(pair)
+            return result
         unpackers = self._facts.records if records else self.tokens
-        for start in range(0, n, CHUNK):
-            fields = unpackers[min(n - start, CHUNK)](self.view, start * self._facts.size)
-            result += itemgetter(*fields)(table) if len(fields) > 1 else [table[fields[0]]]
+        try:
+            for start in range(0, n, CHUNK):
+                fields = unpackers[min(n - start, CHUNK)](self.view, start * self._facts.size)
+                result += itemgetter(*fields)(table) if len(fields) > 1 else [table[fields[0]]]
+        except KeyError as error:
+            if error.__traceback__ and error.__traceback__.tb_next:
+                raise  # not of a look-up, but of a signal handler
+            return None
         return result
 
 
