@@ -7,5 +7,6 @@ from selectors_ffi.backends import wake
 
 def close_idle_wakers() -> None:
     """Close the wakers that no selector uses."""
-    while wake._pool:
-        wake._pool.pop().close()
+    for kind in (wake.Waker, wake.SocketWaker):
+        while kind.pool:
+            kind.pool.pop().close()

@@ -32,7 +32,6 @@ A backend translates. It has the same methods in the same order in every file:
 
 from __future__ import annotations
 
-import os
 from collections import namedtuple
 from errno import EBADF
 
@@ -47,7 +46,7 @@ from .interface import (
     _SelectorMapping,
 )
 from .interface import _fileobj_to_fd as _fileobj_to_fd
-from .refusal import explain
+from .refusal import explain, is_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,15 +86,6 @@ instrument: Callable[[Any, Any], None] | None = None
 def load_debug() -> Any:
     """Return the debug package; ``selectors_ffi`` puts a function here that imports it."""
     raise NotImplementedError
-
-
-def _is_open(fd: int) -> bool:
-    """Tell whether a descriptor is open. NetBSD says EBADF of a pipe whose other end is closed, too."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 class Descriptor:
@@ -207,7 +197,7 @@ class _BaseSelectorImpl(BaseSelector):
         fd, registry = key.fd, self._fd_to_key
         if isinstance(error, OSError):
             explain(error, fd, self._mechanism)
-            if error.errno == EBADF and not _is_open(fd):
+            if error.errno == EBADF and not is_open(fd):
                 old = None  # the descriptor is closed: there is nothing left to keep
         if registry.get(fd) is key:
             if old is None:
@@ -334,13 +324,3 @@ class Backend(_BaseSelectorImpl):
         if registry.get(fd) is not new:
             self._settle(fd, new)
         return new
-
-
-PATIENCE = 0.05  # until every backend is on the seam
-
-
-def deadline_of(timeout: float | None) -> float | None:
-    """Until every backend is on the seam."""
-    from time import monotonic
-
-    return None if timeout is None or timeout <= 0 else monotonic() + timeout

@@ -36,8 +36,9 @@ from _thread import _count as other_threads
 from errno import EACCES, EBADF, EIO
 
 from ..binding import INT_MAX, milliseconds
-from .base import ANY, EVENT_READ, TOO_LARGE, Descriptor, NativeEvent, _is_open
+from .base import ANY, EVENT_READ, TOO_LARGE, Descriptor, NativeEvent
 from .directions import Directions
+from .refusal import is_open
 from .waits import Buffer, WaitingSelector
 from .wake import give_back, lend
 
@@ -69,7 +70,7 @@ class DevpollSelector(WaitingSelector):
             wait.changed.add(fd)
         if fd > INT_MAX:
             raise OverflowError(TOO_LARGE)
-        accepted = not events or _is_open(fd)
+        accepted = not events or is_open(fd)
         try:
             if not accepted:
                 raise self._binding.error(EBADF)

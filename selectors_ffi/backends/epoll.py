@@ -244,7 +244,7 @@ class EpollSelector(Backend):
         self._facts.give_back(idle)
         # In place, since a copy of this selector shares them.
         for table in (self._pairs, self._records, self._records_of, self._duplex, self._made, idle):
-            table.clear()  # type: ignore[attr-defined]
+            table.clear()
 
     # Everything below is cold.
 

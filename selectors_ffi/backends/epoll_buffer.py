@@ -42,7 +42,7 @@ class Facts:
         function, constant = binding.function, binding.constant
         self.calls, self.attempts, self.errno = binding.calls, binding.attempts, binding.errno
         self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
-        self.precise = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
+        self.precise: Any = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
         self.dup3: Any = function("dup3") if binding.has("dup3") else None
         self.ADD, self.MOD = constant("EPOLL_CTL_ADD"), constant("EPOLL_CTL_MOD")
         self.DEL, self.NULL = constant("EPOLL_CTL_DEL"), ffi.NULL

@@ -6,7 +6,7 @@ import os
 import stat
 from errno import EBADF, EINVAL, EPERM
 
-__all__ = ["explain"]
+__all__ = ["explain", "is_open"]
 
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
@@ -56,6 +56,15 @@ def _kind(fd: int) -> str | None:
         return None
     name = next((name for test, name in _KINDS if test(mode)), "a file")
     return f"/dev/null ({name})" if name == "a character device" and _is_null(fd) else name
+
+
+def is_open(fd: int) -> bool:
+    """Tell whether a descriptor is open. NetBSD says EBADF of a pipe whose other end is closed, too."""
+    try:
+        os.fstat(fd)
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _is_null(fd: int) -> bool:

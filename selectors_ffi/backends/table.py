@@ -1,163 +1,392 @@
-"""What poll(2) and select(2) have in common: the interest lives in this process.
+"""What poll(2) and select(2) have in common: the kernel keeps nothing between two calls.
 
-Facts. The kernel keeps nothing between two calls; each is handed the whole interest, and writes
-its answer. The arguments must neither change nor move while a call is using them.
+Each call is handed the whole interest, as a *table*: an array of poll, a bitmap of select. A call
+takes a table from ``_idle``, brings it up to date, and puts it back. Several calls at the same time
+have a table each. A selector that has never waited has none.
 
-Decision. One table holds the arguments, and the calls bound to them. A change touches the
-registry alone and notes the descriptor in ``_changed``; a call takes the table out of ``_idle``,
-brings it up to date with what was noted, and puts it back when it is through. A second call at
-the same time finds no table and makes its own, for once. Each step is one atomic operation of a
-deque or a dict, so there is no lock. What was noted during a call makes it look its answer up
-in the registry again, entry by entry, as does a call with a table of its own, since what it missed
-may have been dealt with already; otherwise the table's ready-made pairs are the answer.
+A change is written into the registry, then noted: the descriptor is appended to ``_log``, and
+``_latest`` becomes a new object. A table keeps the object that it has last seen, and how much of the
+log. Before a call it looks up in the registry what was noted since. After a call it compares again: if
+something was noted meanwhile, each result is checked against the registry. A log that has become long
+is replaced; a table that followed the old one is filled anew. So is a table after an exception in the
+middle of an update.
 
-Cost. A change while another thread is waiting takes effect with the next call.
+A call that may sleep is in ``_asleep`` while it sleeps, so that a change can interrupt it::
+
+    the waiting thread                      another thread, or a signal handler
+    1. add the table to _asleep             1. note the change
+    2. arm the table                        2. for each table in _asleep: poke it, and ring its waker
+    3. compare _latest; call the kernel
+
+If 1 on the right comes before 3 on the left, the waiting thread sees the note. If it comes later, the
+table is armed already. Then ``poke`` writes into memory that the kernel reads when the call begins, so
+that the call returns at once; a signal handler that runs just before the call needs nothing else. The
+*waker* ends a call that sleeps already. A table has one from the first wait in which Python knows of a
+second thread.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections import deque
-from functools import cache
+from _thread import _count as other_threads
+from errno import EBADF, EINTR
 
 from ..binding import INT_MAX
-from .base import INVALID_EVENTS, SelectorKey, _BaseSelectorImpl
+from . import forks
+from .base import ANY, CLOSED, TOO_LARGE, Backend, NativeEvent, SelectorKey
+from .clock import Deadline, clock
+from .refusal import explain, is_open
+from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any, Protocol
-
-    from _typeshed import FileDescriptorLike
+    from collections.abc import Iterator
+    from typing import Any
 
     from ..binding import Binding
+    from .directions import Pair
 
-    class Table(Protocol):
-        """The arguments of a call, kept from one to the next, and the calls bound to them."""
+    Found = tuple[SelectorKey, int, int]
 
-        now: Iterator[int]
-        forever: Iterator[int]
-        bound: bool  # whether these calls have the arguments as they are now
+__all__ = ["LONGEST", "Table", "TableSelector"]
 
-        def until(self, timeout: float) -> Iterator[int]:
-            """Return the call that waits ``timeout`` seconds > 0."""
-
-        def bind(self) -> None:
-            """Make the calls for the arguments as they are now."""
-
-        def fill(self, keys: list[SelectorKey]) -> None:
-            """Have ``keys`` watched, and nothing else, whatever state the table is in."""
-
-        def put(self, key: SelectorKey) -> None:
-            """Have ``key``'s descriptor watched for ``key.events``, whatever was there before."""
-
-        def drop(self, fd: int) -> None:
-            """Have ``fd`` watched no more, if it was."""
+LONGEST = 10**16  # nanoseconds (115 days) in one call: some kernels refuse more than three years
+_SHORT_LOG = 64  # changes
+_COMMON = 2**30 - 1  # a number up to here is one digit of CPython's, and compared fast
 
 
-_make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
+class Table:
+    """The arguments of a call, and the calls that are bound to them.
+
+    ``fill``, ``put`` and ``drop`` change what is watched, from the next ``bind`` on. ``fill`` also has
+    ``waker`` watched.
+    """
+
+    __slots__ = ("answer", "facts", "interest", "latest", "log", "now", "seen", "waker")
+
+    kind = Waker  # what this kernel can wait for
+    not_open = EBADF  # what it answers if a descriptor is closed
+
+    def __init__(self, facts: Any) -> None:
+        self.facts = facts
+        self.log: list[int] | None = None  # the log that it follows; None: it is to be filled
+        self.seen = 0  # how much of the log is in the table
+        self.latest: object = None  # ``_latest`` of the selector when the log was read
+        self.waker: Waker | None = None
+        self.interest: bytes | None = None  # what a call overwrites, so that it is given a copy
+        self.now: Iterator[int] | None = None  # the calls that do not wait, if they are bound
+
+    def fill(self, keys: list[SelectorKey]) -> None:
+        """Watch ``keys`` and nothing else, whatever state the table is in."""
+        raise NotImplementedError
+
+    def put(self, key: SelectorKey) -> None:
+        """Watch the descriptor of ``key`` for ``key.events``, whatever it was watched for."""
+        raise NotImplementedError
+
+    def drop(self, fd: int) -> None:
+        """Watch ``fd`` no more, if it was."""
+        raise NotImplementedError
+
+    def bind(self) -> None:
+        """Finish a change."""
+        raise NotImplementedError
+
+    def unbind(self) -> None:
+        """Have the calls bound anew: one that has failed is spent, see ``Binding.calls``."""
+        raise NotImplementedError
+
+    def bind_now(self) -> Iterator[int]:
+        """Return the calls that do not wait."""
+        raise NotImplementedError
+
+    def arm(self, timeout: float | None) -> Iterator[int]:
+        """Return the calls that wait ``timeout`` seconds; undo ``poke``. They may return earlier."""
+        raise NotImplementedError
+
+    def poke(self) -> None:
+        """Make a call return at once that is about to begin."""
+        raise NotImplementedError
+
+    def ready(self, n: int) -> list[Pair]:
+        """Return the ``n`` results of a call; none at all if the waker is among them."""
+        raise NotImplementedError
+
+    def found(self) -> list[Found]:
+        """Return (key, native flags, directions) of each entry that the kernel reported."""
+        raise NotImplementedError
+
+    def woken(self) -> bool:
+        """Tell whether the call has reported the waker, or was poked."""
+        raise NotImplementedError
+
+    def refused(self, errno: int, timeout: float | None) -> bool:
+        """Tell whether the call that failed has an older form, which is made from now on."""
+        return False
+
+    def error(self, errno: int) -> OSError:
+        """Return the exception for a call that failed."""
+        error: OSError = self.facts.error(errno)
+        return error
+
+    def lend(self) -> None:
+        """Have a waker from the next ``fill`` on, which is called for."""
+        self.lose()
+        try:
+            self.waker = lend(self.kind)
+        except OSError:
+            pass  # no descriptor is left: a change takes effect with the next call
+
+    def drain(self) -> bool:
+        """Take what was rung, so that the next call can sleep; tell whether the waker was lost."""
+        waker = self.waker
+        if waker is None:
+            return False
+        if waker.intact():
+            waker.drain()
+            return False
+        self.lose()  # the program has closed its descriptors
+        return True
+
+    def lose(self) -> None:
+        """Have no waker from the next ``fill`` on, which is called for."""
+        self.log = self.latest = self.waker = None
 
 
-@cache
-def zeros() -> Callable[..., Any]:
-    """Return what matches zero bytes from a position on; made late, as ``re`` is slow to import."""
-    from re import compile
+class TableSelector(Backend):
+    """A selector whose interest is in tables of this process, not in the kernel."""
 
-    return compile(rb"\0*").match  # it always matches
-
-
-class TableSelector(_BaseSelectorImpl):
-    """A selector whose interest is in a table of its own, not in the kernel."""
+    _limit = _SHORT_LOG
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(debug=debug)
-        self._binding = self._bind(binding)
-        self._ffi = self._binding.ffi
-        self._closed = False
-        self._changed: dict[int, None] = {}
-        self._torn = False  # an exception has interrupted a change of the table
-        self._table = self._new_table()
-        self._idle = deque([self._table])  # empty while a call is using the table
+        self._binding = binding = self._bind(binding)
+        self._facts = self._make_facts(binding)
+        self._log: list[int] = []  # descriptors that have changed; -1: look at the flags
+        self._latest: object = self._log
+        self._idle: list[Any] = []  # tables that no call is using
+        self._asleep: dict[Any, None] = {}  # tables in calls that may sleep
 
-    @abstractmethod
-    def _new_table(self) -> Any:
-        """Return an empty table."""
+    def _make_facts(self, binding: Binding) -> Any:
+        """Return what depends on the binding alone; ``facts.table(facts)`` makes a table."""
+        raise NotImplementedError
 
-    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def _watch(self, fd: int, events: int, was: int) -> None:
+        if events and (self._closed or fd > _COMMON):
+            self._refuse(fd)
+        log = self._log
+        log.append(fd)
+        self._latest = []
+        if was and self._idle:
+            self._let_go(fd)
+        if self._asleep:
+            self._interrupt_calls()
+        if len(log) > self._limit:
+            self._limit = len(self._fd_to_key) + _SHORT_LOG
+            self._log = []
+
+    def _forget(self, fd: int) -> None:
+        self._watch(fd, 0, ANY)
+
+    def select(self, timeout: float | None = None) -> list[Pair]:
+        idle = self._idle
+        try:
+            table = idle.pop()
+        except IndexError:
+            table = self._new_table()
+        try:
+            if timeout is None or not timeout <= 0:
+                return self._wait(table, timeout)
+            if table.latest is not self._latest:
+                self._update(table)
+            if table.interest is not None:
+                table.answer[:] = table.interest
+            for n in table.now or table.bind_now():
+                break
+            if n == 0:
+                return []
+            if n < 0:
+                n = -self._facts.errno(n)
+            elif table.latest is self._latest:
+                found: list[Pair] = table.ready(n)
+                if found:
+                    return found
+            result, again = self._take(table, n, 0)
+            return self._wait(table, 0) if again and not result else result
+        except BaseException:
+            table.unbind()
+            raise
+        finally:
+            idle.append(table)
+
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
+        idle, native = self._idle, []  # type: ignore[var-annotated]
+        try:
+            table = idle.pop()
+        except IndexError:
+            table = self._new_table()
+        try:
+            self._wait(table, timeout, native)
+            return native
+        finally:
+            table.unbind()
+            idle.append(table)
+
+    def _interrupt(self) -> None:
+        self._watch(-1, 0, 0)
+
+    def _release(self) -> None:
+        idle, self._idle = self._idle, []
+        while idle:
+            waker = idle.pop().waker
+            if waker is not None:
+                give_back(waker)
+        self._latest = []
+        if self._asleep:
+            self._interrupt_calls()  # such a call drops its table, and the waker with it
+
+    # Everything below is cold.
+
+    def _refuse(self, fd: int) -> None:
         if self._closed:
-            raise ValueError("I/O operation on closed selector")
-        if not events or events & INVALID_EVENTS:
-            raise ValueError(f"Invalid events: {events!r}")
-        fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+            raise ValueError(CLOSED)
         if fd > INT_MAX:
-            raise OverflowError("Python int too large to convert to C int")
-        key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
-        if self._fd_to_key.setdefault(fd, key) is not key:
-            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
-        self._changed[fd] = None
-        return key
+            raise OverflowError(TOO_LARGE)
 
-    def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
-        try:
-            fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
-            key = self._fd_to_key.pop(fd)
-        except KeyError:
-            raise KeyError(f"{fileobj!r} is not registered") from None
-        self._changed[fd] = None
-        return key
-
-    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
-        key = super().modify(fileobj, events, data)
-        self._changed[key.fd] = None
-        return key
-
-    def close(self) -> None:
-        self._closed = True
-        self._changed[-1] = None  # that a call in flight looks its answer up in the registry
-        self._idle = deque()  # a call in flight puts its table back into the old one
-        self._table = None
-        super().close()
-
-    def _own_table(self) -> Any:
-        """Return a table for one call, at a time when another call is using the table.
-
-        Raises:
-            ValueError: there is no table because the selector is closed.
-        """
+    def _new_table(self) -> Any:
         if self._closed:
-            raise ValueError("I/O operation on closed selector")
-        table = self._new_table()
-        table.fill(list(self._fd_to_key.values()))
-        table.bind()
-        return table
+            raise ValueError(CLOSED)
+        return self._facts.table(self._facts)
 
-    def _update(self, table: Any) -> None:
-        """Bring the table up to date with what has been noted.
-
-        Raises:
-            ValueError: the selector has been closed meanwhile.
-        """
-        if self._closed:
-            raise ValueError("I/O operation on closed selector")
-        changed, fd = self._changed, -1
+    def _let_go(self, fd: int) -> None:
+        """Keep an old key no longer in the tables that no call is using."""
+        idle = self._idle
         try:
-            torn, self._torn = self._torn, True
-            if torn:
-                table.fill(list(self._fd_to_key.values()))
-            while changed:
-                try:
-                    fd = next(iter(changed))
-                except (StopIteration, RuntimeError):
-                    continue  # another thread has changed the dict meanwhile
-                changed.pop(fd, None)  # first, lest a change that comes meanwhile be lost
-                key = self._fd_to_key.get(fd)
+            table = idle.pop()
+        except IndexError:
+            return  # another thread was faster
+        try:
+            if idle:
+                self._let_go(fd)
+            followed, table.log = table.log, None  # after an exception it is filled anew
+            table.drop(fd)
+            table.log = followed
+        finally:
+            idle.append(table)
+
+    def _interrupt_calls(self) -> None:
+        """Make the calls return that sleep, or are about to."""
+        for table in list(self._asleep):
+            table.poke()
+            waker = table.waker
+            if waker is not None:
+                if waker.intact():
+                    waker.ring()
+                elif waker.child != forks.as_child:
+                    # A call of a thread that stayed in the parent process; or, in a signal handler,
+                    # of this thread, which ``poke`` has reached.
+                    self._asleep.pop(table, None)
+
+    def _update(self, table: Any) -> bool:
+        """Bring a table up to date; tell whether the wait is to end, after a look at what is ready."""
+        # Before the registry is read: what is noted from now on comes next.
+        latest, log = self._latest, self._log
+        end = len(log)
+        registry, followed, table.log = self._fd_to_key, table.log, None
+        if followed is log:
+            for fd in dict.fromkeys(log[table.seen : end]):
+                key = registry.get(fd)
                 if key is None:
                     table.drop(fd)
                 else:
                     table.put(key)
-            if torn or not table.bound:
-                table.bind()
-            self._torn = False
-        except BaseException:
-            changed[fd] = None  # that the next call comes here
-            raise
+        else:
+            table.fill(list(registry.values()))
+        table.bind()
+        table.seen = end
+        table.log, table.latest = log, latest  # last: after an exception it is filled anew
+        woken, self._woken = self._woken, False
+        return woken or self._closed
+
+    def _wait(
+        self, table: Any, timeout: float | None, native: list[NativeEvent] | None = None
+    ) -> list[Pair]:
+        """Wait until there is something to return; ``native``, if given, takes every event."""
+        start, deadline, ended = clock(), None, False
+        remaining = timeout if timeout is None else 0 if timeout <= 0 else float(timeout)
+        asleep = self._asleep
+        asleep[table] = None  # from now on a change interrupts the call
+        try:
+            while True:
+                if table.latest is not self._latest:
+                    ended = self._update(table) or ended
+                if table.waker is None:
+                    if other_threads():
+                        table.lend()
+                elif table.waker.child != forks.as_child:
+                    table.lose()
+                steps = table.arm(0 if ended else remaining)
+                if table.latest is not self._latest:
+                    continue
+                if table.interest is not None:
+                    table.answer[:] = table.interest
+                for n in steps:
+                    break
+                if n < 0:
+                    n = -self._facts.errno(n)
+                elif n > 0 and table.latest is self._latest and native is None:
+                    found: list[Pair] = table.ready(n)
+                    if found:
+                        return found
+                result, again = self._take(table, n, 0 if ended else remaining, native)
+                if deadline is None:
+                    deadline = Deadline(remaining, start)
+                remaining = deadline.remaining()
+                if result or native or ended or self._closed or (remaining == 0 and not again):
+                    self._woken = False  # a wake-up that came meanwhile is this wait's, too
+                    return result
+        finally:
+            asleep.pop(table, None)
+
+    def _take(
+        self, table: Any, n: int, timeout: float | None, native: list[NativeEvent] | None = None
+    ) -> tuple[list[Pair], bool]:
+        """Deal with a call that has waited ``timeout``, and has returned ``n``.
+
+        Args:
+            n: -errno if it failed.
+            native: takes every event as the kernel reported it, if given.
+
+        Returns:
+            The results that the registry confirms; whether there were others, or it failed.
+        """
+        if n < 0:
+            self._recover(table, -n, timeout)
+            return [], True
+        if n == 0:
+            return [], False
+        if table.woken():
+            table.drain()
+        registry, result, again = self._fd_to_key, [], False
+        for key, flags, events in table.found():
+            current = registry.get(key.fd) is key
+            if native is not None:
+                native.append(NativeEvent(key if current else None, key.fd, flags))
+            if current and events:
+                result.append((key, events))
+            again = again or not current
+        return result, again
+
+    def _recover(self, table: Any, errno: int, timeout: float | None) -> None:
+        """Prepare for another call after one has failed, or raise."""
+        table.unbind()
+        if errno == EINTR or self._closed or table.refused(errno, timeout):
+            return
+        changed = table.latest is not self._latest
+        if errno == table.not_open and (table.drain() or changed):
+            return  # it was the waker, or what another thread has unregistered, then closed
+        error = table.error(errno)
+        if errno == table.not_open:
+            closed = [fd for fd in self._fd_to_key.copy() if not is_open(fd)]
+            if closed:
+                explain(error, closed[0], self._mechanism)
+        raise error

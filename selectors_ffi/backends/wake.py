@@ -1,7 +1,8 @@
 """Wakers: descriptors by which one thread ends another thread's wait.
 
-A waker is a pipe (on Windows a socket pair) with both ends in this process. A wait that includes
-the read end returns as soon as another thread, or a signal handler, writes into the other.
+A waker is a pipe with both ends in this process (a socket pair where only sockets can be waited for).
+A wait that includes the read end returns as soon as another thread, or a signal handler, writes into
+the other.
 
 The process keeps a small pool of wakers, so that a selector that is used once in a threaded program
 costs no new descriptors. A waker checks that its numbers still name its own pipe before it uses them
@@ -12,22 +13,25 @@ A pipe has an inode of its own, which an eventfd(2) has not; that is why it is a
 from __future__ import annotations
 
 import os
-import sys
 
 from . import forks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
-__all__ = ["Waker", "give_back", "lend"]
+__all__ = ["SocketWaker", "Waker", "give_back", "lend"]
 
 _POOL_SIZE = 8
-_pool: list[Waker] = []
 
 
 class Waker:
-    """A pipe from this process to itself; ``reader`` is the descriptor to wait for."""
+    """A pipe from this process to itself; ``reader`` is the descriptor to wait for.
+
+    ``child`` is ``forks.as_child`` of the process that made it.
+    """
+
+    pool: ClassVar[list[Waker]] = []  # those that no wait includes
 
     def __init__(self) -> None:
         self.reader = self._writer = -1
@@ -37,7 +41,7 @@ class Waker:
         self.reader, self._writer = os.pipe()
         os.set_blocking(self.reader, False)
         os.set_blocking(self._writer, False)
-        self._child = forks.as_child
+        self.child = forks.as_child
         self._file = self._identity()
 
     def _identity(self) -> object:
@@ -48,7 +52,7 @@ class Waker:
     def intact(self) -> bool:
         """Tell whether both numbers still name this pipe, and no other process shares it."""
         try:
-            return self._child == forks.as_child and self._identity() == self._file
+            return self.child == forks.as_child and self._identity() == self._file
         except OSError:
             return False
 
@@ -68,14 +72,14 @@ class Waker:
 
     def renew(self) -> None:
         """Give a forked child a pipe of its own under the same numbers; fork(2) shared the parent's."""
-        if self._child == forks.as_child:
+        if self.child == forks.as_child:
             return
         reader, writer = os.pipe()
         for new, number in ((reader, self.reader), (writer, self._writer)):
             os.dup2(new, number, inheritable=False)
             os.close(new)
             os.set_blocking(number, False)
-        self._child = forks.as_child
+        self.child = forks.as_child
         self._file = self._identity()
 
     def close(self) -> None:
@@ -94,8 +98,10 @@ class Waker:
         self.close()
 
 
-class _SocketWaker(Waker):
+class SocketWaker(Waker):
     """A socket pair: what Windows can wait for."""
+
+    pool: ClassVar[list[Waker]] = []
 
     def _open(self) -> None:
         from socket import socketpair
@@ -105,7 +111,8 @@ class _SocketWaker(Waker):
             end.setblocking(False)
         self._ends = ends
         self.reader, self._writer = (end.fileno() for end in ends)
-        self._child = forks.as_child
+        self.child = forks.as_child
+        self._file = None
 
     def _identity(self) -> object:
         return None
@@ -128,10 +135,7 @@ class _SocketWaker(Waker):
             end.close()
 
 
-_Waker = _SocketWaker if sys.platform == "win32" else Waker
-
-
-def lend() -> Waker:
+def lend(kind: type[Waker] = Waker) -> Waker:
     """Return a waker that has not been rung.
 
     Raises:
@@ -139,9 +143,9 @@ def lend() -> Waker:
     """
     while True:
         try:
-            waker = _pool.pop()
+            waker = kind.pool.pop()
         except IndexError:
-            return _Waker()
+            return kind()
         if waker.intact():
             waker.drain()
             return waker
@@ -149,5 +153,5 @@ def lend() -> Waker:
 
 def give_back(waker: Waker) -> None:
     """Take back a waker that no wait includes any more."""
-    if len(_pool) < _POOL_SIZE:
-        _pool.append(waker)
+    if len(waker.pool) < _POOL_SIZE:
+        waker.pool.append(waker)
