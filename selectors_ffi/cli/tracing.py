@@ -228,7 +228,8 @@ class Tracing:
         reasons = [reason for module, reason in _OTHER_LOOPS.items() if module in sys.modules]
         if not reasons and self._installation is not None:
             reasons = [str(missed) for missed in self._installation.missed[:1]]
-        if not reasons and not self.settings.follow and "subprocess" in sys.modules:
+        children = os.times()
+        if not reasons and children.children_user + children.children_system > 0:
             reasons = ["-f shows what Python processes that the program starts do"]
         return f"{text}: {reasons[0]}" if reasons else text
 
