@@ -76,6 +76,18 @@ def _load_debug() -> Any:
     return import_module(".debug", __name__)
 
 
+def _choose_classes() -> None:
+    """Export the classes that can be made now, and those alone."""
+    names = globals()
+    for name in _PREFERENCE:
+        names.pop(f"{name.capitalize()}Selector", None)
+    usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
+    names.update({cls.__name__: cls for cls in usable.values()})
+    default = _choose(usable)
+    if default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI
+        names["DefaultSelector"] = default
+
+
 def _begin() -> None:
     """Find the usable classes, and do what the environment asks for.
 
@@ -89,11 +101,7 @@ def _begin() -> None:
     decided = any(os.environ.get(f"SELECTORS_FFI_{what}") for what in ("KERNEL", "CHAOS", "INJECT"))
     if decided:
         import_module(".testing.ambient", __name__).begin_kernel_of_environment()
-    usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
-    globals().update({cls.__name__: cls for cls in usable.values()})
-    default = _choose(usable)
-    if default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI
-        globals()["DefaultSelector"] = default
+    _choose_classes()
     if decided:
         import_module(".testing.ambient", __name__).begin()
     backends.base.load_debug = _load_debug

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import os
-import sys
-import warnings
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 from . import control
 from .program import load
 
-if TYPE_CHECKING:
-    from selectors_ffi.debug import Debug, FileSink, PerfettoSink, Record, ReportSink, Sink, Stats
-
-    Output = Union[FileSink, PerfettoSink, ReportSink]
-
 FORMATS = ("text", "json", "perfetto", "html")
-#: Formats that are one document, not lines: they need a file, and their own default of flags.
-DOCUMENTS = {"perfetto": "syscalls,events", "html": "syscalls,events,checks"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,138 +17,150 @@ def add_parser(subparsers: Any) -> None:
         "trace",
         help="run a Python program and show its selectors' system calls",
         description="Run a Python program with this package in place of the standard library's"
-        " selectors (asyncio, socketserver, subprocess, ...) and show what it asks of the kernel.",
-        usage="%(prog)s [-e FLAGS] [-o FILE] [--format FORMAT] [--summary] [--explain]"
-        " [--inject TEXT] [--chaos SEED] PROGRAM [ARGUMENT ...]\n"
+        " selectors (asyncio, socketserver, subprocess, ...) and show what it asks of the kernel."
+        " Options are those of strace where strace has them.",
+        usage="%(prog)s [OPTION ...] PROGRAM [ARGUMENT ...]\n"
         "PROGRAM is what python takes: a file, a directory, a zip file, -m MODULE, -c CODE, or -",
     )
-    parser.add_argument(
-        "-e",
-        metavar="FLAGS",
-        dest="flags",
-        help="syscalls, events, checks, leaks or all, separated by commas"
-        " (default: syscalls; for perfetto: syscalls,events; for html: syscalls,events,checks;"
-        " with --summary: none)",
-    )
-    parser.add_argument("-o", metavar="FILE", dest="output", help="default: standard error")
-    parser.add_argument("--format", choices=FORMATS, default="text")
-    parser.add_argument(
-        "--summary", action="store_true", help="a table of calls, errors and times at the end"
-    )
-    parser.add_argument(
-        "--explain",
-        action="store_true",
-        help="after the line in which a call, flag or error appears first, say what it means",
-    )
-    control.add_options(parser)
+    _add_what(parser.add_argument_group("what is shown"))
+    _add_how(parser.add_argument_group("how it is shown"))
+    group = parser.add_argument_group("what the kernel says")
+    control.add_options(group)
     parser.add_examples(
         ("every system call of a script's selectors", "program.py"),
         ("what the kernel said and what became of it, with common mistakes", "-e all program.py"),
-        ("a page to look at in a browser", "--format html -o report.html -m http.server"),
+        ("failed calls and nothing else, with the time of day", "-Z -tt program.py"),
+        ("what descriptor 7 was registered for, and what happened to it", "-e events -P 7 program.py"),
+        ("calls that change registrations, of child processes too", "-f -e trace=control program.py"),
+        ("what took the loop longer than 10 ms", "-e events --slower 10ms program.py"),
         ("a table of calls and times", "--summary -m http.server"),
+        ("a page to look at in a browser", "--format html -o report.html -m http.server"),
     )
     parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
 
 
+def _add_what(group: Any) -> None:
+    group.add_argument(
+        "-e",
+        metavar="WHAT",
+        dest="expressions",
+        action="append",
+        default=[],
+        help="FLAGS: syscalls, events, checks, leaks or all, separated by commas (default: syscalls;"
+        " for perfetto: syscalls,events; for html: syscalls,events,checks; with --summary: none);"
+        " or trace=CALLS: epoll_ctl,epoll_wait, or !close for all others, or the groups wait and"
+        " control; may be repeated",
+    )
+    group.add_argument(
+        "-P",
+        metavar="FD",
+        dest="about",
+        action="append",
+        default=[],
+        help="only what is about this descriptor, by its number or by a path; may be repeated",
+    )
+    group.add_argument("-Z", dest="failed", action="store_true", help="only what failed")
+    group.add_argument(
+        "--slower", type=_duration, default=0, metavar="TIME", help="only what took so long: 10ms, 2s"
+    )
+    group.add_argument("--limit", type=_count, default=0, metavar="N", help="at most N records")
+    group.add_argument(
+        "-f",
+        dest="follow",
+        action="count",
+        default=0,
+        help="trace the Python processes that the program starts, too; -ff: each into FILE.PID",
+    )
+    group.add_argument(
+        "--summary",
+        action="store_true",
+        help="a table of calls, errors and times at the end, and who woke the loop most",
+    )
+
+
+def _add_how(group: Any) -> None:
+    group.add_argument("-o", metavar="FILE", dest="output", default="", help="default: standard error")
+    group.add_argument("--format", choices=FORMATS, default="text")
+    group.add_argument(
+        "-t",
+        dest="time",
+        action="count",
+        default=0,
+        help="the time of day before each line; -tt: with microseconds; -ttt: seconds since 1970",
+    )
+    group.add_argument("-r", dest="relative", action="store_true", help="the time since the line before")
+    group.add_argument(
+        "--no-fold",
+        dest="fold",
+        action="store_false",
+        help='show every line; else repeats are shown twice, then as "... 412 times more"',
+    )
+    group.add_argument(
+        "--color",
+        dest="colour",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set",
+    )
+    group.add_argument(
+        "--explain",
+        action="store_true",
+        help="after the line in which a call, flag or error appears first, say what it means",
+    )
+
+
+def _duration(text: str) -> int:
+    from selectors_ffi.debug.filters import nanoseconds_of
+
+    try:
+        return nanoseconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
 def run(options: argparse.Namespace) -> int:
     """Trace the program; does not return if it exits by itself or raises."""
-    from selectors_ffi import debug
-    from selectors_ffi.debug.explain import explained
-    from selectors_ffi.debug.flags import flags_of
-    from selectors_ffi.installation import install
+    from .following import children_follow
+    from .tracing import Tracing, settings_of
 
-    if options.format in DOCUMENTS and options.output is None:
-        options.fail(f"--format {options.format} needs -o FILE")
-    if options.explain and options.format != "text":
-        options.fail("--explain is for --format text")
+    _check(options)
     try:
-        flags = flags_of(_flags(options), "-e")
+        settings = settings_of(options)
+        tracing = Tracing(settings)
         program = load(options.program)
+        tracing.open()
         control.begin(options)
-        output = _output(options)
+        if options.follow:
+            tracing.settings = children_follow(settings)
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits
-    sink: Sink = explained(output) if options.explain and isinstance(output, debug.FileSink) else output
-    if options.summary:
-        table = debug.Stats()
-        sink = debug.tee([_only(sink, flags), table])
-        atexit.register(_print_summary, table, output, options, os.getpid())
-        flags |= debug.Debug.SYSCALLS | debug.Debug.EVENTS
-    else:
-        atexit.register(_close, output, os.getpid())
-    if not sys.warnoptions:
-        # They come as records, among the calls: once is enough.
-        warnings.filterwarnings("ignore", category=debug.SelectorWarning)
-        warnings.filterwarnings("ignore", r"unclosed .*Selector", ResourceWarning)
-    debug.debugging(flags, sink).__enter__()  # never left: threads may outlive the main one
-    install()
+    tracing.begin()
     program()
     return 0
 
 
-def _flags(options: argparse.Namespace) -> str:
-    if options.flags is not None:
-        return str(options.flags)
-    if options.format in DOCUMENTS:
-        return DOCUMENTS[options.format]
-    return "" if options.summary else "syscalls"
-
-
-def _output(options: argparse.Namespace) -> Output:
-    """Return where the records go: a new file, or a copy of standard error.
-
-    A copy, and with a high number: the program may close descriptor 2, and its own descriptors
-    are to have the numbers that they have untraced.
-    """
-    from selectors_ffi.debug import FileSink, JsonSink, PerfettoSink, ReportSink
-
-    if options.format in DOCUMENTS:
-        return (PerfettoSink if options.format == "perfetto" else ReportSink)(options.output)
-    if options.output is not None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        low = os.open(options.output, flags, 0o666)
-        fd = _high(low)
-        os.close(low)
-    else:
-        fd = _high(sys.stderr.fileno())
-    return (FileSink if options.format == "text" else JsonSink)(fd)
-
-
-def _high(fd: int) -> int:
-    """Return a duplicate of ``fd``, not inherited, out of the program's way."""
-    try:
-        from fcntl import F_DUPFD_CLOEXEC, fcntl
-
-        return int(fcntl(fd, F_DUPFD_CLOEXEC, 200))
-    except (ImportError, OSError):  # Windows; or a low limit
-        return os.dup(fd)
-
-
-def _only(sink: Sink, flags: Debug) -> Sink:
-    """Return a sink that gets what ``flags`` ask for, and not what the summary needs besides."""
-    from selectors_ffi.debug import Debug, Lint, Syscall
-
-    def give(record: Record) -> None:
-        flag = Debug.SYSCALLS if isinstance(record, Syscall) else Debug.EVENTS
-        if isinstance(record, Lint) or flag in flags:
-            sink(record)
-
-    return give
-
-
-def _print_summary(table: Stats, output: Output, options: argparse.Namespace, pid: int) -> None:
-    if os.getpid() != pid:
-        return  # a child that left by sys.exit()
-    from selectors_ffi.debug import FileSink
-
-    if options.format == "text" and isinstance(output, FileSink):
-        output.write(f"{table}\n")
-    else:
-        print(table, file=sys.stderr)
-    output.close()
-
-
-def _close(output: Output, pid: int) -> None:
-    if os.getpid() == pid:
-        output.close()
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that do not go together, and put those of the time into one."""
+    if options.format in ("perfetto", "html") and not options.output:
+        options.fail(f"--format {options.format} needs -o FILE")
+    if options.follow > 1 and not options.output:
+        options.fail("-ff needs -o FILE, to whose name the process id is added")
+    if options.time and options.relative:
+        options.fail("-t and -r are two ways to show the time; choose one")
+    if options.time > 3:
+        options.fail("there is -t, -tt and -ttt")
+    options.stamp = "r" if options.relative else "t" * options.time
+    if options.format != "text":
+        for name, given in (
+            ("-t", options.time), ("-r", options.relative), ("--explain", options.explain),
+            ("--no-fold", not options.fold),
+        ):  # fmt: skip
+            if given:
+                options.fail(f"{name} is for --format text")

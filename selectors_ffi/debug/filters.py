@@ -169,6 +169,7 @@ class Filter:
         about: each tells whether a descriptor is meant; none means all descriptors.
         failed: only what failed.
         slower: only what took so many nanoseconds, the program's turn before a wait included.
+        limit: only so many records; 0: all.
     """
 
     def __init__(
@@ -179,7 +180,10 @@ class Filter:
         *,
         failed: bool = False,
         slower: int = 0,
+        limit: int = 0,
     ) -> None:
+        self._limit = limit
+        self._given = 0
         self._sink = sink
         self._what = what
         self._about = about
@@ -187,7 +191,15 @@ class Filter:
         self._slower = slower
 
     def __call__(self, record: Record) -> None:
+        if self._limit and self._given > self._limit:
+            return
         if self.wants(record):
+            self._given += 1
+            if self._limit and self._given > self._limit:
+                note = getattr(self._sink, "note", None)
+                if note is not None:
+                    note(f"the limit of {self._limit} records is reached, what follows is not shown")
+                return
             self._sink(record)
 
     def wants(self, record: Record) -> bool:

@@ -54,7 +54,7 @@ class Output:
 
     def __init__(self, opener: Callable[[], int] | None = None, fd: int = -1) -> None:
         self._opener = opener
-        self._fd = fd
+        self.fd = fd
         self._identity: tuple[int, int] | None = None
         self._slow = False  # a reader must read it: a pipe, a terminal, a socket
         self._stalled = False
@@ -67,12 +67,12 @@ class Output:
     def _take(self, fd: int) -> None:
         status = os.fstat(fd)
         self._slow = not stat.S_ISREG(status.st_mode)
-        self._fd, self._identity = fd, (status.st_dev, status.st_ino)
+        self.fd, self._identity = fd, (status.st_dev, status.st_ino)
 
     def reopen(self) -> None:
         """Open the file anew; the descriptor before is closed if it is still ours."""
         if self._opener is None:
-            raise OSError(EBADF, f"{os.strerror(EBADF)}: descriptor {self._fd} of a sink was closed")
+            raise OSError(EBADF, f"{os.strerror(EBADF)}: descriptor {self.fd} of a sink was closed")
         self.close()
         self._take(out_of_the_way(self._opener()))
 
@@ -82,10 +82,10 @@ class Output:
         Raises:
             OSError: the file refuses it (ENOSPC), or is gone and cannot be opened again.
         """
-        if _identity(self._fd) != self._identity:
+        if _identity(self.fd) != self._identity:
             self.reopen()
         if not self._slow:
-            _write_all(self._fd, data)
+            _write_all(self.fd, data)
         elif not self._ready():
             self.lost += 1
         else:
@@ -96,7 +96,7 @@ class Output:
 
     def _ready(self) -> bool:
         """Tell whether the reader takes something now, or within our patience."""
-        if _writable(self._fd, 0 if self._stalled else PATIENCE):
+        if _writable(self.fd, 0 if self._stalled else PATIENCE):
             self._stalled = False
             return True
         self._stalled = True
@@ -106,7 +106,7 @@ class Output:
         """Write in pieces that a pipe takes whole once it is writable."""
         while data:
             try:
-                written = os.write(self._fd, data[:_PIECE])
+                written = os.write(self.fd, data[:_PIECE])
             except BlockingIOError:
                 written = 0
             data = data[written:]
@@ -116,9 +116,9 @@ class Output:
 
     def close(self) -> None:
         """Close the descriptor if we have opened it and it is still ours."""
-        fd, identity = self._fd, self._identity
+        fd, identity = self.fd, self._identity
         if self._opener is not None:
-            self._fd, self._identity = -1, (-1, -1)
+            self.fd, self._identity = -1, (-1, -1)
             if identity is not None and _identity(fd) == identity:
                 os.close(fd)
 

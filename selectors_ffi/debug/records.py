@@ -53,6 +53,8 @@ class Marks:
 
     main = get_native_id()
     """The thread that needs no mark; 0 if every thread does."""
+    made = 0
+    """How many selectors were made while flags were in force."""
     selectors = 0
     """How many selectors were observed: from the second on, lines name theirs."""
 

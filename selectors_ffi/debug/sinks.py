@@ -111,15 +111,16 @@ class LogSink:
 class FileSink(Locked):
     """Write one line per record, whole, to a path, a descriptor or a text file.
 
-    A path is opened for appending when the sink is made, and closed when the last selector that was
-    made with the sink has gone, or by ``close()``. "%p" in it is the process id; a forked child then
-    writes to a file of its own. A line is one write(2), so that lines of several processes do not mix.
+    A path is opened for appending when the sink is made; ``append=False`` empties its file first. It is
+    closed when the last selector that was made with the sink has gone, or by ``close()``. "%p" in it
+    is the process id; a forked child then writes to a file of its own. A line is one write(2), so that
+    lines of several processes do not mix.
 
     Raises:
         OSError: the path cannot be opened, or the descriptor is closed.
     """
 
-    def __init__(self, target: str | os.PathLike[str] | int | IO[str]) -> None:
+    def __init__(self, target: str | os.PathLike[str] | int | IO[str], *, append: bool = True) -> None:
         super().__init__()
         self._file: IO[str] | None = None
         self._output: Output | None = None
@@ -130,11 +131,18 @@ class FileSink(Locked):
             path = os.path.abspath(os.fspath(target))
             if "%p" in path:
                 self._pid = os.getpid()
+            if not append:
+                os.close(open_path(path.replace("%p", str(os.getpid())), append=False))
             self._output = Output(lambda: open_path(path.replace("%p", str(os.getpid()))))
         elif isinstance(target, int):
             self._output = Output(fd=target)
         else:
             self._file = target
+
+    @property
+    def descriptor(self) -> int:
+        """The number that is written to; -1 if a text file is."""
+        return -1 if self._output is None else self._output.fd
 
     def __call__(self, record: Record) -> None:
         self.write(self.line(record) + "\n")
@@ -201,6 +209,12 @@ class StandardError(FileSink):
             self._look()
         super().write(text)
 
+    @property
+    def descriptor(self) -> int:
+        if sys.stderr is not self._seen:
+            self._look()
+        return super().descriptor
+
     def _look(self) -> None:
         """Find out where ``sys.stderr`` leads; if nowhere, leave it as it was."""
         self._seen = file = sys.stderr
@@ -221,13 +235,14 @@ class JsonSink(FileSink):
     """Write one JSON object per line."""
 
     def line(self, record: Record) -> str:
-        return self._dumped(record.as_dict())
+        return self.dumped(record.as_dict())
 
     def note(self, text: str) -> None:
-        self.write(self._dumped({"type": "note", "text": text}) + "\n")
+        self.write(self.dumped({"type": "note", "text": text}) + "\n")
 
     @staticmethod
-    def _dumped(fields: dict[str, Any]) -> str:
+    def dumped(fields: dict[str, Any]) -> str:
+        """Return one line of JSON."""
         return json.dumps(fields, default=str, separators=(",", ":"), allow_nan=False)
 
 

@@ -23,7 +23,7 @@ from .flags import TAPPED, Debug, FlagsLike, arm, resolve
 from .lints import LEAK
 from .observer import Observer, announce
 from .places import place
-from .records import Lint, Syscall, here, now
+from .records import Lint, Marks, Syscall, here, now
 from .sinks import Emitter, Sink
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ def instrument(selector: Any, debug: FlagsLike) -> None:
     flags, sink = around.flags, around.sink
     if not flags:
         return
+    Marks.made += 1
     cls = type(selector)
     if issubclass(cls, _Mixed):
         flags = cls.debug_flags  # made of an observed selector's own class, with its flags

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import binding as interface
 
 if TYPE_CHECKING:
-    from types import ModuleType, TracebackType
+    from types import TracebackType
 
     from ..binding import Binding
     from .injection import Injection
@@ -98,15 +98,9 @@ def begin_kernel(name: str, where: str) -> None:
     Raises:
         ValueError: there is no such kernel; the message lists what there is.
     """
-    from .kernels import kernel
-
-    try:
-        _push(kernel(name))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    package = sys.modules[__package__.partition(".")[0]]
-    if hasattr(package, "_usable"):  # else it is being imported, and the classes are chosen next
-        _choose_again(package)
+    _push_kernel(name, where)
+    package: Any = sys.modules[__package__.partition(".")[0]]
+    package._choose_classes()
 
 
 def begin_kernel_of_environment() -> None:
@@ -117,18 +111,16 @@ def begin_kernel_of_environment() -> None:
     """
     name = os.environ.get(KERNEL)
     if name:
-        begin_kernel(name, KERNEL)
+        _push_kernel(name, KERNEL)
 
 
-def _choose_again(package: ModuleType) -> None:
-    """Have the package export the classes that can be made now, and those alone."""
-    names = vars(package)
-    usable = {name: cls for name in package._PREFERENCE if (cls := package._can_use(name))}
-    chosen = {cls.__name__: cls for cls in usable.values()}
-    chosen["DefaultSelector"] = package._choose(usable)
-    for name in package._PREFERENCE:
-        names.pop(f"{name.capitalize()}Selector", None)
-    names.update(chosen)
+def _push_kernel(name: str, where: str) -> None:
+    from .kernels import kernel
+
+    try:
+        _push(kernel(name))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def begin() -> None:

@@ -36,9 +36,9 @@ def functions_of(binding: Binding) -> list[str]:
     """Return the C functions that a binding declares and has, sorted."""
     from .library import name_of
 
-    names = {name_of(binding.target, symbol) for symbol in dir(binding.lib) if symbol[:1].isalpha()}
-    names |= {name_of(binding.target, symbol) for symbol in dir(binding.lib) if symbol[:2] == "__"}
-    # Constants are in capitals, and a library of ours has attributes that are no functions.
+    symbols = [symbol for symbol in dir(binding.lib) if not symbol.endswith("__")]
+    names = {name_of(binding.target, symbol) for symbol in symbols}
+    # Constants are in capitals, and the library of a simulated kernel has an attribute besides.
     return sorted(name for name in names if name.islower() and callable(_found(binding, name)))
 
 

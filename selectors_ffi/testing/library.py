@@ -79,7 +79,8 @@ class Proxy:
         return f"{type(self).__name__}({self._binding.lib!r})"
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *dir(self._binding.lib)})
+        """Return the names of the library: the C functions, and nothing of ours."""
+        return dir(self._binding.lib)
 
     def __getattr__(self, symbol: str) -> Any:
         """Return the function of a link symbol, wrapped; raise what the library raises."""

@@ -72,6 +72,7 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Performance.enable", timeDomain="threadTicks")
 
     def __enter__(self) -> Browser:
         return self
@@ -135,11 +136,17 @@ class Browser:
 
     def open(self, path: Path) -> float:
         """Open a page; return the seconds until it was drawn."""
+        self.call("Page.navigate", url="about:blank")  # what was open before is left in its own time
         begun = monotonic()
         self.call("Page.navigate", url=path.as_uri())
         while not self.run("document.documentElement?.dataset.opened"):
             assert not self.problems
         return monotonic() - begun
+
+    def processor_time(self) -> float:
+        """Return how many seconds of a processor the page has taken so far."""
+        metrics = self.call("Performance.getMetrics")["metrics"]
+        return next(float(metric["value"]) for metric in metrics if metric["name"] == "TaskDuration")
 
     def run(self, expression: str) -> Any:
         """Return the value of an expression of JavaScript."""

@@ -107,7 +107,7 @@ def test_a_closed_path_is_opened_again(tmp_path):
     with debugging("syscalls", path) as sink:
         selector = backends.PollSelector()
     selector.select(0)
-    os.close(sink._output._fd)
+    os.close(sink._output.fd)
     selector.select(0)
     selector.close()
 
@@ -140,7 +140,7 @@ def test_a_path_lives_as_long_as_its_selectors(tmp_path):
     del sink
     selector.select(0)
     assert path.read_text().count("poll(") == 1
-    assert written._fd >= 0
+    assert written.fd >= 0
     selector.close()
     del selector
     for _ in range(3):
@@ -148,7 +148,7 @@ def test_a_path_lives_as_long_as_its_selectors(tmp_path):
 
         gc.collect()
 
-    assert written._fd == -1
+    assert written.fd == -1
 
 
 @pytest.mark.parametrize("sink", ["%p.log", "stderr", "logging", ""])

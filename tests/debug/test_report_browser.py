@@ -424,11 +424,14 @@ class TestData:
 
         path = write(tmp_path / "report.html", records())
         browser.size(1280, 900)
-        times = [browser.open(path) for _ in range(3)]
+        times = []
+        while len(times) < 8 and min(times, default=9) >= 2:  # a busy machine may need another try
+            times.append(browser.open(path))
         kept = browser.run("timeline.model.records")
 
         assert kept >= 100_000
         assert min(times) < 2, times
+        assert browser.processor_time() < 1
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +12,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
-from selectors_ffi.cli import trace as command
-from selectors_ffi.debug import FileSink
 
 ROOT = Path(__file__).parents[2]
 unix = pytest.mark.skipif(os.name != "posix", reason="Unix signals and pipes")
@@ -259,15 +256,33 @@ def test_children_of_fork_do_not_print_the_summary(script):
         ([], "no program to run"),
         (["--format", "perfetto", "x.py"], "--format perfetto needs -o FILE"),
         (["no-such-file.py"], "can't open file 'no-such-file.py': No such file"),
-        (["-o", "/no/such/folder/x", "x.py"], "No such file or directory"),
+        (["-o", "/no/such/folder/x", "-c", "print(1)"], "No such file or directory"),
+        (["-e", "trace=nothing", "x.py"], "unknown call 'nothing' in trace=; known are close"),
+        (["-e", "trace=", "x.py"], "trace= names no call"),
+        (["-e", "signal=none", "x.py"], "'signal=none' is neither FLAGS nor trace=CALLS"),
+        (["-P", "7x", "x.py"], "-P: '7x' is neither a descriptor's number nor an existing path"),
+        (["--slower", "3", "x.py"], "'3' is no duration; one is a number with ns, us, ms or s"),
+        (["--limit", "0", "x.py"], "'0' is no number from 1 on"),
+        (["-ff", "x.py"], "-ff needs -o FILE"),
+        (["-t", "-r", "x.py"], "choose one"),
+        (["-tttt", "x.py"], "there is -t, -tt and -ttt"),
+        (["--format", "json", "-t", "x.py"], "-t is for --format text"),
+        (["--format", "json", "-r", "x.py"], "-r is for --format text"),
+        (["--format", "json", "--no-fold", "x.py"], "--no-fold is for --format text"),
+        (["--format", "json", "--explain", "x.py"], "--explain is for --format text"),
+        (["--format", "xml", "x.py"], "invalid choice: 'xml'"),
+        (["--color", "blue", "x.py"], "invalid choice: 'blue'"),
+        (["--no-such-option", "x.py"], "--no-such-option"),
     ],
 )
 def test_mistakes_in_the_command_line(arguments, message):
-    """A wrong command line is refused with status 2 and a reason."""
+    """A wrong command line is refused with status 2 and one line, before anything runs."""
     done = trace(*arguments)
 
     assert done.returncode == 2
     assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
 
 
 def test_leaks_are_shown(script):
@@ -303,62 +318,151 @@ def test_lints_are_shown_once(script):
     assert "RegularFile: SEL008: fd" in strict.stderr
 
 
-def options(**changed):
-    """The options of ``trace``, with failures that raise."""
-
-    def fail(message):
-        raise SystemExit(message)
-
-    fields = {"flags": None, "format": "text", "output": None, "summary": False, "fail": fail,
-              "program": ["x.py"], "explain": False, **changed}  # fmt: skip
-    return argparse.Namespace(**fields)
+NOTHING = "selectors_ffi: no selector was made, so there is nothing to show"
 
 
-def test_flags_by_format():
-    """The flags are as given, else what the format shows best."""
-    assert command._flags(options(flags="all")) == "all"
-    assert command._flags(options(format="perfetto")) == "syscalls,events"
-    assert command._flags(options(summary=True)) == ""
-    assert command._flags(options()) == "syscalls"
+def test_a_program_without_selectors(script):
+    """Where no selector was made, one line says so."""
+    done = trace(script("import select; select.poll().poll(1)"))
+
+    assert done.stderr == f"{NOTHING}\n"
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"program": []}, "no program"),
-        ({"format": "perfetto"}, "needs -o"),
-        ({"flags": "nonsense"}, "unknown debug flag"),
-        ({"output": "/nowhere/at/all"}, "No such file"),
-    ],
-    ids=lambda value: str(value)[:20],
-)
-def test_trace_refuses(changed, message):
-    """What cannot be traced, or not as asked, is told before anything is run."""
-    with pytest.raises(SystemExit, match=message):
-        command.run(options(**changed))
+def test_a_loop_that_uses_no_selectors(script, tmp_path):
+    """Where the loop was another one, the line names it."""
+    (tmp_path / "uvloop.py").write_text("")
+    done = trace("--format", "json", "-o", tmp_path / "out", script("import uvloop"))
+
+    assert done.stderr == f"{NOTHING}: the loop was uvloop, which does not use selectors\n"
+    assert (tmp_path / "out").read_text() == ""
 
 
-def test_no_room_for_a_high_number(monkeypatch):
-    """Where no high number is to be had any other does."""
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    reader, writer = os.pipe()
-    fd = command._high(writer)
-    os.write(fd, b"x")
-    assert os.read(reader, 1) == b"x"
-    for one in (reader, writer, fd):
-        os.close(one)
+def test_a_class_that_was_derived_before(script, tmp_path):
+    """Where a class is still the standard library's, the line names it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import builtins, selectors\nclass Mine(selectors.SelectSelector): pass\nbuiltins.Mine = Mine\n"
+    )
+    path = os.pathsep.join(map(str, (tmp_path, ROOT)))
+    done = trace(script("Mine().select(0)"), env={"PYTHONPATH": path})
+
+    assert done.stderr.startswith(f"{NOTHING}: sitecustomize.Mine still uses selectors.SelectSelector")
 
 
-def test_ends_in_the_process_that_began(capsys):
-    """The summary comes from the process that was traced, once; a forked child ends without."""
-    written, closed = [], []
-    output = object.__new__(FileSink)
-    output.write, output.close = written.append, lambda: closed.append(1)
-    for pid in (-5, os.getpid()):
-        command._close(output, pid)
-        command._print_summary("table", output, options(), pid)
-        command._print_summary("table", output, options(format="json"), pid)
+@unix
+@pytest.mark.parametrize("arguments", [["--summary"], ["--format", "json", "-o", "out", "--summary"]])
+def test_summary_of_a_server_that_is_terminated(script, arguments, tmp_path):
+    """SIGTERM ends the program as it would, after the summary."""
+    path = script(
+        """
+        import selectors, socket
+        with selectors.DefaultSelector() as selector, socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            selector.register(listener, selectors.EVENT_READ)
+            print("serving", flush=True)
+            while True:
+                selector.select()
+        """
+    )
+    command = [sys.executable, "-m", "selectors_ffi", "trace", *arguments, str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    ) as server:
+        server.stdout.readline()
+        server.terminate()
+        _, errors = server.communicate(timeout=50)
 
-    assert written == ["table\n"]
-    assert len(closed) == 3
-    assert capsys.readouterr().err == "table\n"
+    assert errors.startswith("% time")
+    assert server.returncode == -signal.SIGTERM
+
+
+@unix
+def test_a_handler_of_the_programs_is_its_own(script):
+    """A program that has a handler for SIGTERM, or a thread that loads the tracer, is left alone."""
+    path = script(
+        """
+        import os, selectors, signal, sys
+        def handler(number, frame):
+            sys.exit(5)
+        signal.signal(signal.SIGTERM, handler)
+        selectors.PollSelector().select(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        """
+    )
+    done = trace("--summary", path)
+
+    assert done.returncode == 5
+    assert done.stderr.startswith("% time")
+
+
+def test_summary_names_what_woke_the_loop(script):
+    """The summary says how long turns were, and names owners."""
+    path = script(
+        """
+        import asyncio
+
+        class Echo(asyncio.Protocol):
+            def connection_made(self, transport):
+                self.transport = transport
+            def data_received(self, data):
+                self.transport.write(data)
+                self.transport.close()
+
+        async def main():
+            server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"hello")
+            await reader.read()
+            writer.close()
+            server.close()
+
+        asyncio.run(main())
+        """
+    )
+    done = trace("--summary", path)
+
+    assert "% in the program, " in done.stderr
+    assert "longest turn of the program: 0." in done.stderr
+    assert "protocol Echo" in done.stderr.partition("woke the loop most:")[2]
+
+
+def test_options_of_strace_together(script, tmp_path):
+    """Filters, times and a limit work on one command line."""
+    path = script(
+        """
+        import os, selectors
+        with selectors.SelectSelector() as selector:
+            read, write = os.pipe()
+            selector.register(read, selectors.EVENT_READ)
+            for _ in range(9):
+                selector.select(0)
+            os.close(read)
+            for _ in range(3):
+                try:
+                    selector.select(0)
+                except OSError:
+                    pass
+        """
+    )
+    failed = trace("-Z", "-tt", "--limit", "2", "--no-fold", path).stderr.splitlines()
+    folded = trace("-e", "trace=select", "-r", path).stderr.splitlines()
+    nothing = trace("-e", "trace=!select", path).stderr
+    slow = trace("--slower", "10s", path).stderr
+
+    assert all(re.match(r"\d\d:\d\d:\d\d\.\d{6} select\(.* = -1 EBADF", line) for line in failed[:2])
+    assert failed[2] == "selectors_ffi: the limit of 2 records is reached, what follows is not shown"
+    assert re.match(r" +0\.\d{6} select\(.*\) = 0 \(Timeout\)", folded[0])
+    assert folded[2] == "... 7 times more"
+    assert len(folded) == 6
+    assert nothing == slow == ""
+
+
+def test_json_on_standard_error(script):
+    """JSON without -o is on standard error, a line each."""
+    done = trace("--format", "json", "--limit", "1", "-e", "all", script(
+        "import selectors; s = selectors.PollSelector(); s.select(0); s.close()"
+    ))  # fmt: skip
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+
+    assert [line["type"] for line in lines] == ["syscall", "note"]

@@ -197,3 +197,30 @@ def test_a_signal_interrupts():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     process.close()
+
+
+def test_a_set_that_takes_anothers_number(pairs):
+    """dup3(2): the number names the other set from then on, through either number."""
+    kernel = SimulatedLinux()
+    lib, ffi = kernel.lib, kernel.ffi
+    old, new = (lib.epoll_create1(EPOLL_CLOEXEC) for _ in range(2))
+    room = ffi.new("struct epoll_event[]", 4)
+    for epfd, (near, far), data in ((old, pairs[0], 1), (new, pairs[1], 2)):
+        event = ffi.new("struct epoll_event *", {"events": 1, "data": data})
+        assert lib.epoll_ctl(epfd, 1, near.fileno(), event) == 0
+        far.send(b"x")
+    assert lib.dup3(new, old, EPOLL_CLOEXEC) == old
+    assert not os.get_inheritable(old)
+    for epfd in (old, new):
+        assert lib.epoll_wait(epfd, room, 4, 0) == 1
+        assert room[0].data == 2
+    assert lib.close(new) == 0
+    assert lib.epoll_wait(old, room, 4, 0) == 1
+    number = pairs[0][0].fileno()
+    assert lib.dup3(number, old, 0) == old
+    assert lib.epoll_wait(old, room, 4, 0) == -1
+    assert ffi.errno == errno.EINVAL
+    for wrong, code in ((old, errno.EINVAL), (10**6, errno.EBADF)):
+        assert lib.dup3(wrong, old, 0) == -1
+        assert ffi.errno == code
+    os.close(old)

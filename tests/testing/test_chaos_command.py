@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from selectors_ffi.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = str(ROOT / "examples" / "lost_message.py")
@@ -125,3 +128,43 @@ def test_a_wrong_command_line(words, said):
     assert (status, output) == (2, "")
     assert errors.startswith(f"python -m selectors_ffi chaos: {said}")
     assert len(errors.splitlines()) == 1
+
+
+class Terminal(io.StringIO):
+    """Standard error that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_progress_on_a_terminal(monkeypatch, capsys):
+    """One line that changes, and is gone in the end."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    assert main(["chaos", "--seeds", "2", "-c", "pass"]) == 0
+    assert capsys.readouterr().out == "2 seeds passed, 1 to 2\n"
+    written = sys.stderr.getvalue()
+    assert "\n" not in written
+    shown = [line for line in written.replace("\033[K", "").split("\r") if line]
+    shown = [re.sub(r"\d+ s", "N s", line) for line in shown]
+    assert shown == ["without chaos (0 of 2, N s)", "seed 1 (1 of 2, N s)", "seed 2 (2 of 2, N s)"]
+
+
+def test_interrupted_by_the_user(monkeypatch, capsys):
+    """Control-C ends the program that runs, and says so; status 130."""
+    killed = []
+
+    def wait(self, timeout=None):
+        if not killed:
+            raise KeyboardInterrupt
+        return whole(self, timeout)
+
+    whole = subprocess.Popen.wait
+    kill = subprocess.Popen.kill
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda self: killed.append(self) or kill(self))
+
+    assert main(["chaos", "-c", "import threading; threading.Event().wait()"]) == 130
+    assert len(killed) == 1
+    assert capsys.readouterr().err.endswith("\ninterrupted\n")

@@ -356,6 +356,21 @@ def test_the_options_of_the_command_line(command):
     assert len(marked) == (command == "trace")
 
 
+def test_chaos_alone_on_the_command_line():
+    """--chaos needs no --inject."""
+    words = (
+        "run",
+        "--chaos",
+        "3:spurious",
+        "-c",
+        "import selectors; selectors.SelectSelector().select(0)",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", *words], cwd=ROOT, capture_output=True, timeout=50
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 @pytest.mark.parametrize("command", ["trace", "run"])
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -376,6 +391,17 @@ def test_wrong_options(command, words, said):
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{command}: {said}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_child_does_not_tell(capsys):
+    """What was not reached is told by the process that asked, not by those that it forked."""
+    from selectors_ffi.testing.ambient import _tell_unreached
+
+    hook = inject("select:error=EIO").lib.hook
+    _tell_unreached(hook, "HERE", os.getpid() + 1)
+    assert capsys.readouterr().err == ""
+    _tell_unreached(hook, "HERE", os.getpid())
+    assert capsys.readouterr().err == "HERE: select:error=EIO: not reached, calls of select: 0\n"
 
 
 def test_errno_of_a_handler_is_not_the_injected_one(subject, below, pair):

@@ -95,10 +95,11 @@ def test_a_failure_names_its_seed(suite):
 
 def test_asyncio_is_reached(suite):
     """Functions run under every seed, methods of unittest once; all on our selectors."""
-    status, output = suite(LOOP, "--selectors-chaos=3 seeds")
+    seed = "def test_seed(selectors_seed):\n    assert selectors_seed in (1, 2, 3)\n"
+    status, output = suite(LOOP + seed, "--selectors-chaos=3 seeds")
 
     assert status == 0
-    assert "4 passed" in output
+    assert "7 passed" in output
     assert output.count("on selectors_ffi.backends.") == 4
 
 
@@ -159,8 +160,9 @@ def test_the_fixtures(suite):
         "    assert selectors.DefaultSelector.__module__ == 'selectors'\n"
         "    with selectors_ffi.DefaultSelector() as selector:\n"
         "        selector.select(0)\n"
-        "def test_chaos(chaos):\n"
-        "    assert chaos().seed == 1\n"
+        "def test_chaos(chaos, selectors_seed):\n"
+        "    assert selectors_seed is None\n"
+        "    assert chaos().seed == chaos(1).seed == 1\n"
         "    assert chaos(7).seed == 7\n"
         "    assert selectors.DefaultSelector.__module__.startswith('selectors_ffi')\n"
         "def test_failure(chaos):\n"

@@ -18,7 +18,7 @@ function above(array, value, of) {
 
 function buildModel(lines) {
   const model = {
-    processes: new Map(), threads: new Map(), lints: new Map(), loops: new Map(), fds: new Map(),
+    processes: new Map(), threads: new Map(), lints: new Map(), loops: new Map(), tables: new Map(), fds: [],
     findings: [], begin: Infinity, end: 0, records: 0, summed: 0,
   };
   const texts = new Map();
@@ -40,7 +40,7 @@ function buildModel(lines) {
       // A process number that comes again is a new process; its texts begin anew.
       if (!model.processes.has(pid)) model.processes.set(pid, { pid, parent, base, title, python, system, begun });
     } else if (kind === "thread") {
-      model.threads.set(line[1], { tid: line[1], pid: line[2], name: line[3], main: line[4] });
+      model.threads.set(line[1], { tid: line[1], pid: line[2], name: line[3], main: line[4], loops: new Map() });
     } else if (kind === "lint") {
       model.lints.set(line[1], { id: line[1], name: line[2], cause: line[3], cure: line[4] });
     }
@@ -59,21 +59,28 @@ function buildModel(lines) {
 }
 
 function loopOf(model, thread, selector) {
+  let loop = thread.loops.get(selector);
+  if (loop) return loop;
   const key = thread.tid + " " + thread.pid + " " + selector;
-  let loop = model.loops.get(key);
+  loop = model.loops.get(key);
   if (!loop) {
     loop = { kind: "loop", pid: thread.pid, thread, selector, waits: [], calls: [], sums: [], events: [], lints: [] };
     model.loops.set(key, loop);
   }
+  thread.loops.set(selector, loop);
   return loop;
 }
 
 function fdOf(model, pid, selector, fd) {
-  const key = pid + " " + selector + " " + fd;
-  let found = model.fds.get(key);
+  let table = model.tables.get(pid);
+  if (!table) model.tables.set(pid, table = new Map());
+  let fds = table.get(selector);
+  if (!fds) table.set(selector, fds = new Map());
+  let found = fds.get(fd);
   if (!found) {
     found = { kind: "fd", pid, selector, fd, lives: [], events: [], lints: [], wakes: 0, summed: 0 };
-    model.fds.set(key, found);
+    fds.set(fd, found);
+    model.fds.push(found);
   }
   return found;
 }
@@ -127,8 +134,7 @@ function take(model, line, thread, table) {
 function register(model, line, pid, selector, text) {
   const [, time, , , action, number, interest] = line;
   if (action === "close") {
-    for (const fd of model.fds.values())
-      if (fd.pid === pid && fd.selector === selector) endLife(fd, time);
+    for (const fd of model.fds) if (fd.pid === pid && fd.selector === selector) endLife(fd, time);
     return;
   }
   const fd = fdOf(model, pid, selector, number), error = text(line[11]);
@@ -166,7 +172,7 @@ function finish(model) {
     for (const list of [loop.waits, loop.calls, loop.sums, loop.events]) list.sort(byTime);
     finishLoop(loop);
   }
-  for (const fd of model.fds.values()) {
+  for (const fd of model.fds) {
     fd.events.sort(byTime);
     fd.wakes = fd.events.reduce((sum, event) => sum + (event.dropped ? 0 : 1), 0) + fd.summed;
     if (!fd.lives.length && (fd.events.length || fd.summed)) {

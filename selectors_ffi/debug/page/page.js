@@ -127,7 +127,7 @@ function fillTables(model, timeline) {
     ["", null, (turn) => showing(turn), ""],
   ], turns, { sorted: 0, none: "No selector waited twice." });
 
-  const fds = [...model.fds.values()].filter((fd) => fd.lives.length);
+  const fds = model.fds.filter((fd) => fd.lives.length);
   const total = fds.reduce((sum, fd) => sum + fd.wakes, 0), last = (fd) => fd.lives[fd.lives.length - 1];
   table(id("descriptors"), [
     ["Wakes", (fd) => fd.wakes, (fd) => thousands(fd.wakes), "number"],
@@ -311,7 +311,7 @@ function connect(model, timeline) {
     id("keys").append(element("tr", {}, element("td", {}, element("kbd", {}, keys)), element("td", {}, text)));
   const filter = id("filter");
   const count = () => {
-    const fds = timeline.filter(filter.value), all = [...model.fds.values()].filter((fd) => fd.lives.length).length;
+    const fds = timeline.filter(filter.value), all = model.fds.filter((fd) => fd.lives.length).length;
     id("shown").textContent = filter.value.trim() ? `${thousands(fds)} of ${plural(all, "descriptor")}` : plural(all, "descriptor");
   };
   filter.addEventListener("input", count);

@@ -38,7 +38,7 @@ class Timeline {
     if (model.findings.length) this.rows.push({ kind: "findings", height: FINDINGS });
     for (const process of model.processes.values()) {
       const loops = model.looping.filter((loop) => loop.pid === process.pid);
-      const fds = [...model.fds.values()].filter((fd) => fd.pid === process.pid && fd.lives.length);
+      const fds = model.fds.filter((fd) => fd.pid === process.pid && fd.lives.length);
       if (several) this.rows.push({ kind: "header", height: HEADER, process });
       const selectors = new Set([...loops, ...fds].map((one) => one.selector));
       for (const selector of selectors) {

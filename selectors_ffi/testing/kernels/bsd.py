@@ -199,7 +199,7 @@ class SimulatedBSD(SimulatedUnix):
         """Make one change; return its errno, or 0."""
         ident, filt, flags, fflags, _, udata = change
         file = None
-        if filt != self.variant.user or filt is None:
+        if filt != self.variant.user:
             if filt not in (self.variant.read, self.variant.write):
                 return errno.EINVAL
             if flags & EV_CLEAR:

@@ -14,7 +14,9 @@ Sources: epoll_create(2), epoll_ctl(2), epoll_wait(2), epoll(7).
 from __future__ import annotations
 
 import collections
+import copy
 import errno
+import os
 import stat
 import struct
 import threading
@@ -62,7 +64,7 @@ class Epoll(Handle):
 
 
 class SimulatedLinux(SimulatedUnix):
-    """epoll_create1(2), epoll_ctl(2), epoll_wait(2), epoll_pwait2(2), poll(2), select(2), close(2).
+    """epoll_create1(2), epoll_ctl(2), epoll_wait(2), epoll_pwait2(2), dup3(2), poll(2), select(2).
 
     Args:
         target: "linux_x86", where struct epoll_event is packed, or "linux"; by default that of
@@ -77,7 +79,7 @@ class SimulatedLinux(SimulatedUnix):
         super().__init__("linux", target, ffi)
 
     def functions(self) -> dict[str, Callable[..., int]]:
-        names = "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait2", "close"
+        names = "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait2", "dup3", "close"
         return {**super().functions(), **{name: getattr(self, name) for name in names}}
 
     def epoll_create1(self, flags: int) -> int:
@@ -91,6 +93,22 @@ class SimulatedLinux(SimulatedUnix):
                 return self.fail(error.errno or 0)
             self.handles[made.fd] = made
             return made.fd
+
+    def dup3(self, oldfd: int, newfd: int, flags: int) -> int:
+        """Have ``newfd`` name what ``oldfd`` names; those asleep on what it named stay; dup3(2)."""
+        if oldfd == newfd or flags & ~EPOLL_CLOEXEC:
+            return self.fail(errno.EINVAL)
+        with self.lock:
+            epoll = self.handle(oldfd)
+            try:
+                os.dup2(oldfd, newfd, not flags)
+            except OSError as error:
+                return self.fail(error.errno or 0)
+            self.handles.pop(newfd, None)
+            if epoll is not None:
+                self.handles[newfd] = copied = copy.copy(epoll)
+                copied.fd = newfd
+            return newfd
 
     def epoll_ctl(self, epfd: int, op: int, fd: int, event: Any) -> int:
         """Add, change or remove a registration; epoll_ctl(2)."""

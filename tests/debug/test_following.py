@@ -1,0 +1,225 @@
+"""``trace -f``: the Python processes that a traced program starts are traced, too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from selectors_ffi.cli import following, tracing
+from selectors_ffi.cli.tracing import Settings, Tracing
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix processes")
+
+SELECT = "import selectors; selectors.SelectSelector().select(0)"
+RUN = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SELECT!r}], check=True"
+
+
+def trace(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **environment):
+    """Run ``trace`` on arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", "trace", *map(str, arguments)],
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+@pytest.fixture
+def workers(tmp_path):
+    """A program whose child polls, by a start method of multiprocessing."""
+    path = tmp_path / "workers.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, selectors, sys
+
+            def work():
+                selectors.SelectSelector().select(0)
+
+            if __name__ == "__main__":
+                child = multiprocessing.get_context(sys.argv[1]).Process(target=work)
+                child.start()
+                child.join()
+                sys.exit(child.exitcode)
+            """
+        )
+    )
+    return path
+
+
+def test_a_child_of_subprocess():
+    """Lines of a child say of which process they are."""
+    done = trace("-f", "-e", "trace=select", "-c", RUN + ")")
+
+    assert re.fullmatch(r"\[pid \d+\] select\(0, .* = 0 \(Timeout\) <[\d.]+>\n", done.stderr)
+    alone = trace("-e", "trace=select", "-c", RUN + ")").stderr
+    assert alone.startswith("selectors_ffi: no selector was made, so there is nothing to show: -f shows")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_a_child_of_multiprocessing(workers, method):
+    """Children of multiprocessing are traced, and counted in the summary."""
+    lines = trace("-f", "-e", "trace=select", workers, method)
+    summary = trace("-f", "--summary", workers, method)
+
+    assert lines.stderr.count("] select(0, [], [], NULL") == 1
+    assert summary.returncode == 0
+    assert re.search(r" 1 +select$", summary.stderr, re.MULTILINE)
+    assert re.search(r"^of [23] processes$", summary.stderr, re.MULTILINE)
+
+
+def test_grandchildren():
+    """Children of children are traced."""
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {RUN + ')'!r}], check=True)"
+
+    assert trace("-f", "-e", "trace=select", "-c", code).stderr.count("] select(") == 1
+
+
+def test_what_the_program_captures_stays_its_own(tmp_path):
+    """A child's standard error is what it wrote itself; its trace goes to the first one's."""
+    code = f"done = subprocess.run([sys.executable, '-c', {SELECT!r}], capture_output=True)\n"
+    code = "import subprocess, sys\n" + code + "print(done.stderr)"
+    path = tmp_path / "errors"
+
+    with open(path, "w") as errors:
+        done = trace("-f", "-e", "trace=select", "-c", code, stderr=errors)
+    piped = trace("-f", "-e", "trace=select", "-c", code)
+
+    assert done.stdout == piped.stdout == "b''\n"
+    if sys.platform.startswith("linux"):
+        assert path.read_text().count("] select(") == piped.stderr.count("] select(") == 1
+
+
+def test_lines_of_several_processes_in_one_file(tmp_path):
+    """What one process writes does not lie over what another has written."""
+    code = f"import selectors\n{SELECT.split(';')[1].strip()}\n{RUN})\n{SELECT.split(';')[1].strip()}"
+    path = tmp_path / "errors"
+    with open(path, "w") as errors:
+        trace("-f", "-e", "trace=select", "-c", code, stderr=errors)
+
+    assert [line.count("select(0, ") for line in path.read_text().splitlines()] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("form", ["json", "perfetto", "html"])
+def test_documents(tmp_path, form):
+    """Every format has the records of all processes, in one file or in one for each."""
+    one, each = tmp_path / "one", tmp_path / "each"
+    code = f"{SELECT}\n{RUN})"
+    trace("-f", "--format", form, "-o", one, "-c", code)
+    trace("-ff", "--format", form, "-o", each, "-c", code)
+    files = [path for path in tmp_path.iterdir() if path.name.startswith("each.")]
+
+    assert len(files) == 2
+    for path, processes in ((one, 2), (files[0], 1), (files[1], 1)):
+        text = path.read_text()
+        if form == "json":
+            found = {json.loads(line)["pid"] for line in text.splitlines()}
+            assert len(found) == processes
+        elif form == "perfetto":
+            found = {event["pid"] for event in json.loads(text)["traceEvents"]}
+            assert len(found) == processes
+        else:
+            assert text.endswith("</html>\n")
+
+
+def test_a_file_for_each_process(tmp_path):
+    """-ff writes the lines of each process into a file with its number."""
+    trace("-ff", "-o", tmp_path / "log", "-e", "trace=select", "-c", f"{SELECT}\n{RUN})")
+    files = sorted(tmp_path.iterdir())
+
+    assert [path.name.partition(".")[0] for path in files] == ["log", "log"]
+    for path in files:
+        assert path.read_text().count("select(0, [], [], NULL") == 1
+
+
+def test_the_childs_sitecustomize_runs(tmp_path):
+    """A ``sitecustomize`` of the environment's own is run in children, and sys.path is as it was."""
+    (tmp_path / "sitecustomize.py").write_text("print('mine')")
+    path = os.pathsep.join(map(str, (tmp_path, ROOT)))
+    code = "import sys, sitecustomize; print(sitecustomize.__file__, sys.path)"
+    call = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+
+    done = trace("-f", "-c", call, PYTHONPATH=path)
+
+    assert done.stdout.splitlines()[0:2] == ["mine", "mine"]
+    assert str(tmp_path / "sitecustomize.py") in done.stdout
+    assert "children" not in done.stdout
+
+
+def test_the_package_of_the_current_folder(tmp_path):
+    """A child in another folder finds the package where its parent had it."""
+    code = RUN + f", cwd={str(tmp_path)!r})"
+    command = [sys.executable, "-m", "selectors_ffi", "trace", "-f", "-e", "trace=select", "-c", code]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50)
+
+    assert done.stderr.count("] select(") == 1, done
+
+
+def test_a_child_that_cannot_be_traced():
+    """A child runs, traced or not; a line says why it is not."""
+    code = "import os; os.environ['SELECTORS_FFI_TRACE'] = '{'; " + RUN + ")"
+
+    done = trace("-f", "-e", "trace=select", "-c", code)
+
+    assert done.returncode == 0
+    assert re.fullmatch(r"selectors_ffi: process \d+ is not traced: JSONDecodeError: .*\n", done.stderr)
+
+
+def test_a_child_without_settings(monkeypatch):
+    """A process in whose environment there are no settings is not traced."""
+    monkeypatch.delenv(following.VARIABLE, raising=False)
+    before = list(sys.modules)
+    following.begin()
+    assert list(sys.modules) == before
+
+
+def test_children_find_standard_error(monkeypatch):
+    """Children reach standard error by a path, where the system has one for it."""
+    modes = {
+        0o100600: "/proc" if os.path.isdir("/proc/self/fd") else "",
+        stat.S_IFSOCK: "",
+    }
+    appended = []
+    monkeypatch.setattr(following, "_append", appended.append)
+    for mode, start in modes.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fstat", lambda fd, mode=mode: type("S", (), {"st_mode": mode}))
+            assert following._own_standard_error().startswith(start)
+    assert appended == [2]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", lambda fd: os.stat("/no/such/file"))
+        assert following._own_standard_error() == ""
+
+
+def test_a_descriptor_that_cannot_append():
+    """Where a descriptor cannot be switched to appending it stays as it is."""
+    following._append(10**6)
+    read, write = os.pipe()
+    following._append(write)
+    os.close(read)
+    os.close(write)
+
+
+def test_a_first_process_that_has_ended(tmp_path):
+    """A child that outlives the first process writes to its own standard error, without figures."""
+    settings = Settings(
+        terminal=str(tmp_path / "no" / "such"), figures=str(tmp_path / "gone"), summary=True
+    )
+    tracing_ = Tracing(settings, child=True)
+    tracing_.open()
+    assert tracing_._output is tracing.standard_error
+    tracing_._leave_figures(tracing_.table)
+    assert not (tmp_path / "gone").exists()
