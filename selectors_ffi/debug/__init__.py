@@ -29,6 +29,7 @@ from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
 from .report import ReportSink
 from .sinks import FileSink, JsonSink, LogSink, RingSink, Sink, tee
 from .stats import Stats
+from .turns import blocked_after
 from .watch import instrument as instrument
 from .watch import stats as stats
 
@@ -39,5 +40,5 @@ __all__ = [
     "Sink", "LogSink", "FileSink", "JsonSink", "RingSink", "PerfettoSink", "ReportSink", "tee",
     "LINTS", "SelectorWarning", "ClosedWhileRegistered", "DescriptorReused", "StaleRegistration",
     "BusyLoop", "WriteInterestLeftOn", "BlockingDescriptor", "UsedAfterFork", "RegularFile",
-    "BlockedLoop", "NeverSleeps", "OutOfDescriptors",
+    "BlockedLoop", "NeverSleeps", "OutOfDescriptors", "blocked_after",
 ]  # fmt: skip
