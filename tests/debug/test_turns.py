@@ -15,6 +15,7 @@ from time import monotonic
 
 import pytest
 
+import selectors_ffi
 from selectors_ffi import EVENT_READ, debugging
 from selectors_ffi.debug import BlockedLoop, ClosedWhileRegistered, Lint, blocked_after, checks, turns
 from selectors_ffi.debug.loops import loop_around
