@@ -8,7 +8,7 @@ See ``docs/debugging.md``.
 from __future__ import annotations
 
 from .flags import VARIABLE, Debug, debugging
-from .inspect import Description, RawEvent, describe, select_raw
+from .inspect import Description, describe
 from .lints import (
     LINTS,
     BlockedLoop,
@@ -25,6 +25,7 @@ from .lints import (
     WriteInterestLeftOn,
 )
 from .perfetto import PerfettoSink
+from .raw import RawEvent, select_raw
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
 from .report import ReportSink
 from .sinks import FileSink, JsonSink, LogSink, RingSink, Sink, tee

@@ -12,7 +12,7 @@ import warnings
 from errno import ENOENT
 from itertools import count
 from math import nan
-from selectors import SelectorKey
+from selectors import EVENT_READ, SelectorKey
 from threading import get_ident, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
@@ -25,6 +25,7 @@ from .known import Known
 from .lints import Finding, SelectorWarning, action_on
 from .naming import interest, kind_of, shown
 from .places import NOWHERE, depth, place, stack_of, user_frame
+from .raw import ends_of
 from .records import Event, Lint, Marks, Record, Registration, Syscall, Wait, here, now, spent
 from .sinks import Emitter, LogSink, Sink, StandardError
 from .stats import Stats
@@ -270,12 +271,24 @@ class Observer:
     def _told(self, wait: Wait, result: Any, heard: Any, here: Here) -> None:
         """Show and count the events of a wait, and the wait."""
         given = _given(result)
-        for native in _natives(heard):
+        natives = list(_natives(heard))
+        ends = self._ends(natives, given) if self._events else {}
+        for native in natives:
             known = self.known.get(native.fd)
             if known is not None:
                 known.last = native.decoded
-            self._event(native, given, known, here)
+            self._event(native, given, known, here, ends.get(native.fd))
         self._both(wait)
+
+    def _ends(self, natives: list[Native], given: dict[int, int]) -> dict[int, bool | None]:
+        """Return whether the peers of readable sockets have stopped sending, see ``raw``."""
+        fds = []
+        for native in natives:
+            known = self.known.get(native.fd)
+            socket = known is not None and known.kind == "socket"
+            if socket and not native.hangup and given.get(native.fd, 0) & EVENT_READ:
+                fds.append(native.fd)
+        return ends_of(fds) if fds else {}
 
     def _checked(
         self, checks: Checks, begun: _Begun, timeout: Any, result: Any, heard: Any
@@ -320,7 +333,14 @@ class Observer:
         if self._events:
             self.emit(record)
 
-    def _event(self, native: Native, given: dict[int, int], known: Known | None, here: Here) -> None:
+    def _event(
+        self,
+        native: Native,
+        given: dict[int, int],
+        known: Known | None,
+        here: Here,
+        eof: bool | None,
+    ) -> None:
         fd, events = native.fd, given.get(native.fd, 0)
         dropped = "" if events else self._reason(native)
         if known is None and fd in self._registry:  # of before these flags were switched on
@@ -330,7 +350,9 @@ class Observer:
             fileobj, owner = known.shown, known.owner
         if self._events:
             kind = known.kind if known is not None else kind_of(fd)
-        record = Event(now(), here.source, fd, kind, native.decoded, events, fileobj, dropped, owner)
+        record = Event(
+            now(), here.source, fd, kind, native.decoded, events, fileobj, dropped, owner, eof
+        )
         if self.stats is not None:
             self.stats(record)
         if self._events:
