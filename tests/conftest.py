@@ -106,9 +106,9 @@ def subjects(config: pytest.Config) -> list[Subject]:
     if module is not selectors and os.name == "posix":
         from selectors_ffi import backends
         from selectors_ffi.binding import load
-        from tests.kernels import KERNELS, WINDOWS
+        from tests.kernels import KERNELS, POLLING, WINDOWS
 
-        for kernel, name, binding in (*KERNELS, WINDOWS):
+        for kernel, name, binding in (*KERNELS, *POLLING, WINDOWS):
             found.append(Subject(kernel, name, getattr(backends, name), binding))
         library = config.getoption("--libkqueue")
         if library:

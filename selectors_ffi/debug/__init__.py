@@ -8,7 +8,7 @@ See ``docs/debugging.md``.
 from __future__ import annotations
 
 from .flags import VARIABLE, Debug, debugging
-from .inspect import Description, RawEvent, describe, select_raw
+from .inspect import Description, describe
 from .lints import (
     LINTS,
     BlockedLoop,
@@ -25,10 +25,12 @@ from .lints import (
     WriteInterestLeftOn,
 )
 from .perfetto import PerfettoSink
+from .raw import RawEvent, select_raw
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
 from .report import ReportSink
 from .sinks import FileSink, JsonSink, LogSink, RingSink, Sink, tee
 from .stats import Stats
+from .turns import blocked_after
 from .watch import instrument as instrument
 from .watch import stats as stats
 
@@ -39,5 +41,5 @@ __all__ = [
     "Sink", "LogSink", "FileSink", "JsonSink", "RingSink", "PerfettoSink", "ReportSink", "tee",
     "LINTS", "SelectorWarning", "ClosedWhileRegistered", "DescriptorReused", "StaleRegistration",
     "BusyLoop", "WriteInterestLeftOn", "BlockingDescriptor", "UsedAfterFork", "RegularFile",
-    "BlockedLoop", "NeverSleeps", "OutOfDescriptors",
+    "BlockedLoop", "NeverSleeps", "OutOfDescriptors", "blocked_after",
 ]  # fmt: skip

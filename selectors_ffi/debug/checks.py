@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from . import lints
 from .known import identity_of
 from .lints import Finding
 from .naming import kind_of
+from .owners import queued_in
+from .places import stack_of
 from .runs import EmptyWaits, Runs
 
 if TYPE_CHECKING:
@@ -134,9 +137,18 @@ class Checks:
             begin = now
         return findings
 
-    def sweep(self, registry: Mapping[int, SelectorKey]) -> list[Finding]:
-        """Look at all registrations; for a thread of our own, while the loop sleeps."""
-        return [finding for fd in list(self._known) for finding in self._look(fd, registry)]
+    def suspects(self, registry: Mapping[int, SelectorKey]) -> set[int]:
+        """Return the descriptors that are closed or another file; for a thread of our own."""
+        found = set()
+        for fd, known in list(self._known.items()):
+            now = identity_of(fd, known.key.fileobj)
+            if (now is None or now != known.identity) and registry.get(fd) is known.key:
+                found.add(fd)
+        return found
+
+    def confirmed(self, suspects: Iterable[int], registry: Mapping[int, SelectorKey]) -> list[Finding]:
+        """Return the findings of descriptors that were suspects twice."""
+        return [finding for fd in suspects for finding in self._look(fd, registry)]
 
     def _look(self, fd: int, registry: Mapping[int, SelectorKey]) -> list[Finding]:
         known = self._known.get(fd)
@@ -189,7 +201,7 @@ class Checks:
                 findings += self._once(known, lint, f"{known.about()} {why}")
         idle = self._empty.after(timeout, ready, now)
         if idle is not None:
-            findings.append(Finding(idle[0], -1, idle[1]))
+            findings.append(_never_sleeps(*idle))
         return findings
 
     def stale(self, fd: int, flags: str, registry: Mapping[int, SelectorKey]) -> list[Finding]:
@@ -210,6 +222,14 @@ class Checks:
             return []
         known.told.add(lint.id)
         return [Finding(lint, known.fd, message)]
+
+
+def _never_sleeps(lint: type[lints.SelectorWarning], message: str) -> Finding:
+    """Return the finding with what asyncio has to run in every turn."""
+    owners, frame = queued_in(sys._getframe(1))
+    if owners:
+        message += f"; meanwhile asyncio runs {', '.join(owners)}"
+    return Finding(lint, -1, message, stack_of([frame])[0] if frame is not None else None)
 
 
 def _reused(known: Known) -> str:

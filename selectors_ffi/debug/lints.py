@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 if TYPE_CHECKING:
     from types import FrameType
 
+    from .places import Place
+
 __all__ = [
     "LEAK",
     "LINTS",
@@ -174,6 +176,8 @@ class Finding(NamedTuple):
     fd: int
     """-1 if it is of the whole selector."""
     message: str
+    place: Place | None = None
+    """Where the program made the mistake, if that is not where it called the selector."""
 
 
 def action_on(warning: Warning, frame: FrameType | None) -> str:

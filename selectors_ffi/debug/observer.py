@@ -12,26 +12,32 @@ import warnings
 from errno import ENOENT
 from itertools import count
 from math import nan
-from selectors import SelectorKey
-from threading import local
+from selectors import EVENT_READ, SelectorKey
+from threading import get_ident, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
+from . import turns
 from .addresses import address_of
-from .checks import Checks, Finding
+from .checks import Checks
 from .flags import Debug
 from .known import Known
-from .lints import action_on
+from .lints import Finding, SelectorWarning, action_on
 from .naming import interest, kind_of, shown
-from .places import depth, place
+from .places import NOWHERE, depth, place, stack_of, user_frame
+from .raw import ends_of
 from .records import Event, Lint, Marks, Record, Registration, Syscall, Wait, here, now, spent
 from .sinks import Emitter, LogSink, Sink, StandardError
 from .stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import CodeType, FrameType
 
     from .decode import Form, Native
+    from .loops import Loop
+    from .places import Place
+    from .turns import Samples
 
 __all__ = ["Here", "Observer"]
 
@@ -41,10 +47,14 @@ _serials = count(1)
 class Here:
     """What one thread does with one selector."""
 
-    __slots__ = ("errno", "heard", "pid", "returned", "source", "spent")
+    __slots__ = (
+        "__weakref__", "at", "errno", "heard", "ident", "loop", "next_sweep", "pid", "returned",
+        "samples", "source", "spent", "suspects", "swept", "turn", "wait",
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.pid = os.getpid()
+        self.ident = get_ident()
         self.source = here(name)
         self.spent = spent()
         self.heard: list[tuple[Form, Sequence[Any], int]] | None = None
@@ -53,6 +63,13 @@ class Here:
         """When the last wait ended, and what was spent until then."""
         self.errno = 0
         """Of the last call that failed."""
+        # Of turns.py, which looks at it from a thread of its own.
+        self.turn = self.wait = 0  # when it began; 0 if the thread is not in one
+        self.at: tuple[CodeType, int] | None = None  # what called select()
+        self.loop: Loop | None = None  # around it
+        self.samples: Samples | None = None
+        self.swept = self.next_sweep = 0
+        self.suspects: set[int] = set()
 
 
 class _Begun(NamedTuple):
@@ -90,6 +107,13 @@ class Observer:
         self._selector = ref(selector)
         self._tokens: dict[int, int] = {}
         self._threads = local()
+        self.open = True
+        self._pending: list[Finding] = []
+        self._blocked_at: set[object] = set()
+
+    def registry(self) -> dict[int, SelectorKey]:
+        """Return the selector's registry; empty if the selector is gone."""
+        return self._registry
 
     @property
     def _registry(self) -> dict[int, SelectorKey]:
@@ -100,9 +124,14 @@ class Observer:
         try:
             found: Here = self._threads.here
         except AttributeError:
-            found = self._threads.here = Here(self.name)
-        if found.pid != os.getpid():  # a forked child
-            found = self._threads.here = Here(self.name)
+            return self._arrive()
+        return found if found.pid == os.getpid() else self._arrive()
+
+    def _arrive(self) -> Here:
+        """Meet a thread, or this one again in a forked child."""
+        found = self._threads.here = Here(self.name)
+        if self.checks is not None:
+            turns.watch(found, self)
         return found
 
     # Calls
@@ -183,6 +212,7 @@ class Observer:
 
     def closed(self) -> None:
         """Take note that the selector was closed."""
+        self.open = False
         if self._events:
             self.emit(Registration(now(), self.here().source, "close", -1, "", 0, "", ""))
 
@@ -198,8 +228,11 @@ class Observer:
         if self.checks is not None:
             try:
                 findings = self.checks.used() + self.checks.before(self._registry)
-                if findings:
-                    self.tell(findings)
+                if here.samples is not None:
+                    findings += self._new_places(turns.blocked(here, turn))
+                here.turn, here.wait = 0, begin
+                if findings or self._pending:
+                    self._tell_all(findings)
             finally:
                 cost.ns += now() - begin
             changes = self.checks.changes
@@ -219,9 +252,16 @@ class Observer:
                 if findings:
                     self.tell(findings)
         finally:
-            done = now()
-            here.spent.ns += done - end
-            here.returned = (done, here.spent.ns)
+            self._done(here, end)
+
+    def _done(self, here: Here, end: int) -> None:
+        """Let the program's turn begin."""
+        done = now()
+        here.spent.ns += done - end
+        here.returned = (done, here.spent.ns)
+        if self.checks is not None:
+            # The frame that called select(), which called end() or failed().
+            turns.returned(here, sys._getframe(2).f_back, done)
 
     def _wait(self, begun: _Begun, end: int, timeout: Any, ready: int, here: Here) -> Wait:
         overhead = here.spent.ns - begun.spent
@@ -231,12 +271,24 @@ class Observer:
     def _told(self, wait: Wait, result: Any, heard: Any, here: Here) -> None:
         """Show and count the events of a wait, and the wait."""
         given = _given(result)
-        for native in _natives(heard):
+        natives = list(_natives(heard))
+        ends = self._ends(natives, given) if self._events else {}
+        for native in natives:
             known = self.known.get(native.fd)
             if known is not None:
                 known.last = native.decoded
-            self._event(native, given, known, here)
+            self._event(native, given, known, here, ends.get(native.fd))
         self._both(wait)
+
+    def _ends(self, natives: list[Native], given: dict[int, int]) -> dict[int, bool | None]:
+        """Return whether the peers of readable sockets have stopped sending, see ``raw``."""
+        fds = []
+        for native in natives:
+            known = self.known.get(native.fd)
+            socket = known is not None and known.kind == "socket"
+            if socket and not native.hangup and given.get(native.fd, 0) & EVENT_READ:
+                fds.append(native.fd)
+        return ends_of(fds) if fds else {}
 
     def _checked(
         self, checks: Checks, begun: _Begun, timeout: Any, result: Any, heard: Any
@@ -273,8 +325,7 @@ class Observer:
         dump = getattr(self.emit.sink, "dump", None)
         if callable(dump):
             self.emit.guard(lambda: dump(f"select() raised {shown(error)}"))
-        here.spent.ns += now() - end
-        here.returned = (now(), here.spent.ns)
+        self._done(here, end)
 
     def _both(self, record: Record) -> None:
         if self.stats is not None:
@@ -282,7 +333,14 @@ class Observer:
         if self._events:
             self.emit(record)
 
-    def _event(self, native: Native, given: dict[int, int], known: Known | None, here: Here) -> None:
+    def _event(
+        self,
+        native: Native,
+        given: dict[int, int],
+        known: Known | None,
+        here: Here,
+        eof: bool | None,
+    ) -> None:
         fd, events = native.fd, given.get(native.fd, 0)
         dropped = "" if events else self._reason(native)
         if known is None and fd in self._registry:  # of before these flags were switched on
@@ -292,7 +350,9 @@ class Observer:
             fileobj, owner = known.shown, known.owner
         if self._events:
             kind = known.kind if known is not None else kind_of(fd)
-        record = Event(now(), here.source, fd, kind, native.decoded, events, fileobj, dropped, owner)
+        record = Event(
+            now(), here.source, fd, kind, native.decoded, events, fileobj, dropped, owner, eof
+        )
         if self.stats is not None:
             self.stats(record)
         if self._events:
@@ -324,9 +384,50 @@ class Observer:
         """Warn of each finding, where the user's code is."""
         for finding in findings:
             warning = finding.lint(finding.message)
-            message = warning.text(finding.message)
-            lint = Lint(now(), self.here().source, warning.id, finding.fd, message, str(place()[0]))
-            announce(self.emit, lint, warning, depth())
+            where = finding.place or place()[0]
+            lint = self._lint(finding, warning, self.here(), where)
+            if finding.place is None:
+                announce(self.emit, lint, warning, depth())
+            else:
+                announce_at(self.emit, lint, warning, finding.place)
+
+    def _tell_all(self, findings: list[Finding]) -> None:
+        """Warn of what was found in this thread, and of what is pending."""
+        pending, self._pending = self._pending, []
+        self.tell(pending + findings)
+
+    def tell_from_outside(self, here: Here, frame: FrameType | None, findings: list[Finding]) -> None:
+        """Warn of findings from a thread of our own, while the loop is busy or asleep.
+
+        Args:
+            here: the loop's thread.
+            frame: where it is.
+            findings: what was found.
+        """
+        users, _ = user_frame(frame)
+        self._new_places(findings)
+        for finding in findings:
+            warning = finding.lint(finding.message)
+            where = finding.place or (stack_of([users])[0] if users is not None else NOWHERE)
+            lint = self._lint(finding, warning, here, where)
+            try:
+                announce_at(self.emit, lint, warning, where)
+            except SelectorWarning:  # an error by the program's filters: it is the loop's to raise
+                self._pending.append(finding)
+
+    def _new_places(self, findings: list[Finding]) -> list[Finding]:
+        """Return the findings of functions that were not told of yet."""
+        new = []
+        for finding in findings:
+            where = finding.place and (finding.place.file, finding.place.function)
+            if where not in self._blocked_at:
+                self._blocked_at.add(where)
+                new.append(finding)
+        return new
+
+    def _lint(self, finding: Finding, warning: SelectorWarning, here: Here, where: Place) -> Lint:
+        message = warning.text(finding.message)
+        return Lint(now(), here.source, warning.id, finding.fd, message, str(where))
 
 
 def _ready(form: Form, arguments: Sequence[Any], result: int) -> list[Native]:
@@ -386,3 +487,13 @@ def announce(
     elif action == "ignore" and isinstance(warning, ResourceWarning):
         emit(lint)  # Python ignores these by default, but here they were asked for
     warnings.warn(warning, stacklevel=stacklevel + 1, source=source)
+
+
+def announce_at(emit: Emitter, lint: Lint, warning: Warning, where: Place) -> None:
+    """Tell a lint as ``announce`` does, of a place that is not on this thread's stack."""
+    action = action_on(warning, None)
+    if not isinstance(emit.sink, StandardError):
+        emit(lint)
+        if isinstance(emit.sink, LogSink) and action != "error":
+            return
+    warnings.warn_explicit(warning, type(warning), where.file, where.line)

@@ -19,11 +19,13 @@ import types
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Any
 
+from .places import is_users
+
 if TYPE_CHECKING:
     from selectors import SelectorKey
     from types import FrameType
 
-__all__ = ["field", "name_of", "owner_of", "owner_on_stack", "task_of"]
+__all__ = ["field", "name_of", "owner_of", "owner_of_handle", "owner_on_stack", "queued_in", "task_of"]
 
 #: An owner is cut at this many characters.
 LONGEST = 120
@@ -171,11 +173,52 @@ def _of_data(data: Any, fd: int) -> str:
     return name_of(data)
 
 
+def owner_of_handle(handle: object) -> str:
+    """Return the owner of a handle of asyncio; "" if it is none."""
+    try:
+        callback, arguments = field(handle, "_callback"), field(handle, "_args")
+        return _of_callback(callback, arguments, -1) if callback is not None else ""
+    except Exception:
+        return ""
+
+
+def queued_in(frame: FrameType | None) -> tuple[list[str], FrameType | None]:
+    """Return the owners of what asyncio's loop is about to run, and where the first task stands.
+
+    Args:
+        frame: from where to look for the loop.
+    """
+    while frame is not None and frame.f_globals.get("__name__") != "asyncio.base_events":
+        frame = frame.f_back
+    loop = frame.f_locals.get("self") if frame is not None else None
+    handles = list(field(loop, "_ready") or ())[:3] or list(field(loop, "_scheduled") or ())[:1]
+    where = None
+    for handle in handles:
+        callback = field(handle, "_callback")
+        task = getattr(callback, "__self__", None) if _is_safe(callback) else None
+        if where is None and task is not None and _is_task(task):
+            where = _innermost(sys.modules["asyncio.tasks"].Task.get_coro(task))
+    return list(dict.fromkeys(filter(None, map(owner_of_handle, handles)))), where
+
+
+def _innermost(coroutine: Any) -> FrameType | None:
+    """Return the frame in which a suspended coroutine stands, as far as coroutines go."""
+    frame: FrameType | None = None
+    while _is(coroutine, types.CoroutineType):
+        if coroutine.cr_frame is not None and is_users(coroutine.cr_frame):
+            frame = coroutine.cr_frame
+        coroutine = coroutine.cr_await
+    return frame
+
+
 def _of_callback(callback: Any, arguments: Any, fd: int) -> str:
     """Return the owner of a handle of asyncio: what the callback is bound to, or who waits."""
     while _is(callback, functools.partial):
         arguments = (*callback.args, *arguments)
         callback = callback.func
+    task = callback.__self__ if _is_safe(callback) and hasattr(callback, "__self__") else None
+    if task is not None and _is_task(task):
+        return _of_task(task)  # a step of it
     bound = callback.__self__ if _is(callback, types.MethodType) else None
     if bound is None:
         return f"callback {name_of(callback)}"

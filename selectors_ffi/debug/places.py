@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
 
 __all__ = [
@@ -36,6 +37,8 @@ class Place(NamedTuple):
     function: str
     note: str = ""
     """What the line did if it did not call the selector itself, e.g. ``subprocess.run``."""
+    users: bool = True
+    """It is the user's program, not a library's."""
 
     def __str__(self) -> str:
         text = f"{self.file}:{self.line} in {self.function}"
@@ -139,10 +142,10 @@ def depth() -> int:
     return level if frame is not None else 2
 
 
-def stack_of(frame: FrameType | None, limit: int = 30) -> tuple[Place, ...]:
-    """Return the places of a thread's stack, innermost first; cut after ``limit``."""
-    places: list[Place] = []
-    while frame is not None and len(places) < limit:
-        places.append(_place(frame))
-        frame = frame.f_back
-    return tuple(places)
+def stack_of(frames: Iterable[FrameType]) -> tuple[Place, ...]:
+    """Return the places of frames, without those of this package."""
+    return tuple(
+        _place(frame)._replace(users=is_users(frame))
+        for frame in frames
+        if _kind_of(frame.f_code.co_filename) != _PACKAGE
+    )

@@ -106,10 +106,13 @@ class Event(NamedTuple):
     """Why it was not handed on; otherwise empty."""
     owner: str = ""
     """Which part of the program the descriptor belongs to; see ``owners``."""
+    eof: bool | None = None
+    """Whether a socket's peer has stopped sending, where the flags do not say it; None if unknown."""
 
     def __str__(self) -> str:
         # kqueue's are several fields with names of their own.
         flags = self.flags if "=" in self.flags else f"events={self.flags}"
+        flags += ", eof" if self.eof else ""
         event = f"{{fd={self.fd}, kind={self.kind}, {flags}}}"
         if self.dropped:
             return f"{_prefix(self.source)}event({event}) = dropped ({self.dropped})"

@@ -162,7 +162,7 @@ def begin_injecting(text: str, where: str) -> None:
     """Inject for the rest of the process; what was not reached is told on standard error at its end.
 
     Args:
-        text: see ``injection``.
+        text: see ``grammar``.
         where: the name of the option or variable, for the messages.
 
     Raises:

@@ -1,8 +1,8 @@
 """The answer of a call that has waited: which descriptors it says are ready, read and written back.
 
-An answer is a list of ``Ready``, whatever the mechanism writes it into: an array of epoll_event,
-kevent or pollfd of which the first so many are filled; an array of pollfd with ``revents`` in
-it; bitmaps or counted arrays of select. All are read and written through the declared layouts.
+An answer is a list of ``Ready``, whatever the mechanism writes it into. epoll, kqueue and /dev/poll
+fill an array from its beginning; poll writes ``revents`` into the array that it was given; select has
+bitmaps or counted arrays. All are read and written through the declared layouts.
 """
 
 from __future__ import annotations

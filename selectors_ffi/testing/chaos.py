@@ -35,9 +35,7 @@ which they are first waited for; poll and select have one each.
 from __future__ import annotations
 
 import collections
-import os
 import random
-import stat
 import time
 from errno import EINTR
 from typing import TYPE_CHECKING, Any
@@ -45,8 +43,9 @@ from typing import TYPE_CHECKING, Any
 from ..binding import Binding, default
 from .ambient import Block
 from .answers import Answer, Ready, answer_of
-from .calls import WAITS, pointer_to, sleeps, waits
+from .calls import WAITS, sleeps, waits
 from .library import Proxy
+from .spurious import Registered, offers, readers
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -78,10 +77,7 @@ class _Stream:
         self.random = random.Random(f"{seed}/{number}").random
         self.interrupted = 0
         self.withheld: dict[Hashable, int] = {}
-        #: token -> (descriptor, its file), of what epoll reports as readable once it is.
-        self.readable: dict[int, tuple[int, tuple[int, int]]] = {}
-        #: Tokens of what epoll reports once only.
-        self.once: set[int] = set()
+        self.registered = Registered()
 
     def chance(self, likely: float) -> bool:
         return self.random() < likely
@@ -116,12 +112,12 @@ class Chaos:
             self._note(call, "late")
             time.sleep(_LATEST * stream.random())
         answer = answer_of(call)
-        before = self._readers(call) if self.spurious else []
+        watched = readers(call) if self.spurious else []
         result = self._run(call, answer, stream)
         if result > 1:
             result = self._alter(call, answer, stream, result)
         if result >= 0 and self.spurious and stream.chance(_SPURIOUS):
-            result = self._invent(call, answer, stream, result, before)
+            result = self._invent(call, answer, stream, result, watched)
         return result
 
     def _stream_of(self, call: Call) -> _Stream:
@@ -185,7 +181,7 @@ class Chaos:
         withholding = len(ready) > 1 and stream.chance(_WITHHOLD)
         for one in ready:
             times = stream.withheld.get(one.identity, 0)
-            level = one.level and one.identity not in stream.once
+            level = one.level and one.identity not in stream.registered.once
             if withholding and stream.chance(_WITHHOLD_EACH) and level and times < BOUND:
                 left.append(one)
             else:
@@ -198,88 +194,30 @@ class Chaos:
             stream.withheld.pop(one.identity, None)
         return kept
 
-    # Below: what is registered with epoll, and readiness that is not there.
-
     def _register(self, call: Call) -> int:
-        """Make a call that changes what an epoll watches, and remember what it changed."""
+        """Make a call that changes what an epoll watches, and note what it changed."""
         result = call.run()
         if result < 0:
             return result
         if call.name == "epoll_create1":
-            stream = self._stream(result)
-            stream.readable, stream.once = {}, set()
+            self._stream(result).registered = Registered()
         elif call.name == "dup3":
             old, new = (self._stream(int(fd)) for fd in call.arguments[:2])
-            new.readable, new.once = dict(old.readable), set(old.once)
+            new.registered = old.registered.copy()
         else:
-            self._control(call)
+            self._stream(int(call.arguments[0])).registered.control(call, self.spurious)
         return result
 
-    def _control(self, call: Call) -> None:
-        epfd, op, fd, event = call.arguments
-        stream = self._stream(int(epfd))
-        constant = call.binding.constant
-        for token in [token for token, (known, _) in stream.readable.items() if known == fd]:
-            del stream.readable[token]
-        if op == constant("EPOLL_CTL_DEL"):
-            return
-        record = pointer_to(call.binding.ffi, "struct epoll_event", event)
-        token, flags = int(record.data), int(record.events)
-        stream.once.discard(token)
-        if flags & (constant("EPOLLET") | constant("EPOLLONESHOT")):
-            stream.once.add(token)
-        elif flags & constant("EPOLLIN"):
-            stream.readable[token] = fd, _file(fd)
-
-    @staticmethod
-    def _readers(call: Call) -> list[int]:
-        """Return the descriptors of which select is asked whether they are readable."""
-        if call.name != "select":
-            return []
-        from .answers import sets_of
-
-        return sets_of(call)[0].members()
-
     def _invent(
-        self, call: Call, answer: Answer, stream: _Stream, result: int, readers: list[int]
+        self, call: Call, answer: Answer, stream: _Stream, result: int, watched: list[int]
     ) -> int:
         """Report one more socket as readable; return the new result."""
         ready = answer.read(result) if result else []
-        known = {one.identity for one in ready}
-        offered: list[Ready] = []
-        if call.name == "select":
-            offered = [Ready(fd, (0,), True) for fd in readers if _is_socket(fd)]
-        elif call.name in ("poll", "ppoll"):
-            offered = self._idle_entries(call)
-        elif call.name in ("epoll_wait", "epoll_pwait2") and result < answer.room():
-            offered = self._registered(call, stream)
-        offered = [one for one in offered if one.identity not in known]
+        offered = offers(call, answer, ready, watched, stream.registered)
         if not offered:
             return result
         self._note(call, "spurious")
-        invented = offered[int(len(offered) * stream.random())]
-        return answer.write([*ready, invented])
-
-    @staticmethod
-    def _idle_entries(call: Call) -> list[Ready]:
-        array = pointer_to(call.binding.ffi, "struct pollfd", call.arguments[0])
-        flag = call.binding.constant("POLLIN")
-        entries = [(i, array[i].fd, array[i].events) for i in range(int(call.arguments[1]))]
-        return [
-            Ready((i, fd), flag, True) for i, fd, events in entries if events & flag and _is_socket(fd)
-        ]
-
-    @staticmethod
-    def _registered(call: Call, stream: _Stream) -> list[Ready]:
-        ffi = call.binding.ffi
-        flag = call.binding.constant("EPOLLIN")
-        found = []
-        for token, (fd, file) in stream.readable.items():
-            # A number that was closed and is another file now is not registered any more.
-            if _is_socket(fd) and _file(fd) == file:
-                record = ffi.new("struct epoll_event *", {"events": flag, "data": token})
-                found.append(Ready(token, bytes(ffi.buffer(record)), True))
-        return found
+        return answer.write([*ready, offered[int(len(offered) * stream.random())]])
 
 
 def _permuted(ready: list[Ready], stream: _Stream) -> list[Ready]:
@@ -301,21 +239,6 @@ def _may_be_interrupted(call: Call) -> bool:
     if call.binding.target == "windows":
         return False
     return sleeps(call) and not (call.name == "kevent" and int(call.arguments[2]))
-
-
-def _file(fd: int) -> tuple[int, int]:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return -1, -1
-    return status.st_dev, status.st_ino
-
-
-def _is_socket(fd: int) -> bool:
-    try:
-        return stat.S_ISSOCK(os.fstat(fd).st_mode)
-    except OSError:
-        return False
 
 
 def chaos(seed: int, binding: Binding | None = None, spurious: bool = False) -> Binding:

@@ -1,87 +1,28 @@
-"""Faults, delays and return values, in the grammar of strace(1).
-
-    epoll_ctl:error=ENOSPC:when=3
-    epoll_wait,epoll_pwait2:error=EINTR:when=2+3
-    wait:delay_enter=20ms; close:error=EIO:fd=7
-
-An expression is C functions and keys. ``wait`` and ``control`` are the functions of whatever
-mechanism is in use. Several expressions are separated by ``;``.
-
-``error=``
-    The call is not made and fails with this errno, a name or a number.
-``retval=``
-    The call is not made and returns this number. What it would have written is not written.
-``delay_enter=``, ``delay_exit=``
-    It begins or returns so much later: microseconds, or a number with s, ms, us or ns.
-``when=first[..last][+[step]]``
-    Which of the calls: ``3`` the third, ``3+`` the third and all later ones, ``2+3`` the second and
-    every third after it, ``2..5`` the second to the fifth. Default: all. The calls of an expression
-    are counted together, whatever thread or selector they come from.
-``fd=``  (not in strace)
-    Only calls about this descriptor: the one that is registered, closed, or handed to poll(2).
-``made=1``  (not in strace)
-    With ``error=``: the call is made, and reported as failed, as a close(2) that was interrupted.
-"""
+"""Faults: a library whose calls fail, wait or return as a text says; see ``grammar`` for the text."""
 
 from __future__ import annotations
 
-import difflib
-import errno
 import itertools
-import re
 import time
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ..binding import Binding, default
 from .ambient import Block
-from .calls import CONTROL, WAIT, controls, descriptors, functions_of, waits
+from .calls import CONTROL, WAIT, functions_of
+from .grammar import Rule, parse
 from .library import Proxy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .library import Call
 
-__all__ = ["Injection", "Rule", "UnreachedWarning", "inject", "injecting", "parse"]
-
-KEYS = ("error", "retval", "delay_enter", "delay_exit", "when", "fd", "made")
-_WHEN = re.compile(r"(\d+)(?:\.\.(\d+))?(\+\d*)?")
-_DELAY = re.compile(r"(\d+)(s|ms|us|ns)?")
-_IN_A_SECOND = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9, None: 10**6}
-_LAST = 1 << 62
+__all__ = ["Injection", "UnreachedWarning", "inject", "injecting"]
 
 
 class UnreachedWarning(UserWarning):
     """An injection was asked for a call that was never made."""
-
-
-class Rule(NamedTuple):
-    """One expression."""
-
-    text: str
-    functions: tuple[str, ...]
-    error: int = 0
-    retval: int | None = None
-    delay_enter: float = 0.0
-    delay_exit: float = 0.0
-    first: int = 1
-    last: int = _LAST
-    step: int = 1
-    fd: int = -1
-    made: bool = False
-
-    def concerns(self, call: Call) -> bool:
-        """Tell whether the rule is about a call, whichever its number is."""
-        named = (
-            call.name in self.functions
-            or (WAIT in self.functions and waits(call))
-            or (CONTROL in self.functions and controls(call))
-        )
-        return named and (self.fd < 0 or self.fd in descriptors(call))
-
-    def applies(self, number: int) -> bool:
-        """Tell whether the rule alters the call with this number, counted from 1."""
-        return self.first <= number <= self.last and (number - self.first) % self.step == 0
 
 
 class Injection:
@@ -150,12 +91,12 @@ class Injection:
 
 
 def inject(text: str, binding: Binding | None = None) -> Binding:
-    """Return a binding of which chosen calls fail, are delayed, or return what is asked for.
+    """Return a binding whose chosen calls fail, are delayed, or return what is asked for.
 
     How often each rule was met is ``binding.lib.hook``, an ``Injection``.
 
     Args:
-        text: expressions, see the module ``selectors_ffi.testing.injection``.
+        text: expressions, see ``selectors_ffi.testing.grammar``.
         binding: the kernel interface below; None is the one that a selector would get now.
 
     Raises:
@@ -207,123 +148,3 @@ class injecting(Block):
         if kind is None:
             for sentence in self._injection.unreached():
                 warnings.warn(sentence, UnreachedWarning, stacklevel=2)
-
-
-def parse(text: str, known: Sequence[str]) -> list[Rule]:
-    """Return the rules of a text.
-
-    Args:
-        text: expressions, separated by ``;``.
-        known: the C functions that there are.
-
-    Raises:
-        ValueError: an expression is wrong; the message says where, and lists what is known.
-    """
-    rules, place = [], 0
-    for expression in text.split(";"):
-        if expression.strip():
-            rules.append(_Expression(text, place, expression, known).rule())
-        place += len(expression) + 1
-    if not rules:
-        raise ValueError(f"no injection in {text!r}; one is FUNCTION:error=ERRNO[:when=NUMBER]")
-    return rules
-
-
-class _Expression:
-    """One expression while it is parsed; ``place`` is where it begins in ``text``."""
-
-    def __init__(self, text: str, place: int, expression: str, known: Sequence[str]) -> None:
-        self.text = text
-        self.expression = expression
-        self.known = known
-        self.place = place
-
-    def rule(self) -> Rule:
-        names, *pairs = self.expression.split(":")
-        functions = self._functions(names)
-        self.place += len(names) + 1
-        fields: dict[str, Any] = {}
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            if key.strip() not in KEYS or not equals:
-                self._wrong(self.place, f"unknown key {key.strip()!r}", KEYS)
-            read: Callable[[str], dict[str, Any]] = getattr(self, f"_{key.strip()}")
-            at = self.place
-            self.place += len(key) + 1
-            fields.update(read(value.strip()))
-            self.place = at + len(pair) + 1
-        if not fields.keys() & {"error", "retval", "delay_enter", "delay_exit"}:
-            self._wrong(self.place - 1, "nothing to inject", KEYS[:4])
-        if {"error", "retval"} <= fields.keys():
-            self._wrong(self.place - 1, "error= and retval= exclude each other", ())
-        if fields.get("made") and "error" not in fields:
-            self._wrong(self.place - 1, "made=1 goes with error=", ())
-        return Rule(self.expression.strip(), functions, **fields)
-
-    def _functions(self, names: str) -> tuple[str, ...]:
-        place, found = self.place, []
-        for name in names.split(","):
-            if name.strip() not in (*self.known, WAIT, CONTROL):
-                self._wrong(place, f"unknown function {name.strip()!r}", (*self.known, WAIT, CONTROL))
-            found.append(name.strip())
-            place += len(name) + 1
-        return tuple(found)
-
-    def _error(self, value: str) -> dict[str, Any]:
-        code = int(value) if value.isdecimal() else getattr(errno, value, 0)
-        if not code or not isinstance(code, int):
-            self._wrong(self.place, f"unknown errno {value!r}", sorted(errno.errorcode.values()))
-        return {"error": code}
-
-    def _retval(self, value: str) -> dict[str, Any]:
-        return {"retval": self._number(value, "a result")}
-
-    def _fd(self, value: str) -> dict[str, Any]:
-        return {"fd": self._number(value, "a descriptor")}
-
-    def _made(self, value: str) -> dict[str, Any]:
-        if value not in ("0", "1"):
-            self._wrong(self.place, f"made={value!r}", ("0", "1"))
-        return {"made": value == "1"}
-
-    def _number(self, value: str, what: str) -> int:
-        if not value.isdecimal():
-            self._wrong(self.place, f"{what} is a number >= 0, not {value!r}", ())
-        return int(value)
-
-    def _delay_enter(self, value: str) -> dict[str, Any]:
-        return {"delay_enter": self._delay(value)}
-
-    def _delay_exit(self, value: str) -> dict[str, Any]:
-        return {"delay_exit": self._delay(value)}
-
-    def _delay(self, value: str) -> float:
-        found = _DELAY.fullmatch(value)
-        if found is None:
-            self._wrong(self.place, f"a delay is a number of microseconds, not {value!r}", _SUFFIXES)
-        return int(found[1]) / _IN_A_SECOND[found[2]]
-
-    def _when(self, value: str) -> dict[str, Any]:
-        found = _WHEN.fullmatch(value)
-        if found is None:
-            self._wrong(self.place, f"when={value!r} is not first[..last][+[step]]", ())
-        first, last, step = found.groups()
-        fields = {"first": int(first), "last": int(last or first), "step": int((step or "+1")[1:] or 1)}
-        if step and last is None:
-            fields["last"] = _LAST
-        if not 1 <= fields["first"] <= fields["last"] or not fields["step"]:
-            self._wrong(self.place, f"when={value!r} is no call: they are counted from 1", ())
-        return fields
-
-    def _wrong(self, place: int, what: str, known: Sequence[str]) -> NoReturn:
-        message = f"{what} at character {place + 1} of {self.text!r}"
-        wrong = re.findall(r"'([^']*)'", what)
-        close = difflib.get_close_matches(wrong[-1], known, 1) if wrong else []
-        if close:
-            message += f"; did you mean {close[0]}?"
-        if known:
-            message += f"; known: {', '.join(known)}"
-        raise ValueError(message)
-
-
-_SUFFIXES = ("a number and s, ms, us or ns",)

@@ -1,4 +1,4 @@
-"""A library of which every call can be watched, changed, refused or replaced.
+"""A library whose every call can be watched, changed, refused or replaced.
 
 ``Proxy`` stands for ``binding.lib``: it has the same C functions under the same link symbols. A
 *hook* is a callable that takes each ``Call`` and decides what becomes of it: ``call.run()`` makes
@@ -116,7 +116,7 @@ class Proxy:
 
 
 def proxied(binding: Binding, hook: Hook, names: Sequence[str] | None = None) -> Binding:
-    """Return a copy of ``binding`` of which ``hook`` decides the calls; see ``Proxy``."""
+    """Return a copy of ``binding`` whose calls ``hook`` decides about; see ``Proxy``."""
     made = Binding(binding.target, binding.ffi, Proxy(binding, hook, names))
     made.refused = binding.refused
     return made

@@ -162,7 +162,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Look for what only the end of the test has shown: selectors that nobody closed."""
+    """Look for what only the end of the test has shown: selectors that were not closed."""
     outcome: Any = yield
     if item.config.getoption("--selectors-checks") and outcome.excinfo is None:
         for _ in range(2):  # PyPy runs a finaliser after the collection that has found it

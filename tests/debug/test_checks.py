@@ -39,6 +39,10 @@ class Checker(Checks):
         self._known[int(key.fd)] = Known.now(key, 3)
         return self.registered(self._known[int(key.fd)])
 
+    def sweep(self, registry):
+        """Look at all registrations, as while the loop sleeps."""
+        return self.confirmed(self.suspects(registry), registry)
+
     def modify(self, key, **arguments):
         """Take note of a change."""
         self._known[int(key.fd)].changed(key)

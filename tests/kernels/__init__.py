@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, Callable
 
 from selectors_ffi.testing.kernels import NAMES, kernel
 
 #: (name, backend class, maker of a fresh binding), one for each simulated system.
 KERNELS: list[tuple[str, str, Callable[[], Any]]] = []
+#: poll and select of systems that differ in the words of their bitmaps and in their link symbols.
+POLLING = [
+    (name, backend, partial(kernel, name))
+    for name in ("darwin", "netbsd", "illumos")
+    for backend in ("PollSelector", "SelectSelector")
+]
 #: Of Windows, whose errors are not in errno and whose sets take sockets only.
 WINDOWS = ("windows", "SelectSelector", lambda: kernel("windows"))
 
@@ -28,4 +35,4 @@ if os.name == "posix":
     ]
     KERNELS.append(("simulated_linux", "EpollSelector", lambda: SimulatedLinux("linux_x86").binding()))
 
-    __all__ = ["KERNELS", "WINDOWS", "bsd", "host", "linux", "solaris", "windows"]
+    __all__ = ["KERNELS", "POLLING", "WINDOWS", "bsd", "host", "linux", "solaris", "windows"]

@@ -18,7 +18,7 @@ import selectors_ffi
 from selectors_ffi import backends
 from selectors_ffi.debug import Syscall, debugging
 from selectors_ffi.testing import UnreachedWarning, inject, injecting, kernel
-from selectors_ffi.testing.injection import parse
+from selectors_ffi.testing.grammar import parse
 
 ROOT = Path(__file__).parent.parent.parent
 KNOWN = ("close", "epoll_ctl", "epoll_wait", "kevent")

@@ -1,0 +1,274 @@
+"""Turns: what the program does between two waits, and whether it keeps the loop from the next one.
+
+A turn begins when ``select()`` returns and ends when it is called again. A thread of ours looks at the
+clock twenty times a second. Where a turn has taken too long it notes the stack of the loop's thread, so
+that the lint can name the line that blocked. A short turn costs one assignment.
+
+The same thread looks for closed descriptors while a loop sleeps; see ``Checks.sweep``.
+
+The thread ends before a fork and begins again with the next wait. It is not one of ``threading``'s, so
+that the program does not meet it in ``threading.enumerate()``.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import sys
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from .lints import BlockedLoop, Finding
+from .loops import loop_around
+from .owners import owner_of_handle
+from .places import stack_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .loops import Loop
+    from .observer import Here, Observer
+    from .places import Place
+
+__all__ = ["BLOCKED_AFTER", "blocked", "blocked_after", "returned", "watch"]
+
+BLOCKED_AFTER = "SELECTORS_FFI_BLOCKED_AFTER"
+#: Seconds after which a turn is told of although it has not ended; then five times that, and so on.
+HANGS = 2.0
+#: A wait that has taken so long, in nanoseconds, sleeps, and its descriptors can be looked at meanwhile.
+ASLEEP = 200_000_000
+#: asyncio's own functions between a loop and a callback.
+_LOOPS = ("asyncio.base_events", "asyncio.events")
+#: Functions of the stack that a message names.
+SHOWN = 6
+
+
+class Threshold:
+    """How long a turn may take, in nanoseconds; 0: for ever."""
+
+    ns = 100_000_000
+
+
+def blocked_after(seconds: float) -> None:
+    """Set how long the program may keep a loop from its next wait before SEL010 tells of it.
+
+    Args:
+        seconds: 0 switches the lint off.
+
+    Raises:
+        ValueError: negative, or not a number.
+    """
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"blocked_after() takes seconds, 0 or more, not {seconds!r}")
+    Threshold.ns = int(seconds * 1e9)
+
+
+def _from_environment() -> None:
+    text = os.environ.get(BLOCKED_AFTER)
+    if text:
+        try:
+            blocked_after(float(text))
+        except ValueError:
+            raise ValueError(f"{BLOCKED_AFTER} must be seconds, 0 or more, not {text!r}") from None
+
+
+class Samples:
+    """Stacks of one turn, and how often each was seen."""
+
+    def __init__(self, turn: int) -> None:
+        self.turn = turn
+        self.counts: dict[tuple[Place, ...], int] = {}
+        self.owner = ""
+        self.told = int(HANGS * 1e9)
+
+    def add(self, stack: tuple[Place, ...]) -> None:
+        """Count a stack."""
+        if len(self.counts) < 100:
+            self.counts[stack] = self.counts.get(stack, 0) + 1
+
+    def most(self) -> tuple[Place, ...]:
+        """Return the stack that was seen most often."""
+        return max(self.counts, key=self.counts.__getitem__)
+
+
+def blocked(here: Here, turn: int) -> list[Finding]:
+    """Return the finding of a turn that has just ended.
+
+    Args:
+        here: the thread.
+        turn: how long it took, in nanoseconds.
+    """
+    samples, here.samples = here.samples, None
+    if samples is None or samples.turn != here.turn or turn < Threshold.ns or not Threshold.ns:
+        return []
+    return _finding(samples, f"the loop could not wait for {turn / 1e9:.3f} s")
+
+
+def _finding(samples: Samples, what: str) -> list[Finding]:
+    stack = samples.most()
+    users = next((one for one in stack if one.users), stack[0])
+    by = f" by {samples.owner}" if samples.owner else ""
+    shown = [stack[0], *(one for one in stack[1:] if one.users)][:SHOWN]
+    where = " < ".join(str(one) for one in shown)
+    return [Finding(BlockedLoop, -1, f"{what}: it was kept{by} at {where}", users)]
+
+
+class _Watchdog:
+    """The thread, and the loops that it watches."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.failed: Exception | None = None
+        self._loops: dict[int, tuple[ref[Here], ref[Observer]]] = {}
+        self._wake = _thread.allocate_lock()
+        self._wake.acquire()
+        self._ended = _thread.allocate_lock()
+        self._native = 0
+
+    def add(self, here: Here, observer: Observer) -> None:
+        """Watch a thread of a selector, as long as both live."""
+        number = id(here)
+        gone = ref(here, lambda _: self._loops.pop(number, None) and None)
+        self._loops[number] = gone, ref(observer)
+
+    def start(self) -> None:
+        """Start the thread."""
+        if not self._ended.acquire(blocking=False):
+            return  # another thread has started it
+        self.running = True
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:  # no more threads, or the interpreter ends
+            self._ended.release()
+
+    def stop(self) -> None:
+        """End the thread; wait until the kernel knows it no more, for a second at most."""
+        if not self._ended.locked():
+            return
+        self._wake.release()
+        if not self._ended.acquire(timeout=1.0):  # pragma: no cover: it is stuck in a sink
+            return
+        self._ended.release()
+        self.running = False
+        # os.fork() warns of other threads, and counts those of the kernel.
+        deadline = perf_counter_ns() + 100_000_000
+        task = f"/proc/self/task/{self._native}"
+        while os.path.exists(task) and perf_counter_ns() < deadline:
+            pass
+
+    def forget(self) -> None:
+        """Begin anew in a forked child, which has no such thread."""
+        self.__init__()  # type: ignore[misc] # every attribute is to be new
+
+    def _run(self) -> None:
+        self._native = _thread.get_native_id()
+        try:
+            while self._loops and not self._wake.acquire(timeout=max(Threshold.ns, 20_000_000) / 2e9):
+                try:
+                    self._look()
+                except Exception as error:  # it must not end the program's output in tracebacks
+                    self.failed = error
+        finally:
+            self.running = False
+            self._ended.release()
+
+    def _look(self) -> None:
+        frames: dict[int, FrameType] | None = None
+        for weak_here, weak_observer in list(self._loops.values()):
+            here, observer = weak_here(), weak_observer()
+            if here is None or observer is None or not observer.open:
+                continue
+            now = perf_counter_ns()
+            turn, wait = here.turn, here.wait
+            if turn and Threshold.ns and now - turn > Threshold.ns:
+                if frames is None:
+                    frames = sys._current_frames()
+                _sample(here, observer, frames.get(here.ident), turn, now)
+            elif wait and now - wait > ASLEEP:
+                _sweep(here, observer, wait, now)
+
+
+def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, now: int) -> None:
+    """Note the stack of a thread that is late."""
+    samples = here.samples
+    if samples is None or samples.turn != turn:
+        samples = Samples(turn)
+    stack = _above(frame, here.loop)
+    if not stack or here.turn != turn:
+        return
+    samples.add(stack)
+    samples.owner = samples.owner or _callback_of(frame)
+    here.samples = samples
+    if now - turn > samples.told:
+        samples.told *= 5
+        seconds = (now - turn) / 1e9
+        observer.tell_from_outside(here, frame, _finding(samples, f"no wait for {seconds:.1f} s so far"))
+
+
+def _above(frame: FrameType | None, loop: Loop | None) -> tuple[Place, ...]:
+    """Return the stack above the loop's own frame, innermost first; empty if it has left the loop."""
+    frames: list[FrameType] = []
+    while frame is not None and not (loop is not None and loop.runs(frame)):
+        frames.append(frame)
+        frame = frame.f_back
+    if frame is None:
+        return ()
+    names = [one.f_globals.get("__name__") for one in frames]
+    if "bdb" in names:  # a person looks at the program
+        return ()
+    above = [one for one, name in zip(frames, names) if name not in _LOOPS]
+    return stack_of(above or [frame])  # without any, the loop itself is busy
+
+
+def _callback_of(frame: FrameType | None) -> str:
+    """Return the owner of the handle that asyncio runs; "" if it is not asyncio's."""
+    while frame is not None:
+        if frame.f_code.co_name == "_run" and frame.f_globals.get("__name__") == "asyncio.events":
+            return owner_of_handle(frame.f_locals.get("self"))
+        frame = frame.f_back
+    return ""
+
+
+def _sweep(here: Here, observer: Observer, wait: int, now: int) -> None:
+    """Look for closed descriptors while the loop sleeps: once a wait, and twice before it is told."""
+    checks = observer.checks
+    if checks is None or here.swept == wait or now < here.next_sweep:
+        return
+    registry = observer.registry()
+    suspects = checks.suspects(registry)
+    again = suspects & here.suspects
+    here.suspects = suspects
+    done = perf_counter_ns()
+    if not suspects or again:
+        here.swept = wait
+        here.next_sweep = done + 32 * (done - now)
+    if again and here.wait == wait:
+        frame = sys._current_frames().get(here.ident)
+        observer.tell_from_outside(here, frame, checks.confirmed(again, registry))
+
+
+_watchdog = _Watchdog()
+
+
+def watch(here: Here, observer: Observer) -> None:
+    """Watch a thread's turns."""
+    _watchdog.add(here, observer)
+
+
+def returned(here: Here, frame: FrameType | None, now: int) -> None:
+    """Take note that a wait has ended, which was called from ``frame``."""
+    at = None if frame is None else (frame.f_code, frame.f_lasti)
+    if at != here.at:
+        here.at, here.loop = at, loop_around(frame)
+    here.wait = 0
+    here.turn = now
+    if not _watchdog.running:
+        _watchdog.start()
+
+
+_from_environment()
+atexit.register(_watchdog.stop)
+if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
+    os.register_at_fork(before=_watchdog.stop, after_in_child=_watchdog.forget)

@@ -1,0 +1,296 @@
+"""Blocked loops: the line that kept a loop from its next wait is named, and what is no loop is not."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from time import monotonic
+
+import pytest
+
+import selectors_ffi
+from selectors_ffi import EVENT_READ, debugging
+from selectors_ffi.debug import BlockedLoop, ClosedWhileRegistered, Lint, blocked_after, checks, turns
+from selectors_ffi.debug.loops import loop_around
+from selectors_ffi.debug.turns import Threshold
+
+from .test_no_false_alarm import ROOT
+
+pytestmark = pytest.mark.filterwarnings("ignore::selectors_ffi.debug.BlockedLoop")
+
+
+@pytest.fixture(autouse=True)
+def threshold():
+    """A short threshold, so that nothing has to block for long."""
+    before = Threshold.ns
+    blocked_after(0.02)
+    yield
+    Threshold.ns = before
+
+
+@pytest.fixture
+def lints():
+    """The lints of every selector that is made during the test."""
+    kept = []
+
+    def keep(record):
+        if isinstance(record, Lint):
+            kept.append(record)
+
+    with debugging("checks", keep):
+        yield kept
+
+
+def block_until(done):
+    """Keep the calling thread busy until something has happened."""
+    deadline = monotonic() + 30
+    while not done():
+        assert monotonic() < deadline
+
+
+def block(selector):
+    """Keep the loop busy until its stack was looked at."""
+    here = selector._observer.here()
+    while here.samples is None:
+        pass  # the suite's own timeout ends this
+
+
+def loop(selector, work):
+    """Wait some times, and work once."""
+    for turn in range(3):
+        selector.select(0)
+        if turn == 1:
+            work()
+
+
+def test_a_blocked_loop_is_told_with_its_stack(backend, pairs, lints):
+    """SEL010 names the function that blocked and those that called it, once for each place."""
+    with backend() as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        for _ in range(2):
+            loop(selector, lambda: block(selector))
+    (lint,) = lints
+
+    assert lint.id == BlockedLoop.id
+    assert lint.place.startswith(f"{__file__}:")
+    assert "the loop could not wait for 0." in lint.message
+    assert "it was kept at " in lint.message
+    assert " in block < " in lint.message
+    assert " in <lambda>" in lint.message
+    assert "in loop" not in lint.message, "the loop itself is no news"
+
+
+def test_the_warning_points_at_the_line_that_blocked(backend):
+    """Python's warning has the file and the line of the function that blocked."""
+    with debugging("checks"), backend() as selector, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop(selector, lambda: block(selector))
+    assert [one.category for one in caught] == [BlockedLoop]
+    assert caught[0].filename == __file__
+
+
+def test_asyncio_names_the_task(lints):
+    """In asyncio the task or callback that blocked is named, from the first turn on."""
+
+    async def handler():
+        block(asyncio.get_running_loop()._selector)
+        await asyncio.get_running_loop().run_in_executor(None, int)
+
+    event_loop = asyncio.SelectorEventLoop(selectors_ffi.DefaultSelector())
+    event_loop.run_until_complete(handler())
+    event_loop.close()
+    assert "it was kept by task 'Task-" in lints[0].message
+    assert "test_asyncio_names_the_task.<locals>.handler at " in lints[0].message
+
+
+def test_a_program_that_has_left_its_loop_is_not_blocked(backend, lints):
+    """What runs between two runs of a loop is not the loop's, however long it takes."""
+    with backend() as selector:
+        for _ in range(2):
+            loop(selector, lambda: None)
+            end = monotonic() + 0.1
+            block_until(lambda end=end: monotonic() > end)
+    assert lints == []
+
+
+def test_waits_in_a_row_are_no_loop(backend, lints):
+    """A program that waits, works, and waits again has no loop, nor has one that has left it."""
+
+    def work():
+        end = monotonic() + 0.1
+        block_until(lambda: monotonic() > end)
+
+    def program():
+        selector.select(0)
+        work()
+        selector.select(0)
+        for _ in range(3):
+            selector.select(0)
+        work()
+        selector.select(0)
+
+    def run():
+        program()
+
+    with backend() as selector:
+        run()
+    assert lints == []
+
+
+def test_a_loop_that_waits_through_functions(backend, lints):
+    """The function that waits need not be the one that loops."""
+    with backend() as selector:
+
+        def wait():
+            return selector.select(0)
+
+        for turn in range(2):
+            wait()
+            if not turn:
+                block(selector)
+    assert len(lints) == 1
+
+
+def test_a_person_who_debugs_blocks_nothing(backend, lints):
+    """A program that stands in a debugger is late for a good reason."""
+    names = {"block_until": block_until, "__name__": "bdb", "monotonic": monotonic}
+    exec("def stop(end):\n    block_until(lambda: monotonic() > end)", names)
+    with backend() as selector:
+        loop(selector, lambda: names["stop"](monotonic() + 0.1))
+    assert lints == []
+
+
+def test_no_threshold_no_lint(backend, lints):
+    """0 switches the lint off; other values are seconds."""
+    blocked_after(0)
+    with backend() as selector:
+        end = monotonic() + 0.1
+        for _ in range(2):
+            selector.select(0)
+            block_until(lambda: monotonic() > end)
+    assert lints == []
+    for bad in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="takes seconds, 0 or more"):
+            blocked_after(bad)
+
+
+@pytest.mark.parametrize(("value", "fits"), [("0.25", True), ("soon", False), ("-1", False)])
+def test_the_variable(value, fits):
+    """SELECTORS_FFI_BLOCKED_AFTER sets the threshold; what is no number of seconds is told."""
+    code = "from selectors_ffi.debug import turns; print(turns.Threshold.ns)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), turns.BLOCKED_AFTER: value},
+        capture_output=True,
+        text=True,
+    )
+    if fits:
+        assert done.stdout == "250000000\n"
+    else:
+        assert f"must be seconds, 0 or more, not {value!r}" in done.stderr
+
+
+def test_a_loop_that_does_not_come_back_is_told_meanwhile(backend, lints, monkeypatch):
+    """After two seconds the lint does not wait for the end of the turn."""
+    monkeypatch.setattr(turns, "HANGS", 0.05)
+    with backend() as selector:
+        loop(selector, lambda: block_until(lambda: lints))
+    (lint,) = lints
+    assert "no wait for 0." in lint.message
+    assert " s so far: it was kept at " in lint.message
+
+
+def test_an_error_is_raised_in_the_loop(backend, lints, monkeypatch):
+    """A lint that is an error by the filters is raised by select(), though our thread has found it."""
+    monkeypatch.setattr(turns, "HANGS", 0.05)
+    with warnings.catch_warnings(), backend() as selector:
+        warnings.simplefilter("error", BlockedLoop)
+        with pytest.raises(BlockedLoop):
+            loop(selector, lambda: block_until(lambda: selector._observer._pending))
+        selector.select(0)
+
+
+@pytest.mark.skipif(not hasattr(selectors_ffi, "EpollSelector"), reason="needs epoll")
+@pytest.mark.filterwarnings("ignore::selectors_ffi.debug.ClosedWhileRegistered")
+def test_a_descriptor_that_is_closed_while_the_loop_sleeps(lints, monkeypatch):
+    """SEL001 is told while the loop sleeps, which may be for ever: epoll forgets the descriptor."""
+    monkeypatch.setattr(checks, "CREDIT", 0)
+    monkeypatch.setattr(checks, "SHARE", 1 << 60)
+    monkeypatch.setattr(turns, "ASLEEP", 1)
+    near, far = socket.socketpair()
+    read, write = os.pipe()
+
+    def closed():
+        return [lint for lint in lints if lint.id == ClosedWhileRegistered.id]
+
+    with near, far, selectors_ffi.EpollSelector() as selector:
+        selector.register(near, EVENT_READ)
+        selector.register(read, EVENT_READ)
+        selector.select(0)
+
+        def close():
+            os.close(read)
+            block_until(closed)
+            far.send(b"x")
+
+        other = threading.Thread(target=close)
+        other.start()
+        assert [key.fileobj for key, _ in selector.select(30)] == [near]
+        other.join()
+    os.close(write)
+    (lint,) = closed()
+    assert lint.place.startswith(f"{__file__}:")
+    assert f"fd {read} (int, registered for EVENT_READ at " in lint.message
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_meets_no_thread_of_ours(backend):
+    """Python warns of a fork beside threads: ours has ended by then, and begins again with a wait."""
+    with debugging("checks", lambda record: None), backend() as selector:
+        selector.select(0)
+        assert turns._watchdog.running
+        assert len(threading.enumerate()) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pid = os.fork()
+        if pid == 0:
+            os._exit(turns._watchdog.running)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert not turns._watchdog.running
+        selector.select(0)
+        assert turns._watchdog.running
+
+
+def test_the_thread_ends_with_the_last_loop(backend):
+    """Without a loop to watch there is no thread."""
+    with debugging("checks", lambda record: None), backend() as selector:
+        selector.select(0)
+    del selector
+    gc.collect()
+    block_until(lambda: not turns._watchdog.running or turns._watchdog._loops)
+
+
+def test_a_failure_of_ours_is_not_the_programs(backend, lints, monkeypatch):
+    """An error in our thread prints nothing and ends nothing."""
+    monkeypatch.setattr(turns, "_sample", lambda *arguments: 1 / 0)
+    with backend() as selector:
+        loop(selector, lambda: block_until(lambda: turns._watchdog.failed))
+    assert isinstance(turns._watchdog.failed, ZeroDivisionError)
+    monkeypatch.setattr(turns._watchdog, "failed", None)
+
+
+def test_a_wait_without_a_caller(backend):
+    """select() may be the first function of a thread."""
+    kept = []
+    with debugging("checks,events", kept.append), backend() as selector:
+        _thread.start_new_thread(selector.select, (0,))
+        block_until(lambda: kept)
+        block_until(lambda: _thread._count() <= 1)
+    assert loop_around(None) is None
