@@ -136,10 +136,8 @@ class Binding:
 
     def facts(self, kind: Callable[[Binding], Any]) -> Any:
         """Return ``kind(self)``, made once for this binding and shared by its selectors."""
-        try:
-            return self._facts[kind]
-        except KeyError:
-            return self._facts.setdefault(kind, kind(self))
+        facts = self._facts.get(kind)
+        return self._facts.setdefault(kind, kind(self)) if facts is None else facts
 
     def call(self, function: Callable[..., int], *arguments: object) -> int:
         """Call once; return the result.

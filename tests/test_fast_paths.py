@@ -148,22 +148,6 @@ def test_closed_between_wait_and_decode(selector, between, pairs, n, events, tim
         selector.select(0)
 
 
-@pytest.mark.parametrize("cls", [backends.PollSelector, backends.SelectSelector])
-def test_closed_before_its_changes_are_noted(cls, pairs, monkeypatch):
-    """A selector that another thread closes just before the call does not make it."""
-    with cls() as selector:
-        selector.register(pairs[0][0], READ)
-        update = selector._update
-
-        def close_first(table):
-            selector.close()
-            update(table)
-
-        monkeypatch.setattr(selector, "_update", close_first)
-        with pytest.raises(ValueError, match="closed selector"):
-            selector.select()
-
-
 def test_number_reused_between_wait_and_decode(subject, selector, between, pairs, new_pair):
     """The event of a closed file is not reported of the new file that has its number."""
     if subject.mechanism == "devpoll":
@@ -296,9 +280,9 @@ def test_hang_up_alone(subject, selector, events):
     reads = []
     for _ in range(3):
         read, write = os.pipe()
-        os.close(write)
         reads.append(read)
-        selector.register(read, events)
+        selector.register(read, events)  # some BSDs refuse EVFILT_WRITE once there is no writer
+        os.close(write)
     try:
         found = ready(selector)
         assert all(found[read] & READ for read in reads)
@@ -432,63 +416,6 @@ def test_coming_and_going(cls, pipes):
         found = selector.select(0)
         assert {key.fd for key, _ in found} == set(selector.get_map())
         assert all(key.data == key.fd for key, _ in found)
-
-
-@pytest.mark.parametrize("cls", [backends.PollSelector, backends.SelectSelector])
-@pytest.mark.parametrize("method", ["put", "drop", "bind"])
-def test_interrupted_while_noting_changes(cls, pipes, monkeypatch, method):
-    """What Control-C keeps a call from taking note of, the next call takes note of."""
-    for _, write in pipes[:40]:
-        os.write(write, b"x")
-    with cls() as selector:
-        for read, _ in pipes[:4]:
-            selector.register(read, READ)
-        assert len(ready(selector)) == 4
-        selector.unregister(pipes[0][0])
-        for read, _ in pipes[4:40]:
-            selector.register(read, READ)
-
-        def interrupt(*_):
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(selector._table, method, interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                selector.select(0)
-
-        assert ready(selector) == {read: READ for read, _ in pipes[1:40]}
-        assert ready(selector) == {read: READ for read, _ in pipes[1:40]}
-
-
-class Interrupted(dict):
-    """A table whose first look-up is interrupted by a signal handler that raises KeyError."""
-
-    interrupted = False
-
-    def __missing__(self, key):
-        if not self.interrupted:
-            self.interrupted = True
-            raise KeyError("from a handler")
-        raise KeyError(key)
-
-    def get(self, key):
-        return super().get(key) if self.interrupted else self[key]
-
-
-@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy's loop uses another table")
-@pytest.mark.parametrize("duplex", [False, True])
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.skipif(sys.platform != "linux", reason="needs epoll")
-def test_key_error_of_a_signal_handler(pairs, monkeypatch, n, duplex):
-    """A KeyError that comes while results are looked up is not taken for an unknown event."""
-    with backends.EpollSelector() as selector:
-        for near, far in pairs[:n]:
-            selector.register(near, BOTH if duplex else READ)
-            far.send(b"x")
-        monkeypatch.setattr(selector, "_pairs", Interrupted())
-        monkeypatch.setattr(selector, "_records", Interrupted())
-        with pytest.raises(KeyError, match="from a handler"):
-            selector.select(0)
 
 
 @pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)

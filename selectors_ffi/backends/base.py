@@ -229,6 +229,11 @@ class _BaseSelectorImpl(BaseSelector):
     def _interrupt(self) -> None:
         raise NotImplementedError(f"{type(self).__name__} cannot be woken up")
 
+    def _watches_itself(self, fd: int) -> bool:
+        """Tell whether an event of ``fd`` is a wake-up, for the debug package."""
+        waker: Waker | None = getattr(self, "_waker", None)
+        return waker is not None and waker.reader == fd
+
     def _release(self) -> None:
         """Nothing was lent."""
 
@@ -278,10 +283,11 @@ class _BaseSelectorImpl(BaseSelector):
         return figures
 
     def close(self) -> None:
-        self._closed = True
-        self._map = None
-        self._fd_to_key.clear()
-        self._release()
+        if not self._closed:
+            self._closed = True
+            self._map = None
+            self._fd_to_key.clear()
+            self._release()
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         if self._closed:

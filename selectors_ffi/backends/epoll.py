@@ -229,6 +229,9 @@ class EpollSelector(Backend):
             buffer.bind()
             self._idle.append(buffer)
 
+    def _watches_itself(self, fd: int) -> bool:
+        return fd == _WAKE
+
     def _interrupt(self) -> None:
         waker = self._waker or self._add_waker()
         waker.renew()
@@ -236,15 +239,19 @@ class EpollSelector(Backend):
 
     def _release(self) -> None:
         busy, idle, self._idle = len(self._idle) < len(self._made), self._idle, []
-        if busy:
-            self._interrupt()  # the waker goes with the selector, when the last thread has left
-        elif self._waker:
-            give_back(self.__dict__.pop("_waker"))
-        self._descriptor.close()
-        self._facts.give_back(idle)
         # In place, since a copy of this selector shares them.
-        for table in (self._pairs, self._records, self._records_of, self._duplex, self._made, idle):
-            table.clear()
+        for table in (self._pairs, self._records, self._records_of, self._duplex, self._made):
+            table.clear()  # type: ignore[attr-defined]
+        self._facts.give_back(idle)
+        idle.clear()
+        try:
+            if busy:
+                self._interrupt()  # the waker goes with the selector, when the last thread has left
+            elif self._waker:
+                give_back(self.__dict__.pop("_waker"))
+        except OSError:
+            pass  # no descriptor is left: the waits end with their timeout
+        self._descriptor.close()
 
     # Everything below is cold.
 

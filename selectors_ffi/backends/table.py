@@ -234,6 +234,10 @@ class TableSelector(Backend):
     def _interrupt(self) -> None:
         self._watch(-1, 0, 0)
 
+    def _watches_itself(self, fd: int) -> bool:
+        wakers = [table.waker for table in (*self._asleep.copy(), *self._idle)]
+        return fd == INT_MAX or any(waker is not None and waker.reader == fd for waker in wakers)
+
     def _release(self) -> None:
         idle, self._idle = self._idle, []
         while idle:
@@ -316,7 +320,7 @@ class TableSelector(Backend):
         asleep = self._asleep
         asleep[table] = None  # from now on a change interrupts the call
         try:
-            while True:
+            while not self._closed:
                 if table.latest is not self._latest:
                     ended = self._update(table) or ended
                 if table.waker is None:
@@ -344,6 +348,7 @@ class TableSelector(Backend):
                 if result or native or ended or self._closed or (remaining == 0 and not again):
                     self._woken = False  # a wake-up that came meanwhile is this wait's, too
                     return result
+            return []
         finally:
             asleep.pop(table, None)
 

@@ -312,7 +312,7 @@ class Observer:
         """Check an event that was not handed on."""
         registry = self._registry
         former = native.token is not None and self._tokens.get(native.fd) != native.token
-        if native.fd == self._wake_up() or not (former or native.fd not in registry):
+        if self._wakes(native.fd) or not (former or native.fd not in registry):
             return []
         return checks.stale(native.fd, native.decoded, registry)
 
@@ -361,7 +361,7 @@ class Observer:
     def _reason(self, native: Native) -> str:
         """Return why an event was not handed on."""
         key = self._registry.get(native.fd)
-        if native.fd == self._wake_up():
+        if self._wakes(native.fd):
             return "the selector's own, to be woken up by"
         if key is None:
             return "not registered"
@@ -369,9 +369,10 @@ class Observer:
             return "of an earlier registration of this number"
         return f"only {interest(key.events)} was asked for"
 
-    def _wake_up(self) -> int:
-        """Return the descriptor that the selector watches for itself, -1 if there is none."""
-        return getattr(self._selector(), "_wake_read", -1)
+    def _wakes(self, fd: int) -> bool:
+        """Tell whether the selector watches a descriptor for itself."""
+        selector = self._selector()
+        return selector is not None and bool(selector._watches_itself(fd))
 
     # Lints
 

@@ -289,7 +289,7 @@ def _recorded(
                 break
             result = step
             if result < 0:
-                errno, result = ffi.errno if result == -1 else -result, -1
+                errno, result = binding.errno(result), -1
                 here.errno = errno
             left = errno or ffi.errno
             end = clock()
@@ -329,7 +329,7 @@ def _heard(
         for step in calls(function, *arguments):  # errno is safe here: see binding
             break
         if step < 0:
-            errno = ffi.errno if step == -1 else -step
+            errno = binding.errno(step)
             observer.here().errno = errno
             ffi.errno = errno
             return -1

@@ -217,4 +217,4 @@ def test_on_a_terminal():
     shown = os.read(master, 10_000).decode()
     os.close(master)
 
-    assert shown.startswith(f"{lines._BOLD}poll{lines._RESET}([], 0, 0)" + " " * 26 + " = 0")
+    assert shown.startswith(f"{lines._BOLD}poll{lines._RESET}([{{fd=-1}}], 1, 0)" + " " * 19 + " = 0")

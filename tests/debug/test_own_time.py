@@ -15,12 +15,14 @@ class Slow:
 
     def __init__(self):
         self.records = []
+        self.taken = 0
 
     def __call__(self, record):
         self.records.append(record)
-        end = perf_counter_ns() + COST
-        while perf_counter_ns() < end:
+        begin = perf_counter_ns()
+        while perf_counter_ns() < begin + COST:
             pass
+        self.taken += perf_counter_ns() - begin
 
     def of(self, kind):
         return [record for record in self.records if isinstance(record, kind)]
@@ -31,8 +33,10 @@ def test_a_slow_sink_is_in_no_duration(backend, pairs):
     sink = Slow()
     with debugging("syscalls,events,stats,checks", sink), backend() as selector:
         selector.select(0)
+        before = sink.taken
         for near, _ in pairs:
             selector.register(near, EVENT_READ)
+        told = sink.taken - before
         for _ in range(5):
             selector.select(0)
         stats = selector.stats()
@@ -40,7 +44,7 @@ def test_a_slow_sink_is_in_no_duration(backend, pairs):
 
     assert waits[0].turn == -1, "nothing came before"
     assert 0 <= min(wait.turn for wait in waits[1:]) < COST / 2
-    assert 0 <= waits[1].turn < 3 * COST, "three registrations, each told"
+    assert 0 <= waits[1].turn < told / 2, "the registrations were told meanwhile"
     assert 0 < min(wait.duration for wait in waits) < COST / 2
     assert all(wait.overhead > COST for wait in waits), "the call was told within"
     assert all(wait.span == wait.duration + wait.overhead for wait in waits)
