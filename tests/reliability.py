@@ -96,7 +96,7 @@ failed but what assumes more than the manuals promise:
 |---|---|
 | `test_above_fd_setsize` of epoll and poll | one `select()` reports all of thousands of ready descriptors; `epoll_wait(2)` may report them over successive calls |
 
-With `spurious`, `test_socketserver` hangs: `serve_forever()` waits for a blocking listener with a selector
+With `spurious`, `test_socketserver` may hang: `serve_forever()` waits for a blocking listener with a selector
 and then blocks in `accept()`, which is what `select(2)`, BUGS, warns of.
 
 ## Coverage
