@@ -33,7 +33,19 @@ FUNCTIONS = (
 
 MECHANISMS = ("kqueue", "epoll", "devpoll", "poll", "select")  # in the order of preference
 
-VARIABLES = ("BACKEND", "CHAOS", "DEBUG", "INJECT", "KERNEL", "SELFTEST", "SIGNAL", "SINK")
+# Described in docs/environment.md; SELECTORS_FFI_ stands before each.
+VARIABLES = (
+    "BACKEND",
+    "BLOCKED_AFTER",
+    "CHAOS",
+    "DEBUG",
+    "INJECT",
+    "KERNEL",
+    "SELFTEST",
+    "SIGNAL",
+    "SINK",
+    "TRACE",
+)
 
 
 def add_parser(subparsers: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..backends import EpollSelector
 from .addresses import address_of
 from .decode.epoll import event_bits as epoll_bits
-from .naming import interest, kind_of
+from .naming import interest, kind_of, shown
 from .owners import owner_of
 
 if TYPE_CHECKING:
@@ -95,7 +95,10 @@ def _row(key: SelectorKey, observer: Any) -> Row:
     known = None if observer is None else observer.known.get(fd)
     last, place = ("-", "-") if known is None else (known.last or "-", known.place)
     address = address_of(fd, key.fileobj)
-    return Row(fd, kind_of(fd), address, interest(key.events), last, owner_of(key), place)
+    owner = owner_of(key)
+    if owner == "int":  # a number, and nothing that names more
+        owner = shown(key.fileobj)
+    return Row(fd, kind_of(fd), address, interest(key.events), last, owner, place)
 
 
 def _epoll_descriptor(selector: Any) -> int:

@@ -155,6 +155,33 @@ def test_times_of_epoll(pair):
     caller("close", epfd)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_has_no_sleepers(pair):
+    """A thread that sleeps in a simulated call stays in the parent, with the pipe that wakes it."""
+    near, far = pair
+    caller = Caller("linux")
+    epfd, _ = caller("epoll_create1", 0)
+    event = caller.ffi.new("struct epoll_event *", {"events": caller.constant("EPOLLIN"), "data": 7})
+    caller("epoll_ctl", epfd, caller.constant("EPOLL_CTL_ADD"), near.fileno(), event)
+    room = caller.ffi.new("struct epoll_event[]", 2)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(caller("epoll_wait", epfd, room, 2, -1)))
+    thread.start()
+    sleepers = caller.kernel.handles[epfd].sleepers
+    while not len(sleepers):
+        threading.Event().wait(0.001)
+    before = len(host.open_descriptors())
+    child = os.fork()
+    if child == 0:
+        left = len(caller.kernel.handles[epfd].sleepers), before - len(host.open_descriptors())
+        os._exit(0 if left == (0, 1) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    far.send(b"x")
+    thread.join()
+    assert found == [(1, 0)]
+    caller("close", epfd)
+
+
 class Queue(Caller):
     """A C program with a kqueue."""
 
@@ -314,6 +341,23 @@ def test_closed_at_the_moment_of_the_look(poller, pair, monkeypatch):
     assert poller.poll(poller.ffi.new("struct pollfd[]", 1)) == (0, 0)
 
 
+def test_a_number_that_is_another_file_now(poller, pair):
+    """C3, C6: a stale entry is of the old file, until something happens there; illumos compares."""
+    near, far = pair
+    spare, other = socket.socketpair()
+    with spare, other:
+        number = os.dup(near.fileno())
+        poller.write(number, poller.constant("POLLIN"))
+        os.dup2(spare.fileno(), number)
+        far.send(b"x")
+        room = poller.ffi.new("struct pollfd[]", 1)
+        assert poller.poll(room) == (0, 0)
+        other.send(b"x")
+        assert poller.poll(room) == (1, 0)
+        assert room[0].fd == number
+        os.close(number)
+
+
 @pytest.mark.parametrize("end", ["signal", "close"])
 def test_a_write_that_waits_for_readers(end, pair):
     """T2, W12: on the Solaris line a write waits; a signal or a close of the handle ends that."""
@@ -326,7 +370,7 @@ def test_a_write_that_waits_for_readers(end, pair):
 
     def interrupt():
         while not len(handle.sleepers):
-            pass
+            threading.Event().wait(0.001)
         if end == "signal":
             signal.pthread_kill(main, signal.SIGALRM)
         else:

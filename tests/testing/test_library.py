@@ -49,6 +49,9 @@ def test_it_looks_like_the_library():
     assert binding.lib.__class__.__name__ == "Proxy"
     assert not binding.has("nothing")
     assert functions_of(binding) == functions_of(below)
+    simulated = _windows()
+    if simulated is not None:
+        assert proxied(simulated, plain).lib.kernel is simulated.lib.kernel
 
 
 def test_errno_is_that_of_the_call():

@@ -170,9 +170,7 @@ class SimulatedKernel:
 
     def forget(self, handle: Any) -> None:
         """Drop a handle whose number is closed, and wake those asleep on it."""
-        known: Any = self.handles.get(handle.fd)
-        if known is handle:
-            del self.handles[handle.fd]
+        self.handles.pop(handle.fd, None)
         handle.closed = True
         handle.sleepers.wake()
 
