@@ -236,8 +236,10 @@ class _BaseSelectorImpl(BaseSelector):
         """Take a wake-up; return whether to wait on, since it was for another call or a change."""
         if waker is not None and not self._closed:
             waker.drain()  # first: a wake-up that comes after the look at the flag must stay
-        woken, self._woken = self._woken, False
-        return not (woken or self._closed)
+        if self._woken:  # written only then: another thread may be setting it
+            self._woken = False
+            return False
+        return not self._closed
 
     def wakeup(self) -> None:
         """End a ``select()`` in another thread, or else the next one of this selector.
