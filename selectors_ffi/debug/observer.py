@@ -311,7 +311,8 @@ class Observer:
 
     def _wake_up(self) -> int:
         """Return the descriptor that the selector watches for itself, -1 if there is none."""
-        return getattr(self._selector(), "_wake_read", -1)
+        waker = getattr(self._selector(), "_waker", None)
+        return -1 if waker is None else int(waker.reader)
 
     # Lints
 
