@@ -95,19 +95,29 @@ class Descriptor:
     descriptor back at once, and a copied selector shares it with the original.
     """
 
-    __slots__ = ("_binding", "fd")
+    __slots__ = ("_binding", "_open", "fd")
 
     def __init__(self, binding: Binding, fd: int) -> None:
         self._binding = binding
+        self._open = [fd]
         self.fd = fd
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            self._binding.close(fd)
+        """Close the descriptor once, whatever other threads and signal handlers do."""
+        if not self._open:
+            return
+        try:
+            fd = self._open.pop()
+        except IndexError:
+            return  # another thread was faster
+        self.fd = -1
+        self._binding.close(fd)
 
     def __del__(self) -> None:
-        self.close()
+        try:
+            self.close()
+        except (AttributeError, OSError):
+            pass  # an exception has ended __init__, or the process has closed all its descriptors
 
 
 class _BaseSelectorImpl(BaseSelector):

@@ -187,7 +187,8 @@ class _Kqueue(Descriptor):
 
     def close(self) -> None:
         if self.left_behind():
-            self.fd = -1  # the number is not ours
+            self._open.clear()  # the number is not ours
+            self.fd = -1
         super().close()
 
 
