@@ -25,6 +25,13 @@ PACKAGE = os.path.dirname(selectors_ffi.__file__)
 KERNELS = os.path.join(PACKAGE, "testing")  # a real kernel has no bytecode
 
 
+def in_finaliser(frame):
+    """Tell whether a finaliser runs, of which Python shows an exception and goes on."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
+
+
 class Interrupter:
     """A trace function that raises KeyboardInterrupt at the n-th bytecode of the package.
 
@@ -38,7 +45,7 @@ class Interrupter:
 
     def __call__(self, frame, event, argument):
         filename = frame.f_code.co_filename
-        if not filename.startswith(PACKAGE) or filename.startswith(KERNELS):
+        if not filename.startswith(PACKAGE) or filename.startswith(KERNELS) or in_finaliser(frame):
             return None
         unit = "line"
         if sys.implementation.name == "cpython":

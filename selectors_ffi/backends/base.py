@@ -95,19 +95,29 @@ class Descriptor:
     descriptor back at once, and a copied selector shares it with the original.
     """
 
-    __slots__ = ("_binding", "fd")
+    __slots__ = ("_binding", "_open", "fd")
 
     def __init__(self, binding: Binding, fd: int) -> None:
         self._binding = binding
+        self._open = [fd]
         self.fd = fd
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            self._binding.close(fd)
+        """Close the descriptor once, whatever other threads and signal handlers do."""
+        if not self._open:
+            return
+        try:
+            fd = self._open.pop()
+        except IndexError:
+            return  # another thread was faster
+        self.fd = -1
+        self._binding.close(fd)
 
     def __del__(self) -> None:
-        self.close()
+        try:
+            self.close()
+        except (AttributeError, OSError):
+            pass  # an exception has ended __init__, or the process has closed all its descriptors
 
 
 class _BaseSelectorImpl(BaseSelector):
@@ -241,8 +251,10 @@ class _BaseSelectorImpl(BaseSelector):
         """Take a wake-up; return whether to wait on, since it was for another call or a change."""
         if waker is not None and not self._closed:
             waker.drain()  # first: a wake-up that comes after the look at the flag must stay
-        woken, self._woken = self._woken, False
-        return not (woken or self._closed)
+        if self._woken:  # written only then: another thread may be setting it
+            self._woken = False
+            return False
+        return not self._closed
 
     def wakeup(self) -> None:
         """End a ``select()`` in another thread, or else the next one of this selector.

@@ -70,16 +70,11 @@ class DevpollSelector(WaitingSelector):
             wait.changed.add(fd)
         if fd > INT_MAX:
             raise OverflowError(TOO_LARGE)
-        accepted = not events or is_open(fd)
+        if events and not is_open(fd):
+            raise self._binding.error(EBADF)
         try:
-            if not accepted:
-                raise self._binding.error(EBADF)
             self._write(fd, events)
         except OSError:
-            try:  # part of it may have been applied
-                self._write(fd, was if accepted else 0)
-            except OSError:
-                pass  # for the same reason; the caller hears of the first
             if events:
                 raise
 
@@ -168,9 +163,9 @@ class DevpollSelector(WaitingSelector):
 
     def _renew(self, fd: int, events: int) -> None:
         try:
-            self._watch(fd, events, ANY)
+            self._watch(fd, events if is_open(fd) else 0, ANY)
         except OSError:
-            pass  # it is closed, and has been removed
+            pass  # refused; it may be reported again
 
     def _ring(self) -> None:
         waker = self._waker

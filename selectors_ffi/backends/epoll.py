@@ -38,22 +38,23 @@ https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
 from __future__ import annotations
 
 import os
-from _thread import _count as other_threads
-from _thread import allocate_lock
-from errno import EBADF, EEXIST, EINTR, ENOENT
+from _thread import get_ident
+from errno import EEXIST, EINTR, ENOENT
 from itertools import count
 from operator import itemgetter
 from struct import error as StructError
+from sys import _current_frames
 
 from ..binding import REFUSALS
 from . import forks
-from .base import ANYTHING, BOTH, CLOSED, TOO_LARGE, Backend, Descriptor, NativeEvent, SelectorKey
+from .base import ANY, BOTH, CLOSED, TOO_LARGE, Backend, Descriptor, NativeEvent, SelectorKey
 from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer, Facts
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ..binding import Binding
@@ -63,9 +64,9 @@ __all__ = ["EpollSelector"]
 
 _FD_MASK = 0xFFFF_FFFF  # the part of a token that is the descriptor
 _SERIAL_SHIFT = 32
+_SERIAL_BITS = 27  # and one more, which is always set: it tells our tokens from a caller's
 _WAKE = _FD_MASK  # the waker's token: no descriptor is as large
 _serials = count()
-_rebuilding = allocate_lock()
 
 
 class EpollSelector(Backend):
@@ -73,7 +74,8 @@ class EpollSelector(Backend):
 
     _mechanism = "epoll"
     _waker: Waker | None = None
-    _retired: tuple[Waker, ...] = ()  # of sets that were replaced, while threads may wait on them
+    _rung: Waker | None = None  # wakes the threads that wait on a set that was replaced
+    _rebuilder: tuple[Buffer, int] | None = None  # the call that replaces the set, and its thread
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(debug=debug)
@@ -81,7 +83,6 @@ class EpollSelector(Backend):
         self._facts: Facts = binding.facts(Facts)
         self._forks = forks.seen
         self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
-        self._suspects: dict[int, int] = {}  # descriptor -> token, see ``_heal``
         self._pairs: dict[int, Pair] = {}
         self._duplex: dict[int, None] = {}  # descriptors registered for both directions
         self._records: dict[bytes, Pair] = {}
@@ -99,6 +100,7 @@ class EpollSelector(Backend):
         """
         self._check_open()
         self._shared = True
+        self._duplex[-1] = None  # the caller may widen an interest: results depend on the flags
         return self._descriptor.fd
 
     def _check_open(self) -> None:
@@ -241,17 +243,21 @@ class EpollSelector(Backend):
         busy, idle, self._idle = len(self._idle) < len(self._made), self._idle, []
         # In place, since a copy of this selector shares them.
         for table in (self._pairs, self._records, self._records_of, self._duplex, self._made):
-            table.clear()  # type: ignore[attr-defined]
+            table.clear()
         self._facts.give_back(idle)
         idle.clear()
         try:
             if busy:
                 self._interrupt()  # the waker goes with the selector, when the last thread has left
-            elif self._waker:
-                give_back(self.__dict__.pop("_waker"))
+            else:
+                for name in ("_waker", "_rung"):
+                    waker = self.__dict__.pop(name, None)
+                    if waker:
+                        give_back(waker)
         except OSError:
             pass  # no descriptor is left: the waits end with their timeout
-        self._descriptor.close()
+        if not (busy and self._rebuilder):  # else the call that replaces the set will close it
+            self._descriptor.close()
 
     # Everything below is cold.
 
@@ -276,7 +282,8 @@ class EpollSelector(Backend):
         return self._facts.lend(self._descriptor.fd, self._made)
 
     def _new_token(self, fd: int) -> int:
-        token = self._tokens[fd] = fd | (next(_serials) % _FD_MASK + 1) << _SERIAL_SHIFT
+        serial = 1 << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
+        token = self._tokens[fd] = fd | serial << _SERIAL_SHIFT
         return token
 
     def _forget_records(self, token: int) -> None:
@@ -313,6 +320,14 @@ class EpollSelector(Backend):
         if self._forks != forks.seen:
             self._shared = True
         return self._shared
+
+    def _may_be_of_the_caller(self, token: int) -> bool:
+        """Tell whether the caller may have made a registration itself.
+
+        ``select.epoll`` writes the descriptor into half of a token, and leaves in the other half
+        whatever was there.
+        """
+        return token >> _SERIAL_SHIFT + _SERIAL_BITS != 1 and self._is_shared()
 
     def _wait_on(
         self,
@@ -365,20 +380,20 @@ class EpollSelector(Backend):
             if fd == _WAKE:
                 go_on = self._waits_on(self._waker) and go_on
                 continue
-            key = self._fd_to_key.get(fd)
-            if token != self._tokens.get(fd, fd) and not (token == fd and self._is_shared()):
+            key, ours = self._fd_to_key.get(fd), token == self._tokens.get(fd, fd)
+            if not (ours or self._may_be_of_the_caller(token)):
                 key = None
             if native is not None:
                 native.append(NativeEvent(key, fd, flags))
             events = self._facts.directions[flags] & key.events if key else 0
             if key and events:
                 result.append((key, events))
-                if fields:
+                if fields and ours:
                     self._remember(token, fields[i], result[-1])
             elif go_on:
                 unknown.append((fd, token if key is None else -1))
         if unknown:
-            go_on = self._heal(unknown) and go_on
+            go_on = self._heal(buffer, unknown) and go_on
         return result, go_on
 
     def _remember(self, token: int, field: Any, pair: Pair) -> None:
@@ -400,10 +415,11 @@ class EpollSelector(Backend):
             self._pairs.pop(token, None)
             self._records.pop(field, None)
 
-    def _heal(self, unknown: list[tuple[int, int]]) -> bool:
+    def _heal(self, buffer: Buffer, unknown: list[tuple[int, int]]) -> bool:
         """Make the kernel agree with the registry about what it should not have reported.
 
         Args:
+            buffer: that of the call.
             unknown: descriptors with the tokens that are of no registration; -1: the interest differs.
 
         Returns:
@@ -411,13 +427,16 @@ class EpollSelector(Backend):
         """
         if self._is_shared():
             return False
-        stale = False
-        for fd, token in unknown:
-            if token >= 0:
-                stale = stale or self._suspects.get(fd) == token
-                self._suspects[fd] = token
-            self._settle(fd, ANYTHING)
-        return not stale or self._rebuild()
+        before, buffer.unknown = buffer.unknown, [token for _, token in unknown if token >= 0]
+        for fd, _ in unknown:
+            key, token = self._fd_to_key.get(fd), self._tokens.get(fd, fd)
+            try:
+                self._watch(fd, key.events if key else 0, ANY)
+            except OSError:
+                self._tokens[fd] = token  # closed, and registered all the same: nothing has changed
+            self._settle(fd, key)
+        # The kernel was told since this buffer was last filled, and reports it all the same.
+        return set(buffer.unknown).isdisjoint(before) or self._rebuild(buffer)
 
     def _add_waker(self) -> Waker:
         """Have the set watch a waker; the threads that wait already are woken by it, too."""
@@ -436,23 +455,45 @@ class EpollSelector(Backend):
         except FileExistsError:
             pass
 
-    def _rebuild(self) -> bool:
-        """Replace the set by one made from the registry; return whether that was possible."""
-        if not self._facts.dup3 or not _rebuilding.acquire(blocking=False):
+    def _rebuild(self, buffer: Buffer) -> bool:
+        """Replace the set by one made from the registry; return whether to wait on.
+
+        One call at a time does it, the one whose buffer is in ``_rebuilder``. A call that an exception
+        has ended there has its buffer back, and is no obstacle.
+        """
+        dup3, mark = self._facts.dup3, (buffer, get_ident())
+        if not dup3:
             return False
         try:
+            holder = self.__dict__.setdefault("_rebuilder", mark)
+            if holder is not mark:
+                if holder[0] is not buffer and holder[0] not in self._idle:
+                    # A signal handler does not wait for the call that it interrupts.
+                    return bool(holder[1] != mark[1])
+                self._rebuilder = mark
+            if self._closed:
+                return False
             new = Descriptor(self._binding, self._facts.create())
-            made = self._move_to(new.fd)
+            try:
+                made = self._move_to(new.fd, dup3)
+            finally:
+                new.close()
         except OSError:
-            return False  # no descriptor or no memory is left
+            return False  # no descriptor or memory is left, or a registered one is closed
         finally:
-            _rebuilding.release()
-        self._suspects.clear()
+            if self._rebuilder is mark:
+                del self._rebuilder
+            if self._closed:
+                self._descriptor.close()
+        for one in self._made.copy():
+            other = one()
+            if other:
+                other.unknown = []
         for fd in {*made, *self._fd_to_key.copy()}:  # changes that went to the old set meanwhile
             self._settle(fd, made.get(fd))
         return True
 
-    def _move_to(self, new: int) -> dict[int, SelectorKey]:
+    def _move_to(self, new: int, dup3: Callable[..., int]) -> dict[int, SelectorKey]:
         """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
         facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
         made = self._fd_to_key.copy()
@@ -460,21 +501,19 @@ class EpollSelector(Backend):
             event = facts.pack(facts.flags[key.events], self._tokens.get(fd, fd))
             try:
                 call(facts.epoll_ctl, new, facts.ADD, fd, event)
-            except OSError as error:
-                if error.errno != EBADF:
+            except OSError:
+                # What is closed and still registered may be reported by the old set, not by a new one.
+                if self._fd_to_key.get(fd) is key:
                     raise
-        old = self._waker
-        if not other_threads():
-            if old:
-                self._watch_waker(new, old)
-            call(facts.dup3, new, epfd, os.O_CLOEXEC)
-            return made
-        # The old waker stays rung, so that every thread that waits on the old set leaves it.
-        old, waker = old or self._add_waker(), lend()
-        self._watch_waker(new, waker)
-        call(facts.dup3, new, epfd, os.O_CLOEXEC)
-        self._waker = waker
-        old.ring()
-        alone = len(self._idle) + 1 == len(self._made)
-        self._retired = (old,) if alone else (*self._retired, old)
+        waker = self._waker
+        if waker:
+            self._watch_waker(new, waker)
+        if len(_current_frames()) > 1:
+            # Never drained, so every thread that waits on the old set leaves it.
+            rung = self._rung = self._rung or lend()
+            rung.ring()
+            self._watch_waker(epfd, rung)
+        call(dup3, new, epfd, os.O_CLOEXEC)
+        if self._waker is not waker and self._waker:  # another thread has added it to the old set
+            self._watch_waker(epfd, self._waker)
         return made

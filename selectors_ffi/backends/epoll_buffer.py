@@ -92,7 +92,8 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "_arguments", "_facts", "_made", "_timeout", "_timespec", "_token", "_uses",
-        "array", "batch", "capacity", "forever", "layout", "now", "timed", "token", "tokens", "view",
+        "array", "batch", "capacity", "forever", "layout", "now", "timed", "token", "tokens", "unknown",
+        "view",
     )  # fmt: skip
 
     now: Iterator[int] | None
@@ -114,6 +115,7 @@ class Buffer:
         """Belong to the set ``epfd`` from now on."""
         self._arguments = (epfd, self.array, self.capacity)
         self._uses = 0
+        self.unknown: list[int] = []  # tokens of no registration that were last in it
         # Up to how many events one look-up is for, if ``prepare`` has been here. Not for a full buffer.
         self.batch = 0
         self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here

@@ -5,8 +5,8 @@ What the kernel does
 A registration is keyed by (descriptor, filter): reading and writing are two, and either may be refused
 alone. Without room for events, kevent(2) applies its changes in order and stops at the first that
 fails; those before it stay applied. Interrupted by a signal, it has applied them all. close(2) of a
-descriptor removes its registrations. So every change is one call, and what a refused call has half
-applied is taken back.
+descriptor removes its registrations. So every change is one call. What a refused call has half applied
+is taken back, when the base puts the old entry back and looks again.
 
 Each registration carries a number of ours in ``udata``, the *serial*, which is new with every change::
 
@@ -80,9 +80,6 @@ class KqueueSelector(WaitingSelector):
         if errno and (errno == ENOENT or facts.add_refuses_existing or not events):
             errno = self._insist(fd, events, serial)
         if errno:
-            self._insist(fd, was, serial)
-            if not was:
-                self._serials.pop(fd, None)
             self._check_open()
             raise self._binding.error(errno)
 
@@ -190,7 +187,8 @@ class _Kqueue(Descriptor):
 
     def close(self) -> None:
         if self.left_behind():
-            self.fd = -1  # the number is not ours
+            self._open.clear()  # the number is not ours
+            self.fd = -1
         super().close()
 
 

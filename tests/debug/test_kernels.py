@@ -85,7 +85,7 @@ def test_names_of_calls_are_those_of_c(records, pairs):
 
 
 @pytest.mark.parametrize("kernel", ["illumos", "solaris11"])
-def test_wake_up_of_devpoll_is_no_stale_registration(kernel, pairs):
+def test_wake_up_of_devpoll_is_not_stale(kernel, pairs):
     """The pipe through which a sleeping /dev/poll is woken is not taken for a stale registration."""
     (make,) = [binding for name, _, binding in KERNELS if name == kernel]
     kept = []
@@ -97,7 +97,7 @@ def test_wake_up_of_devpoll_is_no_stale_registration(kernel, pairs):
         selector._observer.emit.sink = lambda record: asleep.set()
         waiter = threading.Thread(target=selector.select, args=(20,))
         waiter.start()
-        while not selector._waits:
+        while not selector._waker:
             asleep.wait(0.001)
         selector._observer.emit.sink = kept.append
         selector.register(pairs[1][0], EVENT_WRITE)
