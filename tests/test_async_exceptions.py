@@ -36,7 +36,7 @@ class Interrupter:
         self.raised = False
 
     def __call__(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(PACKAGE) or of_a_finaliser(frame):
             return None
         unit = "line"
         if sys.implementation.name == "cpython":
@@ -52,6 +52,8 @@ class Interrupter:
     def run(self, operation):
         """Whether the operation was interrupted."""
         before = sys.gettrace()
+        # CPython 3.12 begins to tell of bytecodes with the first settrace() after this.
+        sys._getframe().f_trace_opcodes = sys.implementation.name == "cpython"
         sys.settrace(self)
         try:
             operation()
@@ -60,6 +62,15 @@ class Interrupter:
         finally:
             sys.settrace(before)
         return self.raised
+
+
+def of_a_finaliser(frame):
+    """Tell whether a frame runs for a finaliser: that of an earlier selector, at any time on PyPy."""
+    while frame is not None and frame.f_code.co_filename != __file__:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 OPERATIONS = {
