@@ -122,6 +122,20 @@ def targets(module, call):
     return [f"{package}{name}" if name.startswith(".") else name for name in found]
 
 
+@pytest.mark.parametrize("module", [m for m in SOURCES if layer(m) == "debug"])
+def test_debug_imports_nothing_late(module):
+    """No module of the debug package imports in a function: an import may wait for another thread."""
+    inside = [
+        node.lineno
+        for function in ast.walk(parse(module))
+        if isinstance(function, (ast.FunctionDef, ast.Lambda))
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+
+    assert not inside
+
+
 def test_one_dlopen():
     """A library is opened in one place, the binding."""
     calls = [

@@ -61,6 +61,8 @@ class Interrupter:
     def run(self, operation):
         """Whether the operation was interrupted."""
         before = sys.gettrace()
+        # CPython 3.12 begins to tell of bytecodes with the first settrace() after this.
+        sys._getframe().f_trace_opcodes = sys.implementation.name == "cpython"
         sys.settrace(self)
         try:
             operation()

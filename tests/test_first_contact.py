@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import selectors_ffi
+from selectors_ffi.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -151,7 +152,7 @@ def test_version():
 def test_help_has_examples():
     """Every subcommand's --help shows how it is used."""
     commands = python("-m", "selectors_ffi", "--help").stdout
-    for command in selectors_ffi.cli.COMMANDS:
+    for command in COMMANDS:
         assert f"  {command}" in commands
         shown = python("-m", "selectors_ffi", command, "--help").stdout
         assert f"python -m selectors_ffi {command}" in shown.partition("examples:")[2], command

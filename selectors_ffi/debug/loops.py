@@ -7,6 +7,7 @@ stands within the bounds of the loop, the program is in its loop; afterwards it 
 
 from __future__ import annotations
 
+import dis
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,8 +51,6 @@ def loop_around(frame: FrameType | None) -> Loop | None:
 @lru_cache(maxsize=256)
 def _loops_of(code: CodeType) -> tuple[Loop, ...]:
     """Return the loops of a function's code: what lies between a jump back and its target."""
-    import dis
-
     ends: dict[int, int] = {}
     for one in dis.get_instructions(code):
         jumps = one.opcode in dis.hasjrel or one.opcode in dis.hasjabs

@@ -96,7 +96,8 @@ def begin_kernel(name: str, where: str) -> None:
         where: the name of the option or variable, for the message.
 
     Raises:
-        ValueError: there is no such kernel; the message lists what there is.
+        ValueError: there is no such kernel, and the message lists what there is; or this host is
+            no Unix.
     """
     _push_kernel(name, where)
     package: Any = sys.modules[__package__.partition(".")[0]]
@@ -119,7 +120,7 @@ def _push_kernel(name: str, where: str) -> None:
 
     try:
         _push(kernel(name))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{where}: {error}") from None
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from selectors_ffi._abi import TARGETS, load_ffi
-from selectors_ffi.debug.decode import FORMS, form_of
+from selectors_ffi.binding import load
+from selectors_ffi.debug.decode import FORMS, form, form_of, grammar
+from selectors_ffi.debug.decode import select as decode_select
 from selectors_ffi.debug.decode.grammar import Bits, outcome, seconds
 
 KQUEUE = [
@@ -326,3 +328,59 @@ def test_unknown_functions_and_bad_arguments_are_shown_plainly():
 def test_every_call_has_a_decoder(target, functions):
     """No system call of a backend falls back on plain numbers."""
     assert set(functions) <= set(FORMS)
+
+
+def test_a_path_that_is_a_pointer():
+    """open(2) shows its path as text, whether bytes, cdata or NULL."""
+    ffi = load_ffi("sunos")
+    opens = form_of(ffi, "open")
+    path = ffi.new("char[]", b"/dev/poll")
+
+    assert opens.enter((path, 0))[0] == '"/dev/poll"'
+    assert opens.enter((b"/dev/poll\0", 0))[0] == '"/dev/poll"'
+    assert opens.enter((ffi.NULL, 0))[0] == "NULL"
+
+
+def test_an_ioctl_that_is_not_of_devpoll():
+    """Another command's argument is an address, and brings no events."""
+    ffi = load_ffi("sunos")
+    ioctl = form_of(ffi, "ioctl")
+    arguments = (4, 12345, ffi.NULL)
+    texts = ioctl.enter(arguments)
+
+    assert ioctl.leave(arguments, texts, 0) == "Timeout"
+    assert texts == ["4", "0x3039", "NULL"]
+    assert ioctl.ready(arguments, 1) == []
+
+
+def test_numbers_and_addresses():
+    """Integers in any form are numbers; what is none is an address, or its type."""
+    ffi = load().ffi
+    pointer = ffi.new("int *", 5)
+    assert form.integer(ffi, ffi.cast("long", 7)) == "7"
+    assert grammar.address(ffi, pointer) == hex(int(ffi.cast("uintptr_t", pointer)))
+    assert grammar.address(ffi, 0) == "NULL"
+    assert grammar.address(ffi, 255) == "0xff"
+    assert grammar.address(ffi, "text") == "/* str */"
+    assert grammar.address(ffi, ffi.new("struct timeval *")[0]) == "?"
+    assert form.records(ffi, ffi.cast("int *", 255), "int", -1, str) == "0xff"
+
+
+def test_a_time_struct_by_value():
+    """A time struct is shown alike, whether pointed to, in an array, or itself."""
+    ffi = load().ffi
+    clock = ffi.new("struct timeval *", {"tv_sec": 1, "tv_usec": 2})
+    assert grammar.timeval(ffi, clock) == "{tv_sec=1, tv_usec=2}" == grammar.timeval(ffi, clock[0])
+
+
+def test_bitmaps_of_big_endian(monkeypatch):
+    """In a big-endian bitmap bit 0 is in the first word's last byte."""
+    ffi = load_ffi("linux")
+    monkeypatch.setattr(decode_select.sys, "byteorder", "big")
+    width = ffi.sizeof("fd_mask")
+    words = bytearray(2 * width)
+    for fd in (0, 9, 8 * width + 3):
+        word, bit = divmod(fd, 8 * width)
+        words[word * width + width - 1 - bit // 8] |= 1 << bit % 8
+
+    assert decode_select.members(ffi, ffi.from_buffer(words), 16 * width) == [0, 9, 8 * width + 3]

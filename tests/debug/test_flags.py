@@ -10,8 +10,10 @@ import sys
 
 import pytest
 
+import selectors_ffi
 from selectors_ffi import Debug, backends, debugging
 from selectors_ffi.binding import Binding, load
+from selectors_ffi.debug import flags as module
 from selectors_ffi.debug.flags import flags_of
 
 
@@ -335,3 +337,34 @@ def test_a_leak_in_a_cycle_and_of_every_class(backend):
             for _ in range(3):
                 gc.collect()
         assert [record.id for record in kept if type(record).__name__ == "Lint"] == ["SEL009"]
+
+
+def keep_nothing(record):
+    """A sink."""
+
+
+def test_blocks_may_end_in_any_order():
+    """A block that ends before one that began later ends itself alone."""
+    outer, inner = debugging("events", keep_nothing), debugging("checks", keep_nothing)
+    before = list(module._stack)
+    outer.__enter__()
+    inner.__enter__()
+
+    outer.__exit__(None, None, None)
+    assert module.ambient().flags == Debug.CHECKS
+    inner.__exit__(None, None, None)
+    assert module._stack == before
+
+
+def test_an_instrumented_class_is_not_instrumented_again(backend):
+    """Making one more of a traced selector's own class gives that class."""
+    with backend(debug="events") as selector, type(selector)(debug=Debug.CHECKS) as other:
+        assert type(other) is type(selector)
+        assert other._observer.flags == Debug.EVENTS
+
+
+def test_module_attributes_on_demand():
+    """The package imports the debug names when they are first asked for, and no others."""
+    assert selectors_ffi.Debug is Debug
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = selectors_ffi.nothing

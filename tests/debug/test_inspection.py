@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import sys
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 
 import selectors_ffi
-from selectors_ffi import EVENT_READ, EVENT_WRITE, RawEvent, backends
-from selectors_ffi.debug import Event, Registration, Wait
+from selectors_ffi import EVENT_READ, EVENT_WRITE, RawEvent, backends, debugging
+from selectors_ffi.debug import Event, Registration, Wait, inspect
 from selectors_ffi.debug.naming import shown
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="procfs and epoll")
@@ -228,3 +230,57 @@ def test_looking_changes_no_mode(records, pairs, default):
             assert os.get_blocking(second.fileno())
     finally:
         socket.setdefaulttimeout(before)
+
+
+def test_a_second_close_is_not_recorded(backend):
+    """Closing a closed selector does nothing, and nothing is said of it."""
+    kept = []
+    with debugging("events", kept.append):
+        selector = backend()
+    selector.close()
+    selector.close()
+    assert [record.action for record in kept if isinstance(record, Registration)] == ["close"]
+
+
+def test_description_of_nothing(backend):
+    """Without registrations there is a title and what the kernel says, and no table."""
+    with backend() as selector:
+        lines = str(selector.describe()).splitlines()
+        assert len(lines) == 2
+        assert repr(selector.describe()) == f"<Description of {lines[0]}>"
+
+
+@linux
+def test_description_without_procfs(monkeypatch):
+    """Without /proc nothing is said of the kernel's own list."""
+    module = sys.modules["selectors_ffi.debug.inspect"]
+    monkeypatch.setattr(module, "watched", lambda epfd: None)
+    with backends.EpollSelector() as selector:
+        assert selector.describe().differences is None
+        assert "no list of its own" in str(selector.describe())
+
+
+@pytest.mark.parametrize(
+    "lines", ["tfd: x events: 1 data: 2", "tfd: 5 data: 2", "tfd: 5 events: zz data: 2"]
+)
+def test_a_kernel_list_of_another_form(monkeypatch, lines):
+    """Lines that are not as expected are no list, rather than a wrong one."""
+    monkeypatch.setattr(inspect, "open", lambda *_, **__: io.StringIO(lines), raising=False)
+    assert inspect.watched(5) is None
+
+
+def test_no_kernel_list():
+    """A descriptor that is not there, or a system without inspect, has no list."""
+    assert inspect.watched(10**6) is None
+
+
+def test_why_an_event_was_dropped(backend, pairs):
+    """Not registered, of an earlier file, or of a direction that was not asked for."""
+    with backend(debug="events") as selector:
+        key = selector.register(pairs[0][0], EVENT_READ)
+        observer = selector._observer
+        native = SimpleNamespace(fd=key.fd, token=None)
+        assert observer._reason(SimpleNamespace(fd=10**6, token=None)) == "not registered"
+        assert observer._reason(native) == "only EVENT_READ was asked for"
+        native.token = 2**40
+        assert observer._reason(native) == "of an earlier registration of this number"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, debugging
-from selectors_ffi.debug import PerfettoSink
+from selectors_ffi.debug import Event, PerfettoSink, Registration, Syscall, Wait
+from selectors_ffi.debug.records import Source
+
+SOURCE = Source(1, 2, "TestSelector@0x1")
 
 ROOT = Path(__file__).parents[2]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
@@ -414,3 +418,20 @@ def test_the_process_is_named_after_the_program(tmp_path, arguments, name):
     )
 
     assert list(named(load(tmp_path / "t.json"), "process_name").values()) == [name]
+
+
+def test_records_of_all_that_can_fail(tmp_path):
+    """A trace shows a failed call's errno, and a wait that raised."""
+    path = tmp_path / "trace.json"
+    sink = PerfettoSink(path)
+    sink(Syscall(1, SOURCE, "epoll_ctl", ("5",), -1, errno.EPERM, "", 3))
+    sink(Registration(2, SOURCE, "register", 7, "socket", 1, "<socket>", "PermissionError()"))
+    sink(Event(3, SOURCE, 7, "socket", "EPOLLIN", 1, "<socket>", ""))
+    sink(Wait(4, SOURCE, None, 5, -1))
+    sink.close()
+    document = json.loads(path.read_text())["traceEvents"]
+    shown = [event for event in document if event["ph"] != "M"]
+
+    shown = [event for event in shown if event["cat"] != "descriptor"]
+    assert [event["ph"] for event in shown] == ["X", "i", "X"]
+    assert shown[0]["args"]["errno"] == "EPERM"

@@ -10,15 +10,18 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 
 import pytest
 
 from selectors_ffi import EVENT_READ, EVENT_WRITE, Debug, backends, debugging
 from selectors_ffi.binding import load
-from selectors_ffi.debug import FileSink, JsonSink, RingSink, Syscall, tee
+from selectors_ffi.debug import FileSink, JsonSink, Lint, RingSink, Stats, Syscall, tee
 from selectors_ffi.debug.naming import kind_of, shown
-from selectors_ffi.debug.records import Marks
+from selectors_ffi.debug.records import Marks, Source
+
+SOURCE = Source(1, 2, "TestSelector@0x1")
 
 
 def work(cls=backends.PollSelector):
@@ -341,3 +344,62 @@ def test_a_forked_child_is_not_locked_out(tmp_path):
 
     assert status == 0
     assert (tmp_path / "log").read_text() == "line\n" * 2
+
+
+def test_a_sink_that_fails_without_a_standard_error(monkeypatch, backend):
+    """Where a failing sink cannot even be complained of, nothing happens."""
+
+    def fail(record):
+        raise ZeroDivisionError
+
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    with backend(debug="all") as before:
+        pass
+    with debugging("events", fail):
+        with backend() as selector:
+            assert selector.select(0) == []
+        assert selector._observer.emit.failed
+    assert before.get_map() is None
+
+
+def test_a_recorder_that_is_read_while_it_is_written():
+    """A record that comes while the records are copied makes the copying begin again."""
+    ring = RingSink()
+
+    class Growing:
+        tries = 0
+
+        def __iter__(self):
+            Growing.tries += 1
+            if Growing.tries == 1:
+                raise RuntimeError("deque mutated during iteration")
+            return iter([1, 2])
+
+    ring._records = Growing()
+    assert ring.records() == [1, 2]
+
+
+def test_a_recorder_dumps_into_any_sink():
+    """The records that were kept go to a callable as they are."""
+    dumped = []
+    ring = RingSink(2, dump=dumped.append)
+    for n in range(3):
+        ring(n)
+    ring.dump()
+    assert dumped == [1, 2]
+    assert ring.records() == []
+
+
+def test_a_lint_has_a_record_of_its_own():
+    """The text of a lint names its id and its place."""
+    lint = Lint(1, SOURCE, "SEL001", 7, "message", "file.py:1 in f")
+    assert str(lint).endswith("SEL001 at file.py:1 in f: message")
+
+
+def test_statistics_of_nothing():
+    """Before anything has happened every figure is 0, and the table says so."""
+    figures = Stats()
+    assert figures.waits.median == 0
+    assert "select()" not in str(figures)

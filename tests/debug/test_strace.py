@@ -86,6 +86,7 @@ def of_strace(path: Path) -> list[str]:
 
     What differs is how the C library makes its call: it hands select(2) to pselect6 with a
     timespec, appends the size of a signal set, and the kernel writes back the time that is left.
+    musl makes epoll_wait as epoll_pwait without a set.
     """
     lines, inside = [], False
     for line in path.read_text().splitlines():
@@ -100,6 +101,8 @@ def of_strace(path: Path) -> list[str]:
         if text.startswith("pselect6("):
             text = text.replace("pselect6(", "select(").replace(", NULL) = ", ") = ")
             text = re.sub(r"tv_nsec=(\d+)", lambda m: f"tv_usec={int(m[1]) // 1000}", text)
+        elif text.startswith("epoll_pwait("):  # musl's epoll_wait
+            text = text.replace("epoll_pwait(", "epoll_wait(").replace(", NULL, 8) = ", ") = ")
         elif text.startswith(("ppoll(", "epoll_pwait2(")):
             text = text.replace(", NULL, 8) = ", ", NULL) = ")
         if text.startswith("epoll_pwait2("):  # whose timeout strace shows only after success

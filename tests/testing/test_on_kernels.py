@@ -105,6 +105,15 @@ def test_a_wrong_variable():
     )
 
 
+def test_a_host_that_is_no_unix(monkeypatch):
+    """There the variable is wrong, and the message says why."""
+    from selectors_ffi.testing.ambient import begin_kernel
+
+    monkeypatch.setattr(os, "name", "nt")
+    with pytest.raises(ValueError, match="SELECTORS_FFI_KERNEL: .* need a Unix host"):
+        begin_kernel("darwin", "SELECTORS_FFI_KERNEL")
+
+
 def test_nothing_is_imported_unless_asked_for():
     """Without a variable the package does not import ``testing``, and looks at nothing more."""
     program = (
