@@ -10,7 +10,7 @@ import pytest
 if os.name != "posix":
     pytest.skip("the machines are Unix's", allow_module_level=True)
 
-from selectors_ffi.backends import EVENT_READ, SelectSelector, clock, sockets
+from selectors_ffi.backends import EVENT_READ, clock, table
 from selectors_ffi.backends import waits as waiting
 from selectors_ffi.testing.calls import waits
 from selectors_ffi.testing.library import Proxy
@@ -72,7 +72,7 @@ def set_clock(monkeypatch):
     """Have the backends look at the clock of a hook."""
 
     def set_it(hook):
-        for module in (clock, waiting):
+        for module in (clock, table, waiting):
             monkeypatch.setattr(module, "clock", lambda: hook.now)
 
     return set_it
@@ -142,23 +142,6 @@ def test_a_wait_of_weeks(machine, pair, set_clock):
         assert [asked[5] for asked in library.asked] == [10**15, 10**15, 10**9]
 
 
-def test_nothing_watched_on_windows(monkeypatch):
-    """With nothing to watch the process sleeps: its time, or day by day for ever."""
-    slept = []
-
-    def sleep(seconds):
-        slept.append(seconds)
-        if len(slept) == 3:
-            raise ZeroDivisionError
-
-    monkeypatch.setattr(sockets, "sleep", sleep)
-    with SelectSelector(binding=WINDOWS[2]()) as selector:
-        assert selector.select(1.5) == []
-        with pytest.raises(ZeroDivisionError):
-            selector.select()
-    assert slept == [1.5, 86400, 86400]
-
-
 def test_how_much_select_is_asked_to_look_at():
     """select(2) looks at as many descriptors as the highest watched one needs, and at no more."""
     machine = next(machine for machine in MACHINES if machine.mechanism == "select")
@@ -175,9 +158,6 @@ def test_how_much_select_is_asked_to_look_at():
                 selector.unregister(number)
                 selector.select(0)
             assert [asked[0] for asked in library.asked] == [301, 130, 130, 71]
-            width = selector._table._width
-            assert selector._table._words % 2 == 0
-            assert 8 * width * selector._table._words <= 4096
         finally:
             for number in numbers:
                 os.close(number)
