@@ -8,6 +8,15 @@ from typing import Any, Callable
 
 from selectors_ffi.testing.library import Call, proxied
 
+#: Mechanism -> the functions that wait.
+WAITS = {
+    "epoll": ("epoll_wait", "epoll_pwait2"),
+    "poll": ("poll", "ppoll"),
+    "select": ("select",),
+    "devpoll": ("ioctl",),
+    "kqueue": ("kevent",),
+}
+
 
 class Script:
     """Counts the calls of a binding by name, acts before and after them, has them fail.
@@ -32,3 +41,13 @@ class Script:
         result = call.run()
         self.after.pop(call.name, bool)()
         return result
+
+    def once_after(self, names: Sequence[str], action: Callable[[], object]) -> None:
+        """Have something done after the next call of any of ``names``."""
+
+        def act() -> None:
+            for name in names:
+                self.after.pop(name, None)
+            action()
+
+        self.after.update(dict.fromkeys(names, act))

@@ -1,33 +1,18 @@
-"""What a fast decoder might forget: answers that are out of date, in a row, too many, or odd.
-
-``Between`` does something after the kernel has answered and before the answer is decoded: what a
-second thread would do in that instant, without the thread.
-"""
+"""Any number of ready descriptors, in any place, of any direction: each comes back once."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import sys
-import threading
 
 import pytest
 
 from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
 from selectors_ffi import backends
-from selectors_ffi._abi.target import SYMBOLS
-from selectors_ffi.binding import Binding
 
 BOTH = READ | WRITE
-WAITS = {
-    "epoll": ("epoll_wait", "epoll_pwait2"),
-    "poll": ("poll", "ppoll"),
-    "select": ("select",),
-    "devpoll": ("ioctl",),
-    "kqueue": ("kevent",),
-}
 HOST = [
     cls
     for name, cls in (
@@ -39,42 +24,10 @@ HOST = [
 ]
 
 
-class Between:
-    """A subject's binding that calls ``then`` once, when a wait has returned."""
-
-    def __init__(self, subject):
-        whole = subject.new_binding()
-        self.then = None
-        self._lib = whole.lib
-        names = WAITS[subject.mechanism]
-        self._symbols = {s for n in names for s in (n, *SYMBOLS[whole.target].get(n, ()))}
-        self.binding = Binding(whole.target, whole.ffi, self)
-
-    def __getattr__(self, symbol):
-        whole = getattr(self._lib, symbol)
-        if symbol not in self._symbols:
-            return whole
-
-        def call(*arguments):
-            result = whole(*arguments)
-            then, self.then = self.then, None
-            if then is not None:
-                then()
-            return result
-
-        return call
-
-
 @pytest.fixture
-def between(subject):
-    """A selector's ``Between``."""
-    return Between(subject)
-
-
-@pytest.fixture
-def selector(subject, between):
-    """An open selector over ``between``."""
-    with subject.cls(binding=between.binding) as selector:
+def selector(subject):
+    """An open selector."""
+    with subject.make() as selector:
         yield selector
 
 
@@ -88,166 +41,6 @@ def ready(selector, timeout=0):
         assert key.fd not in found
         found[key.fd] = events
     return found
-
-
-def make_ready(pairs):
-    """Make the near ends readable."""
-    for _, far in pairs:
-        far.send(b"x")
-
-
-def test_unregistered_between_wait_and_decode(selector, between, pairs):
-    """What is unregistered after the kernel has answered is not returned, and the rest is."""
-    for near, _ in pairs:
-        selector.register(near, READ)
-    make_ready(pairs)
-    gone, *rest = [near for near, _ in pairs]
-    ready(selector)  # whatever the decoder keeps, it has now
-
-    between.then = lambda: selector.unregister(gone)
-
-    assert ready(selector) == {near.fileno(): READ for near in rest}
-
-
-@pytest.mark.parametrize("before", [READ, BOTH])
-def test_modified_between_wait_and_decode(selector, between, pairs, before):
-    """What comes back has the interest of its current key, or it is left for the next call."""
-    for near, _ in pairs:
-        selector.register(near, before)
-    make_ready(pairs)
-    changed, *rest = [near for near, _ in pairs]
-    ready(selector)
-
-    between.then = lambda: selector.modify(changed, WRITE, "new")
-    found = {key.fileobj: (key, events) for key, events in selector.select(0)}
-
-    others = {end: events for end, (_, events) in found.items() if end in rest}
-    assert others == dict.fromkeys(rest, before)
-    if changed in found:
-        key, events = found[changed]
-        assert (key.events, key.data, events) == (WRITE, "new", WRITE)
-    assert ready(selector)[changed.fileno()] == WRITE
-
-
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("events", [READ, BOTH])
-@pytest.mark.parametrize("timeout", [0, 30])
-def test_closed_between_wait_and_decode(selector, between, pairs, n, events, timeout):
-    """A selector that is closed during a wait has nothing to report, or says that it is closed."""
-    for near, _ in pairs[:n]:
-        selector.register(near, events)
-    make_ready(pairs)
-    ready(selector)
-
-    between.then = selector.close
-    found = []
-    with contextlib.suppress(ValueError):
-        found = selector.select(timeout)
-    assert found == []
-    with pytest.raises(ValueError, match="closed selector"):
-        selector.select(0)
-
-
-def test_number_reused_between_wait_and_decode(subject, selector, between, pairs, new_pair):
-    """The event of a closed file is not reported of the new file that has its number."""
-    if subject.mechanism == "devpoll":
-        pytest.skip("struct pollfd has no room for a token, and the interest is the kernel's")
-    for near, _ in pairs:
-        selector.register(near, READ, "old")
-    make_ready(pairs)
-    old = pairs[0][0]
-    number = old.fileno()
-    idle = new_pair()[0]
-    ready(selector)
-
-    def reuse():
-        selector.unregister(old)
-        old.close()
-        os.dup2(idle.fileno(), number)
-        selector.register(number, READ, "new")
-
-    between.then = reuse
-    try:
-        assert set(ready(selector)) == {near.fileno() for near, _ in pairs[1:]}
-        assert number not in ready(selector)
-        selector.unregister(number)
-    finally:
-        os.close(number)
-
-
-def test_callback_closes_others_of_its_batch(selector, pairs, new_pair):
-    """What the first callback closes is not reported again, nor of the new file with its number."""
-    for near, _ in pairs:
-        selector.register(near, READ)
-    make_ready(pairs)
-    assert len(ready(selector)) == len(pairs)
-
-    idle, numbers = new_pair()[0], []
-    for near, _ in pairs[1:]:
-        numbers.append(near.fileno())
-        selector.unregister(near)
-        near.close()
-        os.dup2(idle.fileno(), numbers[-1])
-        selector.register(numbers[-1], READ)
-
-    try:
-        assert ready(selector) == {pairs[0][0].fileno(): READ}
-    finally:
-        for number in numbers:
-            selector.unregister(number)
-            os.close(number)
-
-
-def test_event_of_a_surviving_duplicate(subject, selector, pairs, new_pair):
-    """A file that lives on in a duplicate is not reported of the file that has its old number."""
-    if subject.mechanism != "epoll":
-        pytest.skip("only epoll keeps the registration of a closed descriptor")
-    for near, _ in pairs:
-        selector.register(near, READ)
-    make_ready(pairs)
-    assert len(ready(selector)) == len(pairs)
-    old, idle = pairs[0][0], new_pair()[0]
-    number, duplicate = old.fileno(), old.dup()
-    old.close()
-    selector.unregister(number)
-    os.dup2(idle.fileno(), number)
-    selector.register(number, READ)
-    rest = {near.fileno(): READ for near, _ in pairs[1:]}
-
-    try:
-        assert ready(selector) == rest
-        assert ready(selector) == rest
-    finally:
-        selector.unregister(number)
-        os.close(number)
-        duplicate.close()
-
-
-def test_two_threads_in_select(selector, between, pairs):
-    """A call's answer is its own: another call in between does not write over it."""
-    for near, _ in pairs:
-        selector.register(near, READ)
-    (first, first_far), *others = pairs
-    answered, looked = threading.Event(), threading.Event()
-    results = []
-
-    def pause():
-        answered.set()
-        assert looked.wait(20)
-
-    between.then = pause
-    thread = threading.Thread(target=lambda: results.append(selector.select(20)))
-    thread.start()
-    first_far.send(b"x")
-    assert answered.wait(20)
-    first.recv(1)
-    make_ready(others)
-
-    assert ready(selector) == {near.fileno(): READ for near, _ in others}
-    looked.set()
-    thread.join(20)
-    assert [[(key.fileobj, events) for key, events in found] for found in results] == [[(first, READ)]]
-    assert ready(selector) == {near.fileno(): READ for near, _ in others}
 
 
 def test_directions_in_one_batch(selector, pairs):
@@ -273,7 +66,7 @@ def test_directions_in_one_batch(selector, pairs):
 
 
 @pytest.mark.parametrize("events", [READ, BOTH])
-def test_hang_up_alone(subject, selector, events):
+def test_a_hang_up_alone(subject, selector, events):
     """The end of a pipe's writers, of which POSIX only says HUP, is readiness for reading."""
     if subject.kernel == "windows":
         pytest.skip("Windows select(2) takes sockets only")
@@ -292,7 +85,7 @@ def test_hang_up_alone(subject, selector, events):
             os.close(read)
 
 
-def test_error_alone(subject, selector):
+def test_an_error_alone(subject, selector):
     """The end of a full pipe's readers, of which Linux only says ERR, is readiness for writing."""
     if not (subject.on_host and sys.platform.startswith("linux")):
         pytest.skip("other kernels say more, or refuse such a pipe")
@@ -367,7 +160,7 @@ def test_any_place(cls, pipes):
 
 @pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_writer_among_idle_readers(cls, pipes, place):
+def test_one_writer_among_idle_readers(cls, pipes, place):
     """One that is ready for writing, the unusual answer, is found among idle readers."""
     with cls() as selector:
         for i, (read, write) in enumerate(pipes[:3]):
@@ -393,8 +186,8 @@ def test_another_set_each_time(cls, pipes):
 
 
 @pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
-def test_coming_and_going(cls, pipes):
-    """A table with holes, filled again, grown and shrunk, still has everybody at his place."""
+def test_registering_and_unregistering_in_turn(cls, pipes):
+    """A table with holes that is filled again, grown and shrunk has each descriptor in its place."""
     for _, write in pipes:
         os.write(write, b"x")
     with cls() as selector:
@@ -419,8 +212,8 @@ def test_coming_and_going(cls, pipes):
 
 
 @pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
-def test_a_place_that_has_passed_to_another(cls, pipes):
-    """Who comes back does not take the place that somebody else has had since."""
+def test_a_place_that_another_descriptor_has_taken(cls, pipes):
+    """A descriptor that is registered again does not take the place that another one has had since."""
     reads = [read for read, _ in pipes[:4]]
     for _, write in pipes[:4]:
         os.write(write, b"x")
