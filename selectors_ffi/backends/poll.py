@@ -212,7 +212,8 @@ class _Array(Table):
 
     def ready(self, n: int) -> list[Pair]:
         if self.duplex:
-            return [] if self.woken() else [(key, events) for key, _, events in self.found()]
+            found = [] if self.woken() else self.found()
+            return [(key, events) for key, _, events in found if events]
         ready, pairs = self.memory[self._lower_bytes], self.pairs
         if n == 1:
             i = ready.find(self._usual)

@@ -45,6 +45,10 @@ _COUNTERS = struct.Struct("=120xQQ")
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
+# Of Linux, by name: other systems' select module has neither.
+_ARRIVALS: int = getattr(select, "EPOLLIN", 0) | getattr(select, "EPOLLET", 0)
+
+
 class Evidence(NamedTuple):
     """What the kernel says of a descriptor at one moment."""
 
@@ -175,7 +179,7 @@ class Arrivals:
         known = fd in self._watched
         try:
             if not known:
-                self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+                self._epoll.register(fd, _ARRIVALS)
                 self._watched.add(fd)
             self._arrived.update(number for number, _ in self._epoll.poll(0))
         except (OSError, ValueError):

@@ -110,7 +110,7 @@ def test_a_host_that_is_no_unix(monkeypatch):
     from selectors_ffi.testing.ambient import begin_kernel
 
     monkeypatch.setattr(os, "name", "nt")
-    with pytest.raises(ValueError, match="SELECTORS_FFI_KERNEL: .* need a Unix host"):
+    with pytest.raises(ValueError, match=r"SELECTORS_FFI_KERNEL: .* need a Unix host"):
         begin_kernel("darwin", "SELECTORS_FFI_KERNEL")
 
 
