@@ -2,7 +2,7 @@
 
 ``python build_ffi.py`` rewrites ``selectors_ffi/_abi/generated/*.py``, which are
 committed: a user needs neither this file nor cffi's parser, and no C compiler is
-called, here or there. The output is the same for every cffi from 1.15 on.
+called, here or there. The output is the same for every cffi from 1.14.3 on.
 """
 
 from __future__ import annotations

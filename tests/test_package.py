@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -86,26 +89,86 @@ def test_no_program_is_called(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory):
-    """The project's wheel, built by its own backend."""
-    hatchling = pytest.importorskip("hatchling", reason="the build backend is not installed")
-    assert hatchling
-    folder = tmp_path_factory.mktemp("wheel")
-    python("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT)
-    (built,) = folder.iterdir()
-    return built
+def built(tmp_path_factory):
+    """The project's sdist, and the wheel built of what is in it, as an installer would."""
+    pytest.importorskip("hatchling", reason="the build backend is not installed")
+    folder = tmp_path_factory.mktemp("built")
+    python("-m", "hatchling", "build", "-t", "sdist", "-d", str(folder), cwd=ROOT)
+    (sdist,) = folder.iterdir()
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    (source,) = (path for path in folder.iterdir() if path.is_dir())
+    python("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=source)
+    return sdist, next(folder.glob("*.whl")), source
+
+
+@pytest.fixture(scope="session")
+def wheel(built):
+    """The wheel."""
+    return built[1]
 
 
 def test_wheel_is_pure(wheel):
-    """One wheel serves every system, and holds the package alone."""
+    """One wheel serves every system, and holds the package alone: no tests, no headers."""
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"selectors_ffi"}
     assert "selectors_ffi/py.typed" in names
     assert any(name.startswith("selectors_ffi/_abi/generated/") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    page = {path.name for path in (ROOT / "selectors_ffi" / "debug" / "page").iterdir()}
-    assert {f"selectors_ffi/debug/page/{name}" for name in page} <= set(names)
+    kinds = {Path(name).suffix for name in names if name.startswith("selectors_ffi/")}
+    assert kinds <= {".py", ".typed", ".html", ".css", ".js"}
+
+
+def test_sdist_is_the_repository(built):
+    """The sdist has what it takes to build, to test and to read: every tracked file."""
+    source = built[2]
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    try:
+        shown = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("git is not installed")
+    tracked = {name for name in shown.stdout.splitlines() if (ROOT / name).exists()}
+
+    assert {name for name in tracked if not (source / name).exists()} == set()
+
+
+def test_version_in_one_place(wheel):
+    """The version is written in the package alone, and the wheel has it."""
+    text = (ROOT / "selectors_ffi" / "__init__.py").read_text("utf-8")
+    version = re.search(r'^__version__ = "(.*)"$', text, re.M)[1]
+
+    assert wheel.name == f"selectors_ffi-{version}-py3-none-any.whl"
+    project = (ROOT / "pyproject.toml").read_text("utf-8").partition("[project.optional")[0]
+    assert f'"{version}"' not in project
+
+
+def test_description_of_the_package_index(wheel):
+    """The README in the wheel has no link that leads nowhere there."""
+    (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA"))
+    text = zipfile.ZipFile(wheel).read(name).decode("utf-8")
+
+    assert "Description-Content-Type: text/markdown" in text
+    assert "# selectors_ffi" in text
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert targets
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+
+
+def test_links_of_the_package_index():
+    """With an address of the repository, links and pictures lead there; without, words remain."""
+    pytest.importorskip("hatchling", reason="the build backend is not installed")
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs" / "package_readme.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    text = "[the `a[0]`](docs/a.md#b) ![chart](docs/c.svg) [x](https://x.org) [y](#y)"
+
+    assert hook.package_readme(text, None) == "the `a[0]`  [x](https://x.org) [y](#y)"
+    assert hook.package_readme(text, "https://host/it") == (
+        "[the `a[0]`](https://host/it/blob/main/docs/a.md#b)"
+        " ![chart](https://host/it/raw/main/docs/c.svg) [x](https://x.org) [y](#y)"
+    )
 
 
 def test_wheel_works_elsewhere(wheel, tmp_path):
