@@ -309,7 +309,7 @@ def test_changed_there_and_back_after_the_kernel_has_answered(selector, then, pa
 @pytest.mark.parametrize("timeout", [None, 30])
 @pytest.mark.parametrize(("events", "data"), [(READ, "new"), (BOTH, "new"), (WRITE, "old")])
 def test_a_change_does_not_end_a_wait(subject, selector, script, pairs, timeout, events, data):
-    """A wait goes on after another thread has changed a key, and returns the new one when it is ready."""
+    """A wait goes on after another thread has changed a key, and returns the new one if it is ready."""
     near, far = pairs[0]
     selector.register(near, READ, "old")
     waiting = threading.Event()
