@@ -235,9 +235,11 @@ class EpollSelector(Backend):
         return fd == _WAKE
 
     def _interrupt(self) -> None:
-        waker = self._waker or self._add_waker()
-        waker.renew()
-        waker.ring()
+        waker = self._waker
+        if waker is not None and not waker.intact():  # in a forked child it is the parent's, too
+            self.__dict__.pop("_waker", None)
+            waker = None
+        (waker or self._add_waker()).ring()
 
     def _release(self) -> None:
         busy, idle, self._idle = len(self._idle) < len(self._made), self._idle, []
