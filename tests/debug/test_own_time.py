@@ -128,4 +128,4 @@ def test_the_observer_keeps_no_selector(backend):
     for _ in range(3):
         gc.collect()
     assert observer._registry == {}
-    assert observer._wake_up() == -1
+    assert not observer._wakes(3)
