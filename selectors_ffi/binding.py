@@ -245,10 +245,10 @@ def milliseconds(timeout: float) -> int:
     A C int holds 24.8 days; what is longer is cut to that, and the caller waits again.
 
     Raises:
-        OverflowError: infinite.
+        OverflowError: infinite, or more than 292 years.
         ValueError: NaN.
     """
-    return min(ceil(float(timeout) * 1e3), INT_MAX)
+    return min(-(-nanoseconds(timeout) // 1_000_000), INT_MAX)
 
 
 def nanoseconds(timeout: float) -> int:
