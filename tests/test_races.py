@@ -36,38 +36,27 @@ NAMES = ("epoll", "simulated_linux", "freebsd", "netbsd11", "illumos", "solaris1
 STAGES = [machine for machine in MACHINES if machine.name in NAMES]
 
 
-class Stage:
+class Stage(Proxy):
     """A library in which something happens before or after chosen calls.
 
     ``script`` maps (moment, n) to what happens "before" or "after" the n-th change, from 1.
     """
 
     def __init__(self, whole, function):
-        from selectors_ffi._abi.target import symbols_for
-
-        self._ffi, self._lib = whole.ffi, whole.lib
-        self._symbols = symbols_for(whole.target, function)
+        super().__init__(whole, self.decide, [function])
         self.script = {}
         self.calls = 0
         self._busy = False
 
-    def __getattr__(self, symbol):
-        function = getattr(self._lib, symbol)
-        if symbol not in self._symbols:
-            return function
-
-        def call(*arguments):
-            if self._busy or (symbol.startswith(("kevent", "__kevent")) and arguments[4]):
-                return function(*arguments)
-            self.calls += 1
-            self.act("before", n := self.calls)
-            result = function(*arguments)
-            errno = self._ffi.errno
-            self.act("after", n)
-            self._ffi.errno = errno
-            return result
-
-        return call
+    def decide(self, call):
+        """The hook: play what the script has for this call."""
+        if self._busy or (call.name == "kevent" and call.arguments[4]):
+            return call.run()
+        self.calls += 1
+        self.act("before", n := self.calls)
+        result = call.run()
+        self.act("after", n)
+        return result
 
     def act(self, moment, n):
         """Play one part of the script, if it has one for this moment."""
@@ -282,21 +271,17 @@ def test_kernel_that_never_agrees():
         pytest.skip("needs epoll")
     refusals = []
 
-    class Refusing:
-        def __init__(self, whole):
-            self._lib, self._ffi = whole.lib, whole.ffi
-
-        def __getattr__(self, symbol):
-            return self.refuse if symbol == "epoll_ctl" else getattr(self._lib, symbol)
-
-        def refuse(self, epfd, op, fd, event):
-            refusals.append(op)
-            self._ffi.errno = EEXIST
-            return -1
+    def refuse(call):
+        refusals.append(call.arguments[1])
+        return call.fail(EEXIST)
 
     (machine,) = [machine for machine in MACHINES if machine.name == "epoll"]
     left, right = socket.socketpair()
-    with left, right, machine.boot(Refusing).selector() as selector:
+    with (
+        left,
+        right,
+        machine.boot(lambda whole: Proxy(whole, refuse, ["epoll_ctl"])).selector() as selector,
+    ):
         with pytest.raises(FileExistsError):
             selector.register(left, EVENT_READ)
         assert 2 < len(refusals) < 20

@@ -11,12 +11,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Callable
 
 from .._abi.target import SYMBOLS
-from ..binding import ATOMIC_STEP, Binding
+from ..binding import Binding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Call", "Hook", "Proxy", "errno_of", "name_of", "proxied", "take_note"]
+__all__ = ["Call", "Hook", "Proxy", "name_of", "proxied", "take_note"]
 
 
 class Call:
@@ -48,7 +48,7 @@ class Call:
         binding = self.binding
         for step in binding.calls(self._function, *self.arguments):
             break
-        self.errno = 0 if step >= 0 else errno_of(binding, step)
+        self.errno = 0 if step >= 0 else binding.errno(step)
         self.note = self.note or take_note(self._function)
         return max(step, -1)
 
@@ -134,11 +134,3 @@ def name_of(target: str, symbol: str) -> str:
         if symbol in symbols:
             return name
     return symbol
-
-
-def errno_of(binding: Binding, step: int) -> int:
-    """Return the errno of a failed step of ``binding.calls``; to be read at once."""
-    read: Any = getattr(binding, "errno", None)
-    if read is not None:
-        return int(read(step))
-    return int(binding.ffi.errno) if step == -1 and ATOMIC_STEP else -step

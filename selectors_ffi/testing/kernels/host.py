@@ -18,7 +18,6 @@ from errno import EINTR
 from typing import Any, NamedTuple
 
 from ...binding import INT_MAX, load
-from ..library import errno_of
 
 __all__ = [
     "IN", "PRI", "OUT", "ERR", "HUP", "NVAL", "RDHUP", "Deadline", "File", "examine", "file_of",
@@ -119,7 +118,7 @@ def _poll(wanted: dict[int, int], ms: int) -> tuple[Any, int]:
         break
     if n >= 0:
         return fds, 0
-    code = errno_of(_binding, n)
+    code = _binding.errno(n)
     if code != EINTR:
         raise _binding.error(code)
     return fds, code
