@@ -124,11 +124,10 @@ class _BaseSelectorImpl(BaseSelector):
     """The registry. Third-party selectors subclass this name and use ``_fd_to_key``."""
 
     _mechanism: ClassVar[str]
-    _map: _SelectorMapping | None
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         self._fd_to_key: dict[int, SelectorKey] = {}
-        self._map = None
+        self._view: _SelectorMapping | None = None
         self._closed = False
         self._shared = False  # the kernel object may hold registrations that are not ours
         self._woken = False  # ``wakeup`` was called, and no wait has ended for it yet
@@ -297,16 +296,21 @@ class _BaseSelectorImpl(BaseSelector):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._map = None
+            self._view = None
             self._fd_to_key.clear()
             self._release()
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         if self._closed:
             return None  # type: ignore[return-value] # the stdlib's annotation hides it
-        if self._map is None:
-            self._map = _SelectorMapping(self)
-        return self._map
+        if self._view is None:
+            self._view = _SelectorMapping(self)
+        return self._view
+
+    @property
+    def _map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
+        """What third-party code built on the stdlib reads."""
+        return self.get_map()
 
 
 class Backend(_BaseSelectorImpl):

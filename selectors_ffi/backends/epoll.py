@@ -115,8 +115,8 @@ class EpollSelector(Backend):
             self._pairs.pop(token, None)
             if self._duplex:
                 self._duplex.pop(fd, None)
-                if self._records_of:
-                    self._forget_records(token)
+            if self._records_of:  # also without a key for both directions: there may be one again
+                self._forget_records(token)
             if not events:
                 refused = epoll_ctl(epfd, facts.DEL, fd, facts.NULL)
                 if refused or len(self._idle) < len(self._made):
