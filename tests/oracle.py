@@ -50,7 +50,8 @@ class Oracle:
 
     def modify(self, fd, events, data) -> int:
         entry = self.registry[fd]
-        if events != entry.events:
+        # Also for other data alone: the number may name another file now.
+        if (events, data) != (entry.events, entry.data):
             code = self.change(fd, events)
             if code == errno.EBADF:
                 self.unregister(fd)
