@@ -249,7 +249,9 @@ class EpollSelector(Backend):
         self._facts.give_back(idle)
         idle.clear()
         try:
-            if busy:
+            if (
+                busy and len(_current_frames()) > 1
+            ):  # else a signal handler closes it, and no wait goes on
                 self._interrupt()  # the waker goes with the selector, when the last thread has left
             else:
                 for name in ("_waker", "_rung"):
