@@ -8,17 +8,22 @@ stands within the bounds of the loop, the program is in its loop; afterwards it 
 from __future__ import annotations
 
 import dis
+import gc
+import types
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-__all__ = ["Loop", "loop_around"]
+__all__ = ["Loop", "loop_around", "refers_to"]
 
 #: Functions that may stand between a wait and its loop: the one that waits, and its caller. Almost every
 #: program runs in another loop, if one looks far enough. asyncio's own functions do not count.
 DEPTH = 2
+#: References from a variable of the loop to its selector, and objects to look at.
+REFERENCES = 5
+OBJECTS = 2000
 
 
 class Loop(NamedTuple):
@@ -58,3 +63,27 @@ def _loops_of(code: CodeType) -> tuple[Loop, ...]:
         if jumps and one.argval <= one.offset and "NO_INTERRUPT" not in one.opname:
             ends[one.argval] = one.offset
     return tuple(Loop(code, begin, end) for begin, end in ends.items())
+
+
+def refers_to(frame: FrameType, selector: object) -> bool:
+    """Tell whether a variable of a frame leads to the selector: two loops may run the same code."""
+    level: list[Any] = list(frame.f_locals.values())
+    seen = 0
+    for _ in range(REFERENCES):
+        following: list[Any] = []
+        for one in level:
+            seen += 1
+            if one is selector:
+                return True
+            if seen > OBJECTS:
+                return False
+            if type(one) is types.FunctionType:
+                following += one.__closure__ or ()
+            elif not isinstance(one, _NO_WAY):
+                following += gc.get_referents(one)
+        level = following
+    return False
+
+
+# Through these everything is reached from everything.
+_NO_WAY = (type, types.ModuleType, types.FrameType, types.CodeType, types.BuiltinFunctionType)

@@ -111,6 +111,10 @@ class Observer:
         self._pending: list[Finding] = []
         self._blocked_at: set[object] = set()
 
+    def selector(self) -> object:
+        """Return the selector; None if it is gone."""
+        return self._selector()
+
     def registry(self) -> dict[int, SelectorKey]:
         """Return the selector's registry; empty if the selector is gone."""
         return self._registry

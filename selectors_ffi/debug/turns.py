@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from .lints import BlockedLoop, Finding
-from .loops import loop_around
+from .loops import loop_around, refers_to
 from .owners import owner_of_handle
 from .places import stack_of
 
@@ -75,13 +75,20 @@ def _from_environment() -> None:
 
 
 class Samples:
-    """Stacks of one turn, and how often each was seen."""
+    """What was seen of one turn that took long."""
 
     def __init__(self, turn: int) -> None:
         self.turn = turn
         self.counts: dict[tuple[Place, ...], int] = {}
+        """Stack -> how often it was seen."""
         self.owner = ""
         self.told = int(HANGS * 1e9)
+        self.call: FrameType | None = None
+        """The call out of the loop that is under way; kept, so that another one is not taken for it."""
+        self.at = -1
+        """Where it stands, if the loop itself is at work."""
+        self.since = self.delay = 0
+        """When it was first seen, and how long the thread had not got a processor until then."""
 
     def add(self, stack: tuple[Place, ...]) -> None:
         """Count a stack."""
@@ -101,7 +108,7 @@ def blocked(here: Here, turn: int) -> list[Finding]:
         turn: how long it took, in nanoseconds.
     """
     samples, here.samples = here.samples, None
-    if samples is None or samples.turn != here.turn or turn < Threshold.ns or not Threshold.ns:
+    if samples is None or samples.turn != here.turn or turn < Threshold.ns or not samples.counts:
         return []
     return _finding(samples, f"the loop could not wait for {turn / 1e9:.3f} s")
 
@@ -165,7 +172,7 @@ class _Watchdog:
     def _run(self) -> None:
         self._native = _thread.get_native_id()
         try:
-            while self._loops and not self._wake.acquire(timeout=max(Threshold.ns, 20_000_000) / 2e9):
+            while self._loops and not self._wake.acquire(timeout=max(Threshold.ns, 20_000_000) / 4e9):
                 try:
                     self._look()
                 except Exception as error:  # it must not end the program's output in tracebacks
@@ -182,7 +189,7 @@ class _Watchdog:
                 continue
             now = perf_counter_ns()
             turn, wait = here.turn, here.wait
-            if turn and Threshold.ns and now - turn > Threshold.ns:
+            if turn and Threshold.ns and now - turn > Threshold.ns // 2:
                 if frames is None:
                     frames = sys._current_frames()
                 _sample(here, observer, frames.get(here.ident), turn, now)
@@ -191,35 +198,62 @@ class _Watchdog:
 
 
 def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, now: int) -> None:
-    """Note the stack of a thread that is late."""
+    """Look at a thread whose turn takes long.
+
+    One call out of the loop must take at least half of the threshold. A turn is also long when very many
+    short callbacks are due, and none of those is to blame.
+    """
     samples = here.samples
     if samples is None or samples.turn != turn:
         samples = Samples(turn)
-    stack = _above(frame, here.loop)
-    if not stack or here.turn != turn:
+    frames = _above(frame, here.loop, observer.selector())
+    if not frames or here.turn != turn:
+        here.samples = None
         return
-    samples.add(stack)
-    samples.owner = samples.owner or _callback_of(frame)
     here.samples = samples
+    at = frames[-1].f_lasti if len(frames) == 1 else -1
+    delay = _delay(here.source.thread)
+    if frames[-1] is not samples.call or at != samples.at:
+        samples.call, samples.at, samples.since, samples.delay = frames[-1], at, now, delay
+        return
+    if now - samples.since - (delay - samples.delay) < Threshold.ns // 2:
+        return
+    stack = stack_of(one for one in frames if one.f_globals.get("__name__") not in _LOOPS)
+    samples.add(stack or stack_of(frames))
+    samples.owner = samples.owner or _callback_of(frame)
     if now - turn > samples.told:
         samples.told *= 5
         seconds = (now - turn) / 1e9
         observer.tell_from_outside(here, frame, _finding(samples, f"no wait for {seconds:.1f} s so far"))
 
 
-def _above(frame: FrameType | None, loop: Loop | None) -> tuple[Place, ...]:
-    """Return the stack above the loop's own frame, innermost first; empty if it has left the loop."""
+def _above(frame: FrameType | None, loop: Loop | None, selector: object) -> list[FrameType]:
+    """Return the frames of the call that the loop makes, innermost first; its own if it makes none.
+
+    Empty if the program has left the loop.
+    """
     frames: list[FrameType] = []
-    while frame is not None and not (loop is not None and loop.runs(frame)):
+    while frame is not None:
+        if loop is not None and loop.runs(frame) and refers_to(frame, selector):
+            break
+        if frame.f_globals.get("__name__") == "bdb":  # a person looks at the program
+            return []
         frames.append(frame)
         frame = frame.f_back
     if frame is None:
-        return ()
-    names = [one.f_globals.get("__name__") for one in frames]
-    if "bdb" in names:  # a person looks at the program
-        return ()
-    above = [one for one, name in zip(frames, names) if name not in _LOOPS]
-    return stack_of(above or [frame])  # without any, the loop itself is busy
+        return []
+    while frames and frames[-1].f_globals.get("__name__") == "asyncio.base_events":
+        frames.pop()  # _run_once, in which many calls are made
+    return frames or [frame]
+
+
+def _delay(thread: int) -> int:
+    """Return how long a thread has been ready and had no processor, in ns; 0 where it is not known."""
+    try:
+        with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
+            return int(file.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _callback_of(frame: FrameType | None) -> str:

@@ -18,7 +18,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import EVENT_READ, debugging
 from selectors_ffi.debug import BlockedLoop, ClosedWhileRegistered, Lint, blocked_after, checks, turns
-from selectors_ffi.debug.loops import loop_around
+from selectors_ffi.debug.loops import loop_around, refers_to
 from selectors_ffi.debug.turns import Threshold
 
 from .test_no_false_alarm import ROOT
@@ -58,7 +58,7 @@ def block_until(done):
 def block(selector):
     """Keep the loop busy until its stack was looked at."""
     here = selector._observer.here()
-    while here.samples is None:
+    while here.samples is None or not here.samples.counts:
         pass  # the suite's own timeout ends this
 
 
@@ -156,6 +156,59 @@ def test_a_loop_that_waits_through_functions(backend, lints):
             if not turn:
                 block(selector)
     assert len(lints) == 1
+
+
+def test_many_short_callbacks_are_none_to_blame(lints):
+    """A turn is long, too, when very many callbacks are due; no one of them has blocked."""
+    event_loop = asyncio.SelectorEventLoop(selectors_ffi.DefaultSelector())
+
+    def short():
+        end = monotonic() + 0.001
+        block_until(lambda: monotonic() > end)
+
+    async def main():
+        for _ in range(100):
+            event_loop.call_soon(short)
+        await event_loop.run_in_executor(None, int)
+
+    event_loop.run_until_complete(main())
+    event_loop.close()
+    assert lints == []
+
+
+def test_the_same_code_of_another_loop(backend, lints):
+    """A selector whose loop has ended is not blocked by another one that runs the same code."""
+    with backend() as first, backend() as second:
+        loop(first, lambda: None)
+        loop(second, lambda: block(second))
+    (lint,) = lints
+    assert lint.source.selector == second._observer.name
+
+
+def test_what_leads_to_a_selector():
+    """A loop's selector is found in its variables, attributes and closures; not through modules."""
+
+    class Holder:
+        """Holds a thing."""
+
+        def __init__(self, thing):
+            self.thing = thing
+
+    def in_variable(thing):
+        return refers_to(sys._getframe(), wanted)
+
+    def in_closure():
+        nested = Holder(lambda: wanted)
+        return refers_to(sys._getframe(), nested.thing.__closure__[0].cell_contents)
+
+    def nowhere(*others):
+        return refers_to(sys._getframe(), object())
+
+    wanted = object()
+    assert in_variable(Holder(Holder(wanted)))
+    assert in_closure()
+    assert not nowhere(sys, int, list(range(10_000)))
+    assert not nowhere()
 
 
 def test_a_person_who_debugs_blocks_nothing(backend, lints):
