@@ -22,17 +22,17 @@ https://man7.org/linux/man-pages/man2/poll.2.html
 from __future__ import annotations
 
 import sys
-from itertools import compress
+from itertools import compress, repeat
 from struct import Struct
 
 from ..binding import INT_MAX, REFUSALS, milliseconds, nanoseconds
-from .base import BOTH, SelectorKey
+from .base import BOTH, EVENT_READ, SelectorKey
 from .directions import Directions
 from .table import LONGEST, Table, TableSelector
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from ..binding import Binding
@@ -42,10 +42,12 @@ if TYPE_CHECKING:
 __all__ = ["PollSelector"]
 
 _SPARSE = 8  # with fewer than one ready entry in so many, searching beats filtering
-_SIZE = 8  # of struct pollfd, which is int, short, short on every system
-_pack = Struct("=ihh").pack_into
-_pack_fd = Struct("=i").pack_into
-_LOWER = 6 + (sys.byteorder == "big")  # where the lower byte of revents is
+# struct pollfd is int, short, short on every system; to us two ints, of which the second holds events
+# and revents.
+_SIZE = 8
+_LOW = 6 + (sys.byteorder == "big")  # where the lower byte of revents is
+_EVENTS = 16 if sys.byteorder == "big" else 0  # where the bits of events begin in the second int
+_pack = Struct("=ii").pack_into
 
 
 class PollSelector(TableSelector):
@@ -62,15 +64,16 @@ class _Facts:
     """What depends on the binding alone, shared by its selectors."""
 
     def __init__(self, binding: Binding) -> None:
-        ffi, constant = binding.ffi, binding.constant
+        ffi = binding.ffi
         self.table = _Array
-        self.calls, self.errno, self.error = binding.calls, binding.errno, binding.error
+        self.pool: list[Table] = []
+        self.steps, self.errno, self.error = binding.steps, binding.errno, binding.error
         self.poll = binding.function("poll")
         self.precise = binding.function("ppoll") if binding.has("ppoll") else None
         self.NULL, self.new, self.from_buffer = ffi.NULL, ffi.new, ffi.from_buffer
-        self.pollfds = ffi.typeof("struct pollfd[]")
-        read, write = constant("POLLIN"), constant("POLLOUT")
-        self.flags = (0, read, write, read | write)
+        self.pollfds = ffi.typeof("struct pollfd *")
+        read, write = binding.constant("POLLIN"), binding.constant("POLLOUT")
+        self.flags = tuple(flags << _EVENTS for flags in (0, read, write, read | write))
         self.directions = Directions(read, write)
 
 
@@ -78,118 +81,119 @@ class _Array(Table):
     """The array of struct pollfd, and the result that belongs to each entry; see ``Table``."""
 
     __slots__ = (
-        "_capacity",
-        "_flags",
-        "_forever",
-        "_lower_bytes",
-        "_places",
-        "_timed",
-        "_timespec",
-        "_used",
-        "_usual",
-        "array",
-        "duplex",
-        "memory",
-        "pairs",
+        "_duplex", "_flags", "_forever", "_last", "_last_low", "_lows", "_memory", "_pairs",
+        "_places", "_poked", "_pollfds", "_timed", "_timespec", "_used",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
         super().__init__(facts)
         self._flags = facts.flags
-        self._usual = facts.flags[1] & 0xFF  # the byte that most calls find, by memchr(3)
+        self._memory = bytearray()
         self._timespec: Any = None
+        self._forever: Iterator[int] | None
+        self._timed: Iterator[int] | None
 
     def fill(self, keys: list[SelectorKey]) -> None:
-        self._used = 0  # entries that the bound calls have
-        self._capacity = 2 * len(keys) + 4
-        self.memory = bytearray(_SIZE * self._capacity)
-        self.array = self.facts.from_buffer(self.facts.pollfds, self.memory)
-        self.pairs: list[Any] = []  # of the entries from 1 on
-        self._places: dict[int, int] = {}  # descriptor -> its index
-        self.duplex = 0  # how many keys have both directions
+        self._pairs: list[Any] = []  # of the entries from 1 on
+        self._places: dict[int, int] = {}  # descriptor -> its place there
+        self._duplex = 0  # how many keys have both directions
+        size = _SIZE * (len(keys) + 1)
+        if not size <= len(self._memory) < 8 * size + 128:
+            self._allocate(bytearray(2 * size))
         self._watch_waker()
         for key in keys:
             self.put(key)
 
+    def _allocate(self, memory: bytearray) -> None:
+        self._memory = memory
+        self._pollfds = self.facts.from_buffer(self.facts.pollfds, memory)
+        self._used = 0  # entries that the bound calls have
+
+    def _watch_waker(self) -> None:
+        self._poked = False
+        reader = -1 if self.waker is None else self.waker.reader
+        _pack(self._memory, 0, reader, self._flags[EVENT_READ])
+
     def put(self, key: SelectorKey) -> None:
-        _, fd, events, _ = key
+        fd, events, pairs = key[1], key[2], self._pairs
         i = self._places.get(fd)
         if i is None:
-            i = len(self.pairs)
-            if i + 1 == self._capacity:
-                self._grow()
-            self.pairs.append(None)
+            i = len(pairs)
+            if _SIZE * (i + 1) == len(self._memory):
+                self._allocate(self._memory * 2)
             self._places[fd] = i
-        elif self.pairs[i][1] == BOTH:
-            self.duplex -= 1
-        self.pairs[i] = key, events
+            pairs.append((key, events))
+        else:
+            if pairs[i][1] == BOTH:
+                self._duplex -= 1
+            pairs[i] = key, events
         if events == BOTH:
-            self.duplex += 1
-        _pack(self.memory, _SIZE * (i + 1), fd, self._flags[events], 0)
+            self._duplex += 1
+        _pack(self._memory, _SIZE * (i + 1), fd, self._flags[events])
 
-    def _grow(self) -> None:
-        """Move to an array of twice the size; the old one stays where a call may be using it."""
-        self._capacity *= 2
-        self.memory = self.memory.ljust(_SIZE * self._capacity, b"\0")
-        self.array = self.facts.from_buffer(self.facts.pollfds, self.memory)
-        self._used = 0
+    def forget(self, fd: int) -> None:
+        i = self._places.get(fd)
+        if i is not None:
+            duplex = self._pairs[i][1] == BOTH
+            self._pairs[i] = (None, fd, 0), 0
+            self._duplex -= duplex
 
     def drop(self, fd: int) -> None:
         i = self._places.pop(fd, None)
         if i is None:
             return
-        pairs = self.pairs
+        pairs = self._pairs
         if pairs[i][1] == BOTH:
-            self.duplex -= 1
+            self._duplex -= 1
         last = pairs.pop()
         if i < len(pairs):  # the last entry takes the place
             pairs[i] = last
-            fd = last[0].fd
+            fd = last[0][1]
             self._places[fd] = i
-            _pack(self.memory, _SIZE * (i + 1), fd, self._flags[last[1]], 0)
+            _pack(self._memory, _SIZE * (i + 1), fd, self._flags[last[1]])
 
     def bind(self) -> None:
-        used = len(self.pairs) + 1
+        self._last, self._last_low = None, _LOW  # the waker's
+        used = len(self._pairs) + 1
         if used != self._used:
-            if 8 * used + 16 < self._capacity:
-                self.fill([key for key, _ in self.pairs])
+            if 8 * _SIZE * used + 128 <= len(self._memory):
+                self._allocate(self._memory[: 2 * _SIZE * used])
             self._used = used
-            self._lower_bytes = slice(_SIZE + _LOWER, _SIZE * used, _SIZE)
-            self.unbind()
+            self._lows = slice(_SIZE + _LOW, _SIZE * used, _SIZE)
+            self.now = self._forever = self._timed = None
 
     def unbind(self) -> None:
-        self.now = None
-        self._forever: Iterator[int] | None = None
-        self._timed: Iterator[int] | None = None
-
-    def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
-        # A pointer is passed 15 ns faster than an array.
-        calls: Iterator[int] = self.facts.calls(function, self.array + 0, self._used, *timeout)
-        return calls
+        self.now = self._forever = self._timed = None
 
     def bind_now(self) -> Iterator[int]:
-        self.now = steps = self._calls(self.facts.poll, 0)
-        return steps
+        facts = self.facts
+        self.now = steps = facts.steps(facts.poll, repeat((self._pollfds, self._used, 0)))
+        return steps  # type: ignore[no-any-return]
 
     def arm(self, timeout: float | None) -> Iterator[int]:
         facts = self.facts
-        self._watch_waker()
+        if self._poked:
+            self._watch_waker()
         if timeout is None:
             steps = self._forever
             if steps is None:
-                steps = self._forever = self._calls(facts.poll, -1)
+                arguments: tuple[Any, ...] = (self._pollfds, self._used, -1)
+                steps = self._forever = facts.steps(facts.poll, repeat(arguments))
             return steps
         if timeout <= 0:
             return self.now or self.bind_now()
-        if facts.precise is None:
-            return self._calls(facts.poll, milliseconds(timeout))
-        if self._timespec is None:
-            self._timespec = facts.new("struct timespec *")
+        if facts.precise is None or (1e3 * timeout).is_integer():
+            arguments = (self._pollfds, self._used, milliseconds(timeout))
+            return facts.steps(facts.poll, repeat(arguments))  # type: ignore[no-any-return]
         timespec = self._timespec
-        timespec.tv_sec, timespec.tv_nsec = divmod(min(nanoseconds(timeout), LONGEST), 1_000_000_000)
+        if timespec is None:
+            timespec = self._timespec = facts.new("struct timespec *")
+        ns = min(nanoseconds(timeout), LONGEST)
+        timespec.tv_sec, timespec.tv_nsec = divmod(ns, 1_000_000_000)
         steps = self._timed
         if steps is None:
-            steps = self._timed = self._calls(facts.precise, timespec, facts.NULL)
+            arguments = (self._pollfds, self._used, timespec, facts.NULL)
+            steps = self._timed = facts.steps(facts.precise, repeat(arguments))
         return steps
 
     def refused(self, errno: int, timeout: float | None) -> bool:
@@ -200,38 +204,35 @@ class _Array(Table):
         facts.precise = None
         return True
 
-    def _watch_waker(self) -> None:
-        reader = -1 if self.waker is None else self.waker.reader
-        _pack(self.memory, 0, reader, self._flags[1], 0)
-
     def poke(self) -> None:
-        _pack_fd(self.memory, 0, INT_MAX)
+        _pack(self._memory, 0, INT_MAX, 0)
+        self._poked = True
 
     def woken(self) -> bool:
-        return self.memory[_LOWER] != 0
+        return self._memory[_LOW] != 0
 
     def ready(self, n: int) -> list[Pair]:
-        if self.duplex:
+        if self._duplex:
             found = [] if self.woken() else self.found()
             return [(key, events) for key, _, events in found if events]
-        ready, pairs = self.memory[self._lower_bytes], self.pairs
-        if n == 1:
-            i = ready.find(self._usual)
-            if i < 0:
-                i = ready.find(ready.translate(None, b"\0") or b"?")
-            return [] if i < 0 else [pairs[i]]
-        if n * _SPARSE >= len(ready):
-            result = [*compress(pairs, ready)]
-        else:
-            result, i = [], -1
-            for value in ready.translate(None, b"\0"):
-                i = ready.find(value, i + 1)
-                result.append(pairs[i])
-        return result if len(result) == n else []
+        if n == 1 and self._memory[self._last_low]:  # the same as the last time
+            return [self._last] if self._last else []
+        lows, pairs = self._memory[self._lows], self._pairs
+        if n > 1 and n * _SPARSE >= len(lows):
+            result = [*compress(pairs, lows)]
+            return result if len(result) == n else []
+        result, i = [], -1
+        for low in lows.translate(None, b"\0"):
+            i = lows.find(low, i + 1)
+            result.append(pairs[i])
+        if len(result) != n:
+            return []
+        self._last, self._last_low = result[-1], _SIZE * (i + 1) + _LOW
+        return result
 
     def found(self) -> list[Found]:
-        ready, directions = self.memory[self._lower_bytes], self.facts.directions
+        lows, directions = self._memory[self._lows], self.facts.directions
         return [
             (key, flags, directions[flags] & events)
-            for (key, events), flags in zip(compress(self.pairs, ready), compress(ready, ready))
+            for (key, events), flags in zip(compress(self._pairs, lows), compress(lows, lows))
         ]

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import repeat
 
 from ..binding import nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey
@@ -61,13 +62,15 @@ class _Facts:
     def __init__(self, binding: Binding) -> None:
         ffi = binding.ffi
         self.table = _Bitmaps
-        self.calls, self.errno, self.error = binding.calls, binding.errno, binding.error
+        self.pool: list[Table] = []
+        self.steps, self.errno, self.error = binding.steps, binding.errno, binding.error
         self.select = binding.function("select")
         self.NULL, self.new, self.from_buffer = ffi.NULL, ffi.new, ffi.from_buffer
-        self.words, self.timeval = ffi.typeof("fd_mask[]"), ffi.typeof("struct timeval *")
+        self.words, self.timeval = ffi.typeof("fd_mask *"), ffi.typeof("struct timeval *")
         self.zero = ffi.new(self.timeval)
+        self.word = ffi.sizeof("fd_mask")
         # In pairs, since the kernel copies words of 8 bytes for an x32 process with words of 4.
-        self.width = 2 * ffi.sizeof("fd_mask")
+        self.width = 2 * self.word
         # A descriptor's place among the bits in memory is fd ^ swap: big endian has a word's bytes
         # in reverse order.
         self.swap = 4 * self.width - 8 if sys.byteorder == "big" else 0
@@ -77,25 +80,25 @@ class _Bitmaps(Table):
     """A bitmap for each direction; see ``Table``."""
 
     __slots__ = (
-        "_bell", "_half", "_nfds", "_readers", "_sets", "_swap", "_timed", "_timeval", "_writers",
-        "keys",
+        "_bell", "_half", "_nfds", "_readers", "_sets", "_swap", "_timed", "_timeval", "_writers", "keys",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
         super().__init__(facts)
         self._swap = facts.swap
-        self._timeval: Any = None
+        self._nfds = -1
+        self._timeval: Any = facts.new(facts.timeval)
+        self._timed: Iterator[int] | None
 
     def fill(self, keys: list[SelectorKey]) -> None:
-        self._nfds = -1
-        self._readers = self._writers = self._bell = 0
-        self.keys: dict[int, SelectorKey] = {}  # by place
-        self._watch_waker()
+        self._readers = self._writers = 0
+        self._bell = 0 if self.waker is None else 1 << (self.waker.reader ^ self._swap)
+        self.keys: dict[int, Any] = {}  # by place
         for key in keys:
             self.put(key)
 
     def put(self, key: SelectorKey) -> None:
-        _, fd, events, _ = key
+        fd, events = key[1], key[2]
         if fd >= _USUAL:
             os.fstat(fd)  # a number that is not open is no reason to make giant bitmaps
         place = fd ^ self._swap
@@ -106,6 +109,10 @@ class _Bitmaps(Table):
             self._readers |= 1 << place
         if events & EVENT_WRITE:
             self._writers |= 1 << place
+
+    def forget(self, fd: int) -> None:
+        if fd ^ self._swap in self.keys:
+            self.keys[fd ^ self._swap] = (None, fd, 0)
 
     def drop(self, fd: int) -> None:
         place = fd ^ self._swap
@@ -122,48 +129,39 @@ class _Bitmaps(Table):
 
     def _bind_sets(self, nfds: int) -> None:
         facts = self.facts
-        size = -(-nfds // (8 * facts.width)) * facts.width
+        size = (nfds // (8 * facts.width) + 1) * facts.width
         self._half = 8 * size  # bits of one set
         self.answer = bytearray(2 * size)
         # On big endian the last place is not the highest descriptor, so whole words are asked for.
         self._nfds = nfds
-        words = facts.from_buffer(facts.words, self.answer)
-        sets = words + 0, words + len(words) // 2
-        self._sets = (self._half if self._swap else nfds, *sets, facts.NULL)
+        readers = facts.from_buffer(facts.words, self.answer)
+        writers = readers + size // facts.word
+        self._sets = (self._half if self._swap else nfds, readers, writers, facts.NULL)
         self.unbind()
 
     def unbind(self) -> None:
-        self.now = None
-        self._timed: Iterator[int] | None = None
+        self.now = self._timed = None
 
     def bind_now(self) -> Iterator[int]:
         facts = self.facts
-        steps: Iterator[int] = facts.calls(facts.select, *self._sets, facts.zero)
-        self.now = steps
-        return steps
+        self.now = steps = facts.steps(facts.select, repeat((*self._sets, facts.zero)))
+        return steps  # type: ignore[no-any-return]
 
     def arm(self, timeout: float | None) -> Iterator[int]:
         if timeout is not None and timeout <= 0:
             return self.now or self.bind_now()
         timeval = self._timeval
-        if timeval is None:
-            timeval = self._timeval = self.facts.new(self.facts.timeval)
         # Linux writes the time that remained, so it must be written for each call.
         ns = LONGEST if timeout is None else min(nanoseconds(timeout), LONGEST)
         timeval.tv_sec, timeval.tv_usec = divmod(-(-ns // 1000), 1_000_000)
         steps = self._timed
         if steps is None:
             facts = self.facts
-            steps = self._timed = facts.calls(facts.select, *self._sets, timeval)
+            steps = self._timed = facts.steps(facts.select, repeat((*self._sets, timeval)))
         return steps
 
-    def _watch_waker(self) -> None:
-        self._bell = 0 if self.waker is None else 1 << (self.waker.reader ^ self._swap)
-
     def poke(self) -> None:
-        timeval = self._timeval
-        if timeval is not None:
-            timeval.tv_sec = timeval.tv_usec = 0
+        self._timeval.tv_sec = self._timeval.tv_usec = 0
 
     def woken(self) -> bool:
         return self._bell & int.from_bytes(self.answer, "little") != 0

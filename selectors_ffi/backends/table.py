@@ -2,7 +2,8 @@
 
 Each call is handed the whole interest, as a *table*: an array of poll, a bitmap of select. A call
 takes a table from ``_idle``, brings it up to date, and puts it back. Several calls at the same time
-have a table each. A selector that has never waited has none.
+have a table each. A selector that has never waited has none. The process keeps a few for selectors
+that are used once.
 
 A change is written into the registry, then noted: the descriptor is appended to ``_log``, and
 ``_latest`` becomes a new object. A table keeps the object that it has last seen, and how much of the
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["LONGEST", "Table", "TableSelector"]
 
 LONGEST = 10**16  # nanoseconds (115 days) in one call: some kernels refuse more than three years
+_POOL_SIZE = 4  # tables that the process keeps for selectors to come
 _SHORT_LOG = 64  # changes
 _COMMON = 2**30 - 1  # a number up to here is one digit of CPython's, and compared fast
 
@@ -66,14 +68,16 @@ class Table:
     kind = Waker  # what this kernel can wait for
     not_open = EBADF  # what it answers if a descriptor is closed
 
+    answer: bytearray  # the copy of ``interest``
+    now: Iterator[int] | None  # the calls that do not wait, if they are bound
+    seen: int  # how much of the log is in the table
+
     def __init__(self, facts: Any) -> None:
         self.facts = facts
         self.log: list[int] | None = None  # the log that it follows; None: it is to be filled
-        self.seen = 0  # how much of the log is in the table
         self.latest: object = None  # ``_latest`` of the selector when the log was read
         self.waker: Waker | None = None
         self.interest: bytes | None = None  # what a call overwrites, so that it is given a copy
-        self.now: Iterator[int] | None = None  # the calls that do not wait, if they are bound
 
     def fill(self, keys: list[SelectorKey]) -> None:
         """Watch ``keys`` and nothing else, whatever state the table is in."""
@@ -81,6 +85,10 @@ class Table:
 
     def put(self, key: SelectorKey) -> None:
         """Watch the descriptor of ``key`` for ``key.events``, whatever it was watched for."""
+        raise NotImplementedError
+
+    def forget(self, fd: int) -> None:
+        """Have ``(None, fd, 0)`` in the place of its key; one step, as an exception may follow."""
         raise NotImplementedError
 
     def drop(self, fd: int) -> None:
@@ -155,15 +163,14 @@ class Table:
 class TableSelector(Backend):
     """A selector whose interest is in tables of this process, not in the kernel."""
 
-    _limit = _SHORT_LOG
-
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(debug=debug)
         self._binding = binding = self._bind(binding)
         self._facts = self._make_facts(binding)
-        self._log: list[int] = []  # descriptors that have changed; -1: look at the flags
-        self._latest: object = self._log
+        self._log: list[int] | None = None  # descriptors that have changed since the first wait
+        self._limit = _SHORT_LOG
         self._idle: list[Any] = []  # tables that no call is using
+        self._latest: object = self._idle  # another object after each change
         self._asleep: dict[Any, None] = {}  # tables in calls that may sleep
 
     def _make_facts(self, binding: Binding) -> Any:
@@ -174,6 +181,8 @@ class TableSelector(Backend):
         if events and (self._closed or fd > _COMMON):
             self._refuse(fd)
         log = self._log
+        if log is None:
+            return  # the first wait reads the registry
         log.append(fd)
         self._latest = []
         if was and self._idle:
@@ -190,8 +199,8 @@ class TableSelector(Backend):
     def select(self, timeout: float | None = None) -> list[Pair]:
         idle = self._idle
         try:
-            table = idle.pop()
-        except IndexError:
+            table = idle.pop() if idle else self._new_table()
+        except IndexError:  # another thread took the last one
             table = self._new_table()
         try:
             if timeout is None or not timeout <= 0:
@@ -219,9 +228,10 @@ class TableSelector(Backend):
             idle.append(table)
 
     def _native(self, timeout: float | None) -> list[NativeEvent]:
-        idle, native = self._idle, []  # type: ignore[var-annotated]
+        idle = self._idle
+        native: list[NativeEvent] = []
         try:
-            table = idle.pop()
+            table = idle.pop() if idle else self._new_table()
         except IndexError:
             table = self._new_table()
         try:
@@ -240,13 +250,21 @@ class TableSelector(Backend):
 
     def _release(self) -> None:
         idle, self._idle = self._idle, []
-        while idle:
-            waker = idle.pop().waker
-            if waker is not None:
-                give_back(waker)
         self._latest = []
         if self._asleep:
             self._interrupt_calls()  # such a call drops its table, and the waker with it
+        pool = self._facts.pool
+        while idle:
+            try:
+                table = idle.pop()
+            except IndexError:
+                return  # a copy of this selector was faster
+            if table.waker is not None:
+                give_back(table.waker)
+            table.lose()
+            if len(pool) < _POOL_SIZE:
+                table.fill([])
+                pool.append(table)
 
     # Everything below is cold.
 
@@ -259,7 +277,12 @@ class TableSelector(Backend):
     def _new_table(self) -> Any:
         if self._closed:
             raise ValueError(CLOSED)
-        return self._facts.table(self._facts)
+        if self._log is None:
+            self._log = []  # before the registry is read
+        try:
+            return self._facts.pool.pop()
+        except IndexError:
+            return self._facts.table(self._facts)
 
     def _let_go(self, fd: int) -> None:
         """Keep an old key no longer in the tables that no call is using."""
@@ -271,9 +294,7 @@ class TableSelector(Backend):
         try:
             if idle:
                 self._let_go(fd)
-            followed, table.log = table.log, None  # after an exception it is filled anew
-            table.drop(fd)
-            table.log = followed
+            table.forget(fd)
         finally:
             idle.append(table)
 
@@ -293,11 +314,11 @@ class TableSelector(Backend):
     def _update(self, table: Any) -> bool:
         """Bring a table up to date; tell whether the wait is to end, after a look at what is ready."""
         # Before the registry is read: what is noted from now on comes next.
-        latest, log = self._latest, self._log
+        latest, log = self._latest, self._log or []
         end = len(log)
         registry, followed, table.log = self._fd_to_key, table.log, None
         if followed is log:
-            for fd in dict.fromkeys(log[table.seen : end]):
+            for fd in log[table.seen : end]:
                 key = registry.get(fd)
                 if key is None:
                     table.drop(fd)
@@ -373,9 +394,10 @@ class TableSelector(Backend):
             table.drain()
         registry, result, again = self._fd_to_key, [], False
         for key, flags, events in table.found():
-            current = registry.get(key.fd) is key
+            fd = key[1]
+            current = registry.get(fd) is key
             if native is not None:
-                native.append(NativeEvent(key if current else None, key.fd, flags))
+                native.append(NativeEvent(key if current else None, fd, flags))
             if current and events:
                 result.append((key, events))
             again = again or not current

@@ -41,6 +41,7 @@ class Facts:
 
     def __init__(self, binding: Binding) -> None:
         self.table = _Sockets
+        self.pool: list[Table] = []
         self.calls = binding.calls
         self._last_error = binding.function("WSAGetLastError")
         self.select, self.new = binding.function("select"), binding.ffi.new
@@ -63,25 +64,30 @@ class _Sockets(Table):
         super().__init__(facts)
         self._timeval: Any = facts.new("struct timeval *")
         self._answer: tuple[Any, ...] = ()
+        self.now = None  # each call has sets of its own
 
     def fill(self, keys: list[SelectorKey]) -> None:
-        self.keys = {key.fd: key for key in keys}
+        self.keys: dict[int, Any] = {key.fd: key for key in keys}
 
     def put(self, key: SelectorKey) -> None:
         self.keys[key.fd] = key
+
+    def forget(self, fd: int) -> None:
+        if fd in self.keys:
+            self.keys[fd] = (None, fd, 0)
 
     def drop(self, fd: int) -> None:
         self.keys.pop(fd, None)
 
     def bind(self) -> None:
-        """Nothing: each call has sets of its own."""
+        """Nothing."""
 
     unbind = bind
 
     def _select(self, timeval: Any) -> Iterator[int]:
         new, keys = self.facts.new, self.keys.values()
-        readers = [key.fd for key in keys if key.events & EVENT_READ]
-        writers = [key.fd for key in keys if key.events & EVENT_WRITE]
+        readers = [key[1] for key in keys if key[2] & EVENT_READ]
+        writers = [key[1] for key in keys if key[2] & EVENT_WRITE]
         if self.waker is not None:
             readers.append(self.waker.reader)
         self._answer = tuple(
@@ -117,7 +123,7 @@ class _Sockets(Table):
     def found(self) -> list[Found]:
         keys = self.keys
         return [
-            (keys[fd], events, events & keys[fd].events)
+            (keys[fd], events, events & keys[fd][2])
             for fd, events in self._ready().items()
             if fd in keys
         ]
