@@ -47,6 +47,7 @@ _SPARSE = 8  # with fewer than one ready entry in so many, searching beats filte
 _SIZE = 8
 _LOW = 6 + (sys.byteorder == "big")  # where the lower byte of revents is
 _EVENTS = 16 if sys.byteorder == "big" else 0  # where the bits of events begin in the second int
+_WAKER: tuple[int, Pair | None] = (_LOW, None)  # that byte of the waker's, and its result
 _pack = Struct("=ii").pack_into
 
 
@@ -81,7 +82,7 @@ class _Array(Table):
     """The array of struct pollfd, and the result that belongs to each entry; see ``Table``."""
 
     __slots__ = (
-        "_duplex", "_flags", "_forever", "_last", "_last_low", "_lows", "_memory", "_pairs",
+        "_duplex", "_flags", "_forever", "_last", "_lows", "_memory", "_pairs",
         "_places", "_poked", "_pollfds", "_timed", "_timespec", "_used",
     )  # fmt: skip
 
@@ -105,9 +106,11 @@ class _Array(Table):
             self.put(key)
 
     def _allocate(self, memory: bytearray) -> None:
-        self._memory = memory
-        self._pollfds = self.facts.from_buffer(self.facts.pollfds, memory)
+        # In this order: an exception in the middle leaves what the next ``fill`` allocates anew.
+        self._memory = bytearray()
         self._used = 0  # entries that the bound calls have
+        self._pollfds = self.facts.from_buffer(self.facts.pollfds, memory)
+        self._memory = memory
 
     def _watch_waker(self) -> None:
         self._poked = False
@@ -136,6 +139,7 @@ class _Array(Table):
         if i is not None:
             duplex = self._pairs[i][1] == BOTH
             self._pairs[i] = (None, fd, 0), 0
+            self._last = _WAKER
             self._duplex -= duplex
 
     def drop(self, fd: int) -> None:
@@ -153,14 +157,14 @@ class _Array(Table):
             _pack(self._memory, _SIZE * (i + 1), fd, self._flags[last[1]])
 
     def bind(self) -> None:
-        self._last, self._last_low = None, _LOW  # the waker's
+        self._last = _WAKER
         used = len(self._pairs) + 1
         if used != self._used:
             if 8 * _SIZE * used + 128 <= len(self._memory):
                 self._allocate(self._memory[: 2 * _SIZE * used])
-            self._used = used
             self._lows = slice(_SIZE + _LOW, _SIZE * used, _SIZE)
             self.now = self._forever = self._timed = None
+            self._used = used  # last: after an exception they are bound anew
 
     def unbind(self) -> None:
         self.now = self._forever = self._timed = None
@@ -182,7 +186,7 @@ class _Array(Table):
             return steps
         if timeout <= 0:
             return self.now or self.bind_now()
-        if facts.precise is None or (1e3 * timeout).is_integer():
+        if facts.precise is None:
             arguments = (self._pollfds, self._used, milliseconds(timeout))
             return facts.steps(facts.poll, repeat(arguments))  # type: ignore[no-any-return]
         timespec = self._timespec
@@ -215,8 +219,9 @@ class _Array(Table):
         if self._duplex:
             found = [] if self.woken() else self.found()
             return [(key, events) for key, _, events in found if events]
-        if n == 1 and self._memory[self._last_low]:  # the same as the last time
-            return [self._last] if self._last else []
+        low, last = self._last
+        if n == 1 and self._memory[low]:  # the same as the last time
+            return [last] if last else []
         lows, pairs = self._memory[self._lows], self._pairs
         if n > 1 and n * _SPARSE >= len(lows):
             result = [*compress(pairs, lows)]
@@ -227,7 +232,7 @@ class _Array(Table):
             result.append(pairs[i])
         if len(result) != n:
             return []
-        self._last, self._last_low = result[-1], _SIZE * (i + 1) + _LOW
+        self._last = _SIZE * (i + 1) + _LOW, result[-1]
         return result
 
     def found(self) -> list[Found]:

@@ -80,7 +80,8 @@ class _Bitmaps(Table):
     """A bitmap for each direction; see ``Table``."""
 
     __slots__ = (
-        "_bell", "_half", "_nfds", "_readers", "_sets", "_swap", "_timed", "_timeval", "_writers", "keys",
+        "_bell", "_half", "_nfds", "_readers", "_sets", "_swap", "_timed", "_timeval", "_writers",
+        "keys",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
@@ -130,14 +131,15 @@ class _Bitmaps(Table):
     def _bind_sets(self, nfds: int) -> None:
         facts = self.facts
         size = (nfds // (8 * facts.width) + 1) * facts.width
+        self._nfds = -1
         self._half = 8 * size  # bits of one set
         self.answer = bytearray(2 * size)
-        # On big endian the last place is not the highest descriptor, so whole words are asked for.
-        self._nfds = nfds
         readers = facts.from_buffer(facts.words, self.answer)
         writers = readers + size // facts.word
+        # On big endian the last place is not the highest descriptor, so whole words are asked for.
         self._sets = (self._half if self._swap else nfds, readers, writers, facts.NULL)
         self.unbind()
+        self._nfds = nfds  # last: after an exception they are made anew
 
     def unbind(self) -> None:
         self.now = self._timed = None
