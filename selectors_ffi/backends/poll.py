@@ -89,7 +89,8 @@ class _Array(Table):
     def __init__(self, facts: _Facts) -> None:
         super().__init__(facts)
         self._flags = facts.flags
-        self._memory = bytearray()
+        self._memory = bytearray(_SIZE)  # the waker's entry, so that there is what ``poke`` writes to
+        self._pollfds: Any = None
         self._timespec: Any = None
         self._forever: Iterator[int] | None
         self._timed: Iterator[int] | None
@@ -99,18 +100,17 @@ class _Array(Table):
         self._places: dict[int, int] = {}  # descriptor -> its place there
         self._duplex = 0  # how many keys have both directions
         size = _SIZE * (len(keys) + 1)
-        if not size <= len(self._memory) < 8 * size + 128:
+        if self._pollfds is None or not size <= len(self._memory) < 8 * size + 128:
             self._allocate(bytearray(2 * size))
         self._watch_waker()
         for key in keys:
             self.put(key)
 
     def _allocate(self, memory: bytearray) -> None:
-        # In this order: an exception in the middle leaves what the next ``fill`` allocates anew.
-        self._memory = bytearray()
+        self._pollfds = None  # until the end: after an exception ``fill`` comes here again
+        self._memory = memory
         self._used = 0  # entries that the bound calls have
         self._pollfds = self.facts.from_buffer(self.facts.pollfds, memory)
-        self._memory = memory
 
     def _watch_waker(self) -> None:
         self._poked = False

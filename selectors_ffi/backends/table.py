@@ -2,8 +2,7 @@
 
 Each call is handed the whole interest, as a *table*: an array of poll, a bitmap of select. A call
 takes a table from ``_idle``, brings it up to date, and puts it back. Several calls at the same time
-have a table each. A selector that has never waited has none. The process keeps a few for selectors
-that are used once.
+have a table each. A selector that has never waited has none; the process keeps a few for the next.
 
 A change is written into the registry, then noted: the descriptor is appended to ``_log``, and
 ``_latest`` becomes a new object. A table keeps the object that it has last seen, and how much of the
@@ -81,27 +80,21 @@ class Table:
 
     def fill(self, keys: list[SelectorKey]) -> None:
         """Watch ``keys`` and nothing else, whatever state the table is in."""
-        raise NotImplementedError
 
     def put(self, key: SelectorKey) -> None:
         """Watch the descriptor of ``key`` for ``key.events``, whatever it was watched for."""
-        raise NotImplementedError
 
     def forget(self, fd: int) -> None:
         """Have ``(None, fd, 0)`` in the place of its key; one step, as an exception may follow."""
-        raise NotImplementedError
 
     def drop(self, fd: int) -> None:
         """Watch ``fd`` no more, if it was."""
-        raise NotImplementedError
 
     def bind(self) -> None:
         """Finish a change."""
-        raise NotImplementedError
 
     def unbind(self) -> None:
         """Have the calls bound anew: one that has failed is spent, see ``Binding.calls``."""
-        raise NotImplementedError
 
     def bind_now(self) -> Iterator[int]:
         """Return the calls that do not wait."""
@@ -113,7 +106,6 @@ class Table:
 
     def poke(self) -> None:
         """Make a call return at once that is about to begin."""
-        raise NotImplementedError
 
     def ready(self, n: int) -> list[Pair]:
         """Return the ``n`` results of a call; none at all if the waker is among them."""
@@ -130,11 +122,6 @@ class Table:
     def refused(self, errno: int, timeout: float | None) -> bool:
         """Tell whether the call that failed has an older form, which is made from now on."""
         return False
-
-    def error(self, errno: int) -> OSError:
-        """Return the exception for a call that failed."""
-        error: OSError = self.facts.error(errno)
-        return error
 
     def lend(self) -> None:
         """Have a waker from the next ``fill`` on, which is called for."""
@@ -158,6 +145,13 @@ class Table:
     def lose(self) -> None:
         """Have no waker from the next ``fill`` on, which is called for."""
         self.log = self.latest = self.waker = None
+
+    def give_back(self) -> None:
+        """Give the waker back to the process."""
+        waker = self.waker
+        self.lose()
+        if waker is not None:
+            give_back(waker)
 
 
 class TableSelector(Backend):
@@ -228,18 +222,13 @@ class TableSelector(Backend):
             idle.append(table)
 
     def _native(self, timeout: float | None) -> list[NativeEvent]:
-        idle = self._idle
         native: list[NativeEvent] = []
-        try:
-            table = idle.pop() if idle else self._new_table()
-        except IndexError:
-            table = self._new_table()
+        table = self._new_table()
         try:
             self._wait(table, timeout, native)
-            return native
         finally:
-            table.unbind()
-            idle.append(table)
+            table.give_back()
+        return native
 
     def _interrupt(self) -> None:
         self._watch(-1, 0, 0)
@@ -252,16 +241,11 @@ class TableSelector(Backend):
         idle, self._idle = self._idle, []
         self._latest = []
         if self._asleep:
-            self._interrupt_calls()  # such a call drops its table, and the waker with it
+            self._interrupt_calls()  # such a call gives back by itself
         pool = self._facts.pool
         while idle:
-            try:
-                table = idle.pop()
-            except IndexError:
-                return  # a copy of this selector was faster
-            if table.waker is not None:
-                give_back(table.waker)
-            table.lose()
+            table = idle.pop()
+            table.give_back()
             if len(pool) < _POOL_SIZE:
                 table.fill([])
                 pool.append(table)
@@ -372,15 +356,13 @@ class TableSelector(Backend):
             return []
         finally:
             asleep.pop(table, None)
+            if self._closed:
+                table.give_back()
 
     def _take(
         self, table: Any, n: int, timeout: float | None, native: list[NativeEvent] | None = None
     ) -> tuple[list[Pair], bool]:
-        """Deal with a call that has waited ``timeout``, and has returned ``n``.
-
-        Args:
-            n: -errno if it failed.
-            native: takes every event as the kernel reported it, if given.
+        """Deal with ``n`` entries of a call that has waited ``timeout``, or -errno if it failed.
 
         Returns:
             The results that the registry confirms; whether there were others, or it failed.
@@ -411,9 +393,8 @@ class TableSelector(Backend):
         changed = table.latest is not self._latest
         if errno == table.not_open and (table.drain() or changed):
             return  # it was the waker, or what another thread has unregistered, then closed
-        error = table.error(errno)
+        error: OSError = self._facts.error(errno)
         if errno == table.not_open:
-            closed = [fd for fd in self._fd_to_key.copy() if not is_open(fd)]
-            if closed:
-                explain(error, closed[0], self._mechanism)
+            for fd in [fd for fd in self._fd_to_key.copy() if not is_open(fd)][:1]:
+                explain(error, fd, self._mechanism)
         raise error

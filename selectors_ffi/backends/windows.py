@@ -45,11 +45,20 @@ class Facts:
         self.calls = binding.calls
         self._last_error = binding.function("WSAGetLastError")
         self.select, self.new = binding.function("select"), binding.ffi.new
-        self.text = getattr(binding.ffi, "getwinerror", None)  # there is one on Windows only
+        self.text: Any = getattr(binding.ffi, "getwinerror", None)  # Windows only
 
     def errno(self, _step: int) -> int:
         """Return why a step failed: Winsock leaves errno alone. No signal handler runs here."""
         return self._last_error()
+
+    def error(self, errno: int) -> OSError:
+        """Return what the standard library raises: Winsock's number, and its errno and text."""
+        if os.name == "nt":
+            return OSError(0, self.text(errno)[1], None, errno)
+        number = _OLD.get(errno, errno)
+        error = OSError(number, os.strerror(number))
+        error.winerror = errno  # type: ignore[attr-defined] # a simulated Winsock
+        return error
 
 
 class _Sockets(Table):
@@ -136,12 +145,3 @@ class _Sockets(Table):
                 fd = fd_set.fd_array[i]
                 ready[fd] = ready.get(fd, 0) | event
         return ready
-
-    def error(self, errno: int) -> OSError:
-        """Return what the standard library raises: Winsock's number, and its errno and text."""
-        if os.name == "nt":
-            return OSError(0, self.facts.text(errno)[1], None, errno)
-        number = _OLD.get(errno, errno)
-        error = OSError(number, os.strerror(number))
-        error.winerror = errno  # type: ignore[attr-defined] # a simulated Winsock
-        return error
