@@ -53,7 +53,7 @@ class Oracle:
         # Also for other data alone: the number may name another file now.
         if (events, data) != (entry.events, entry.data):
             code = self.change(fd, events)
-            if code == errno.EBADF:
+            if code == errno.EBADF and fd not in self.world.files:
                 self.unregister(fd)
             if code:
                 return code
@@ -72,7 +72,7 @@ class Oracle:
                     return errno.EBADF
                 mask = entry.events if self.closed_is == "ready" else 0
             else:
-                mask = self.mask(file, entry.events) & entry.events
+                mask = self.mask(file, entry.events) & self.armed(fd, entry)
             if mask:
                 found[fd] = mask
         return found
@@ -85,6 +85,10 @@ class Oracle:
 
     def watched(self, fd, entry) -> File | None:
         return self.world.files.get(fd)
+
+    def armed(self, fd, entry) -> int:
+        """What the kernel really watches, of what it was asked."""
+        return entry.events
 
     def mask(self, file, events):
         """Any bit but OUT ends a reader's wait, any but IN a writer's."""
@@ -196,6 +200,9 @@ class KqueueOracle(Oracle):
     def watched(self, fd, entry):
         return self.world.files.get(fd) if fd in self.list else None
 
+    def armed(self, fd, entry):
+        return self.list[fd]
+
     def mask(self, file, events):
         bits = self.world.bits(file)
         return EVENT_READ * bool(bits & (IN | HUP | ERR)) | EVENT_WRITE * bool(bits & (OUT | HUP | ERR))
@@ -216,7 +223,7 @@ class KqueueOracle(Oracle):
     def change(self, fd, events):
         before = self.list.get(fd, 0)
         code = self.add(fd, events)
-        if code and code != errno.EBADF:
+        if code and fd in self.world.files:
             # Refused: what the registry holds is added again, to a file it may be new to.
             kept = self.registry[fd].events & (EVENT_READ | before)
             if kept:

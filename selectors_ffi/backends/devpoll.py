@@ -66,6 +66,7 @@ class DevpollSelector(WaitingSelector):
         self._descriptor = Descriptor(self._binding, self._facts.create())
 
     def _watch(self, fd: int, events: int, was: int) -> None:
+        self._check_open()
         for wait in self._waits.copy():
             wait.changed.add(fd)
         if fd > INT_MAX:
@@ -164,8 +165,8 @@ class DevpollSelector(WaitingSelector):
     def _renew(self, fd: int, events: int) -> None:
         try:
             self._watch(fd, events if is_open(fd) else 0, ANY)
-        except OSError:
-            pass  # refused; it may be reported again
+        except (OSError, ValueError):
+            pass  # refused, so it may be reported again; or the selector is closed
 
     def _ring(self) -> None:
         waker = self._waker
