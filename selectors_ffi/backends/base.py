@@ -201,6 +201,34 @@ class _BaseSelectorImpl(BaseSelector):
             key = self._fd_to_key[key.fd] = key._replace(data=data)
         return key
 
+    def discard(self, fileobj: object) -> SelectorKey | None:
+        """Unregister a file object if it is registered, as ``set.discard`` does.
+
+        Args:
+            fileobj: anything: open, closed, unknown, or no file object at all.
+
+        Returns:
+            The key that ``unregister`` would return; None if there is nothing to unregister.
+        """
+        registry, fd = self._fd_to_key, None
+        try:
+            fd = self._fileobj_lookup(fileobj)  # type: ignore[arg-type] # refuses
+        except Exception:  # its fileno() may raise anything: a closed socket of ZeroMQ, ZMQError
+            for key in registry.copy().values():
+                if key.fileobj is fileobj:
+                    fd = key.fd
+        try:
+            return self.unregister(fd) if fd in registry else None  # type: ignore[arg-type]
+        except KeyError:
+            return None  # another thread was faster
+
+    def snapshot(self) -> dict[int, SelectorKey]:
+        """Return the registrations as a dict by descriptor, which no later change alters.
+
+        It is empty once the selector is closed. Other threads may register meanwhile.
+        """
+        return self._fd_to_key.copy()
+
     def _take_back(self, key: SelectorKey, old: SelectorKey | None, error: BaseException) -> None:
         """Undo a change that was refused or interrupted, if no other call has made one since."""
         fd, registry = key.fd, self._fd_to_key
