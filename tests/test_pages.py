@@ -1,4 +1,4 @@
-"""README, docs/debugging.md and docs/cookbook.md: what they show is run, and prints what they say."""
+"""README and the pages of docs/ with programs: what they show is run, and prints what they say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 import selectors_ffi
 from tests.pages import Page, Run, agrees, masked, run
 
-PAGES = {name: Page(name) for name in ("README.md", "docs/debugging.md", "docs/cookbook.md")}
+NAMES = ("README.md", "docs/debugging.md", "docs/cookbook.md", "docs/beyond.md")
+PAGES = {name: Page(name) for name in NAMES}
 RUNS = [one for page in PAGES.values() for one in page.runs]
 
 as_shown = pytest.mark.skipif(

@@ -218,7 +218,7 @@ class _BaseSelectorImpl(BaseSelector):
                 if key.fileobj is fileobj:
                     fd = key.fd
         try:
-            return self.unregister(fd) if fd in registry else None  # type: ignore[arg-type]
+            return self.unregister(fd) if fd in registry else None
         except KeyError:
             return None  # another thread was faster
 
