@@ -190,7 +190,7 @@ class _BaseSelectorImpl(BaseSelector):
         return key
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
-        """Change a third-party selector as the stdlib does, by its own methods."""
+        # Of a third-party selector: as the standard library does, by the selector's own methods.
         key = self._fd_to_key.get(self._fileobj_lookup(fileobj))
         if key is None:
             raise KeyError(f"{fileobj!r} is not registered")

@@ -252,7 +252,7 @@ class Observer:
             if self._decodes:
                 self._told(self._wait(begun, end, timeout, _count(result), here), result, heard, here)
             if self.checks is not None:
-                findings = self._checked(self.checks, begun, timeout, result, heard)
+                findings = self._checked(self.checks, begun, end, timeout, result, heard)
                 if findings:
                     self.tell(findings)
         finally:
@@ -295,9 +295,9 @@ class Observer:
         return ends_of(fds) if fds else {}
 
     def _checked(
-        self, checks: Checks, begun: _Begun, timeout: Any, result: Any, heard: Any
+        self, checks: Checks, begun: _Begun, end: int, timeout: Any, result: Any, heard: Any
     ) -> list[Finding]:
-        """Return the findings of a wait."""
+        """Return the findings of a wait that came to its ``end`` then."""
         findings: list[Finding] = []
         count = _count(result)
         # Only what was not handed on may be stale, and only that has to be decoded.
@@ -306,7 +306,7 @@ class Observer:
             for native in _natives(heard):
                 if native.fd not in given:
                     findings += self._stale(native, checks)
-        clock = now() - spent().ns
+        clock = end - spent().ns  # what has been spent since is added when all is done
         try:
             return findings + checks.after(result if count else (), timeout, count, clock)
         except (AttributeError, TypeError, ValueError):  # a class of the caller's returns no keys

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from time import perf_counter_ns
 
+import pytest
+
 from selectors_ffi import EVENT_READ, debugging
-from selectors_ffi.debug import Syscall, Wait
+from selectors_ffi.debug import BusyLoop, Syscall, Wait
 
 COST = 5_000_000  # nanoseconds that the sink takes for a record
 
@@ -129,3 +132,25 @@ def test_the_observer_keeps_no_selector(backend):
         gc.collect()
     assert observer._registry == {}
     assert not observer._wakes(3)
+
+
+def test_a_finding_counts_the_time_without_the_sink(backend, pairs):
+    """A sink that takes long now and then makes no lint say a wrong, or a negative, time."""
+    near, far = pairs[0]
+    far.close()
+    sink = Slow()
+
+    def at_first(record):
+        if isinstance(record, Wait) and len(sink.records) < 10:
+            return sink(record)
+
+    with debugging("events,checks", at_first), backend() as selector:
+        selector.register(near, EVENT_READ)
+        with pytest.warns(BusyLoop) as caught:
+            for turn in range(200):
+                if turn == 40:
+                    sink.records.clear()
+                selector.select(0)
+    (seconds,) = re.findall(r"in 100 waits in (\S+) s", str(caught[0].message))
+
+    assert 0 <= float(seconds) < 1
