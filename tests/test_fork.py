@@ -10,9 +10,12 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
+from selectors_ffi.testing.library import proxied
+
 from . import tally
+from .crew import Crew, asleep
 from .kernels import host
-from .kernels.machines import MACHINES
+from .kernels.machines import MACHINES, no_descriptor_left
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
 
@@ -116,7 +119,7 @@ def test_epoll_is_shared(session, pair):
     """epoll(7): one list for both processes; what the child removes, the parent does not hear."""
     if session.machine.mechanism != "epoll" or session.machine.simulated:
         pytest.skip("only the host's epoll is shared with a child")
-    near, far = pair
+    near, _ = pair
     other, far_other = socket.socketpair()
     with other, far_other, session.selector() as selector:
         selector.register(near, EVENT_WRITE)
@@ -183,3 +186,196 @@ def test_devpoll_is_owned(session, pair):
         far.send(b"x")
         assert selector.select(1) == [(key, EVENT_READ)]
         assert session.watched(selector) == {near.fileno(): EVENT_READ}
+
+
+def test_reopen_in_the_child(session, pair):
+    """The child goes on with the parent's registrations, and what it changes is not the parent's."""
+    near, _ = pair
+    other, far_other = socket.socketpair()
+    with other, far_other, session.selector() as selector:
+        kept = selector.register(near, EVENT_READ, "kept")
+        gone = selector.register(other, EVENT_READ, "gone")
+        far_other.send(b"x")
+
+        def child():
+            with no_descriptor_left():
+                selector.reopen()
+                assert selector.select(1) == [(gone, EVENT_READ)]
+                assert selector.get_key(near) is kept
+                selector.unregister(other)
+                own = selector.modify(near, BOTH, "own")
+                assert selector.select(1) == [(own, EVENT_WRITE)]
+                assert session.watched(selector) in (None, {near.fileno(): BOTH})
+                selector.reopen()
+                assert selector.select(1) == [(own, EVENT_WRITE)]
+                in_child(lambda: (selector.reopen(), selector.unregister(near)))
+                assert selector.select(1) == [(own, EVENT_WRITE)]
+                selector.close()
+
+        in_child(child)
+        assert selector.select(1) == [(gone, EVENT_READ)]
+        expected = {near.fileno(): EVENT_READ, other.fileno(): EVENT_READ}
+        assert session.watched(selector) in (None, expected)
+
+
+def test_reopen_where_it_was_made(session, pair):
+    """In the process that made the selector reopen() does no harm, before and after a fork."""
+    near, far = pair
+    with session.selector() as selector:
+        selector.reopen()
+        key = selector.register(near, BOTH)
+        for _ in range(2):
+            selector.reopen()
+            assert selector.select(0) == [(key, EVENT_WRITE)]
+            in_child(lambda: None)
+        far.send(b"x")
+        selector.reopen()
+        assert selector.select(0) == [(key, BOTH)]
+        assert session.watched(selector) in (None, {near.fileno(): BOTH})
+
+
+def test_reopen_while_another_thread_waits(session, pair):
+    """A thread that waits meanwhile hears of what comes later."""
+    near, far = pair
+    found = []
+    with session.selector() as selector:
+        key = selector.register(near, EVENT_READ)
+        crew = Crew()
+        waiting = crew.start(lambda: found.extend(selector.select(30)))
+        if not session.machine.simulated:
+            asleep(waiting, session.machine.mechanism.replace("select", "poll"))
+        selector.reopen()
+        far.send(b"x")
+        crew.join()
+        assert found == [(key, EVENT_READ)]
+
+
+def test_the_parents_waiting_threads_are_not_in_the_child(session, pair):
+    """A thread of the parent waits at the time of the fork: the child's changes and waits do not."""
+    near, far = pair
+    found = []
+    with session.selector() as selector:
+        key = selector.register(near, EVENT_READ)
+        crew = Crew()
+        waiting = crew.start(lambda: found.extend(selector.select(30)))
+        if not session.machine.simulated:
+            asleep(waiting, session.machine.mechanism.replace("select", "poll"))
+
+        def child():
+            selector.reopen()
+            own = selector.modify(near, BOTH)
+            for _ in range(3):
+                assert selector.select(1) == [(own, EVENT_WRITE)]
+            selector.modify(near, EVENT_READ)
+            inner = Crew()
+            inner.start(lambda: found.append(selector.select(30)))
+            selector.wakeup()
+            inner.join()
+            assert found == [[]]
+            selector.close()
+
+        in_child(child)
+        far.send(b"x")
+        crew.join()
+        assert found == [(key, EVENT_READ)]
+
+
+def test_wakeup_before_reopen_is_kept(session):
+    """A wakeup() of the child ends its next wait, though the waker is a new one."""
+    with session.selector() as selector:
+        selector.wakeup()
+        assert selector.select(30) == []
+
+        def child():
+            selector.reopen()
+            selector.wakeup()
+            selector.reopen()
+            assert selector.select(30) == []
+            assert selector.select(0) == []
+
+        in_child(child)
+
+
+def test_reopen_with_a_closed_descriptor(session, pair):
+    """What was closed stays registered and unwatched, also if the new object gets its number."""
+    if session.machine.mechanism in ("select", "poll"):
+        pytest.skip("the kernel keeps no list; each wait says what is closed")
+    near, _ = pair
+    closed, far_closed = socket.socketpair()
+    with far_closed, session.selector() as selector:
+        old = selector.register(closed, EVENT_READ)
+        key = selector.register(near, EVENT_WRITE)
+        number = closed.fileno()
+
+        def child():
+            closed.close()
+            selector.reopen()
+            assert selector.select(0) == [(key, EVENT_WRITE)]
+            assert selector.get_key(number) is old
+            assert selector.discard(closed) is old
+            selector.close()
+
+        in_child(child)
+        closed.close()
+
+
+def test_reopen_that_is_refused(session, pair):
+    """The kernel has no new object: an OSError, and reopen() works when it has one."""
+    makers = {"epoll": "epoll_create1", "kqueue": "kqueue", "devpoll": "open"}
+    maker = makers.get(session.machine.mechanism)
+    if maker is None:
+        pytest.skip("there is no kernel object")
+    near, _ = pair
+    refuse = []
+
+    def decide(call):
+        named = call.name.startswith(maker)
+        return call.fail(errno.EMFILE) if refuse and named else call.run()
+
+    session.binding = proxied(session.binding, decide)
+    with session.selector() as selector:
+        key = selector.register(near, EVENT_WRITE)
+
+        def child():
+            with no_descriptor_left():
+                refuse.append(True)
+                with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+                    selector.reopen()
+                assert selector.snapshot() == {near.fileno(): key}
+                refuse.clear()
+                selector.reopen()
+                assert selector.select(1) == [(key, EVENT_WRITE)]
+                selector.close()
+
+        in_child(child)
+        assert selector.select(1) == [(key, EVENT_WRITE)]
+
+
+def test_reopen_of_a_closed_selector(session):
+    """A closed selector cannot be opened again."""
+    selector = session.selector()
+    selector.close()
+    with pytest.raises(ValueError, match="closed"):
+        selector.reopen()
+
+
+def test_reopen_ends_sharing(session, pair):
+    """epoll(7): after reopen() the set is the child's alone, so a stale registration is removed."""
+    if session.machine.mechanism != "epoll":
+        pytest.skip("no other kernel object is shared")
+    near, far = pair
+    with session.selector() as selector:
+        selector.register(near, EVENT_READ)
+        far.send(b"x")
+
+        def child():
+            selector.reopen()
+            copy = near.dup()
+            near.close()
+            selector.discard(near)
+            for _ in range(3):
+                assert selector.select(0) == []
+            assert session.watched(selector) == {}
+            copy.close()
+
+        in_child(child)

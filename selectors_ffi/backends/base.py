@@ -26,6 +26,8 @@ A backend translates. It has the same methods in the same order in every file:
     Wait, and return every event as a ``NativeEvent``.
 ``_interrupt()``
     End the waits of other threads, and the next one of this thread.
+``_reopen()``
+    In a forked child, leave the kernel object of the parent for one of its own.
 ``_release()``
     Give back what the kernel and the process have lent.
 """
@@ -271,6 +273,9 @@ class _BaseSelectorImpl(BaseSelector):
         waker: Waker | None = getattr(self, "_waker", None)
         return waker is not None and waker.reader == fd
 
+    def _reopen(self) -> None:
+        """Nothing is in the kernel, and a waker of the parent process is not used again."""
+
     def _release(self) -> None:
         """Nothing was lent."""
 
@@ -297,6 +302,21 @@ class _BaseSelectorImpl(BaseSelector):
             raise ValueError(CLOSED)
         self._woken = True
         self._interrupt()
+
+    def reopen(self) -> None:
+        """Go on with a kernel object of this process's own, made anew from the registry.
+
+        It is for a child of fork(2) that goes on with its parent's selector. What is registered and
+        closed by now stays in the registry, unwatched. Where the object cannot have come from another
+        process, nothing happens.
+
+        Raises:
+            ValueError: the selector is closed.
+            OSError: the kernel refuses; the selector is as it was.
+        """
+        if self._closed:
+            raise ValueError(CLOSED)
+        self._reopen()
 
     def select_raw(self, timeout: float | None = None) -> list[RawEvent]:
         """Wait as ``select`` does, but return what the kernel said.

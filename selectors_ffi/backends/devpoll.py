@@ -36,10 +36,10 @@ from _thread import _count as other_threads
 from errno import EACCES, EBADF, EIO
 
 from ..binding import INT_MAX, milliseconds
-from .base import ANY, EVENT_READ, TOO_LARGE, Descriptor, NativeEvent
+from .base import ANY, EVENT_READ, TOO_LARGE, NativeEvent
 from .directions import Directions
 from .refusal import is_open
-from .waits import Buffer, WaitingSelector
+from .waits import Buffer, Owned, WaitingSelector
 from .wake import give_back, lend
 
 TYPE_CHECKING = False
@@ -62,8 +62,11 @@ class DevpollSelector(WaitingSelector):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(binding=binding, debug=debug)
         self._facts: _Facts = self._binding.facts(_Facts)
+        self._descriptor = self._create()
+
+    def _create(self) -> Owned:
         self._lock = RLock()  # held while writing, so that no call starts to sleep
-        self._descriptor = Descriptor(self._binding, self._facts.create())
+        return Owned(self._binding, self._facts.create())
 
     def _watch(self, fd: int, events: int, was: int) -> None:
         self._check_open()

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import os
 from _thread import get_ident
-from errno import EEXIST, EINTR, ENOENT
+from errno import EEXIST, EINTR, ENOENT, ENOSYS
 from itertools import count
 from operator import itemgetter
 from struct import error as StructError
@@ -50,6 +50,7 @@ from . import forks
 from .base import ANY, BOTH, CLOSED, TOO_LARGE, Backend, Descriptor, NativeEvent, SelectorKey
 from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer, Facts
+from .refusal import is_open
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
@@ -81,7 +82,7 @@ class EpollSelector(Backend):
         super().__init__(debug=debug)
         self._binding = binding = self._bind(binding)
         self._facts: Facts = binding.facts(Facts)
-        self._forks = forks.seen
+        self._forks = forks.history
         self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
         self._pairs: dict[int, Pair] = {}
         self._duplex: dict[int, None] = {}  # descriptors registered for both directions
@@ -241,6 +242,22 @@ class EpollSelector(Backend):
             waker = None
         (waker or self._add_waker()).ring()
 
+    def _reopen(self) -> None:
+        if self._forks[1] != forks.as_child:  # the threads of the parent process are not in this one
+            self._made[:] = [made for made in self._made if made() in self._idle]
+            self.__dict__.pop("_rebuilder", None)
+        for name in ("_waker", "_rung"):
+            waker: Waker | None = self.__dict__.get(name)
+            if waker is not None and not waker.intact():
+                self.__dict__.pop(name, None)
+        buffer = self._new_buffer()
+        try:
+            self._rebuild(buffer, strict=False)
+        finally:
+            self._idle.append(buffer)
+        self._forks = forks.history
+        self._shared = -1 in self._duplex  # the caller has our number, which names the new set now
+
     def _release(self) -> None:
         busy, idle, self._idle = len(self._idle) < len(self._made), self._idle, []
         # In place, since a copy of this selector shares them.
@@ -321,7 +338,7 @@ class EpollSelector(Backend):
 
     def _is_shared(self) -> bool:
         """Tell whether the set may hold registrations that are not ours."""
-        if self._forks != forks.seen:
+        if self._forks is not forks.history:
             self._shared = True
         return self._shared
 
@@ -459,15 +476,20 @@ class EpollSelector(Backend):
         except FileExistsError:
             pass
 
-    def _rebuild(self, buffer: Buffer) -> bool:
+    def _rebuild(self, buffer: Buffer, *, strict: bool = True) -> bool:
         """Replace the set by one made from the registry; return whether to wait on.
+
+        If ``strict``, a registered descriptor that is closed is an obstacle, and an obstacle means
+        False. Otherwise it is an OSError.
 
         One call at a time does it, the one whose buffer is in ``_rebuilder``. A call that an exception
         has ended there has its buffer back, and is no obstacle.
         """
         dup3, mark = self._facts.dup3, (buffer, get_ident())
         if not dup3:
-            return False
+            if strict:
+                return False
+            raise self._binding.error(ENOSYS)
         try:
             holder = self.__dict__.setdefault("_rebuilder", mark)
             if holder is not mark:
@@ -479,10 +501,12 @@ class EpollSelector(Backend):
                 return False
             new = Descriptor(self._binding, self._facts.create())
             try:
-                made = self._move_to(new.fd, dup3)
+                made = self._move_to(new.fd, dup3, strict)
             finally:
                 new.close()
         except OSError:
+            if not strict:
+                raise
             return False  # no descriptor or memory is left, or a registered one is closed
         finally:
             if self._rebuilder is mark:
@@ -497,7 +521,7 @@ class EpollSelector(Backend):
             self._settle(fd, made.get(fd))
         return True
 
-    def _move_to(self, new: int, dup3: Callable[..., int]) -> dict[int, SelectorKey]:
+    def _move_to(self, new: int, dup3: Callable[..., int], strict: bool) -> dict[int, SelectorKey]:
         """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
         facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
         made = self._fd_to_key.copy()
@@ -507,7 +531,7 @@ class EpollSelector(Backend):
                 call(facts.epoll_ctl, new, facts.ADD, fd, event)
             except OSError:
                 # What is closed and still registered may be reported by the old set, not by a new one.
-                if self._fd_to_key.get(fd) is key:
+                if self._fd_to_key.get(fd) is key and (strict or (is_open(fd) and fd != new)):
                     raise
         waker = self._waker
         if waker:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 
-seen = 0  #: fork(2) calls in which this process took part, as parent or child
-as_child = 0  #: those of them that this process came out of as the child
+as_child = 0  #: fork(2) calls that this process came out of as the child
+#: All in which it took part, as parent or child, and ``as_child``; another object after each.
+history = 0, as_child
 
 
 def _before() -> None:
-    global seen
-    seen += 1
+    global history
+    history = history[0] + 1, as_child
 
 
 def _in_child() -> None:
-    global as_child
+    global as_child, history
     as_child += 1
+    history = history[0], as_child
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows

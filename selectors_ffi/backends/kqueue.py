@@ -19,7 +19,7 @@ on reporting a closed descriptor while a duplicate is open, whatever it is told.
 cannot be removed, so a wait that hears of nothing else looks again only now and then.
 
 A kqueue is not inherited by fork(2): in the child its number is free, or names another file. There
-every method but ``close`` raises ValueError, and ``close`` leaves the number alone.
+every method but ``close`` and ``reopen`` raises ValueError, and ``close`` leaves the number alone.
 
 https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 """
@@ -31,9 +31,8 @@ from errno import EINTR, ENOENT
 from itertools import count
 
 from ..binding import INT_MAX, nanoseconds
-from . import forks
-from .base import ANY, EVENT_READ, EVENT_WRITE, TOO_LARGE, Descriptor, NativeEvent
-from .waits import Buffer, WaitingSelector
+from .base import ANY, EVENT_READ, EVENT_WRITE, TOO_LARGE, NativeEvent
+from .waits import Buffer, Owned, WaitingSelector
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
@@ -54,13 +53,15 @@ class KqueueSelector(WaitingSelector):
     """Kqueue-based selector."""
 
     _mechanism = "kqueue"
-    _descriptor: _Kqueue
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(binding=binding, debug=debug)
         self._facts: _Facts = self._binding.facts(_Facts)
         self._serials: dict[int, int] = {}  # of the current registration of each descriptor
-        self._descriptor = _Kqueue(self._binding, self._facts.create())
+        self._descriptor = self._create()
+
+    def _create(self) -> _Kqueue:
+        return _Kqueue(self._binding, self._facts.create())
 
     def _check_open(self) -> None:
         if self._descriptor.left_behind():
@@ -172,18 +173,10 @@ class KqueueSelector(WaitingSelector):
         return waker
 
 
-class _Kqueue(Descriptor):
+class _Kqueue(Owned):
     """A kqueue, which a forked child does not have."""
 
-    __slots__ = ("_child",)
-
-    def __init__(self, binding: Binding, fd: int) -> None:
-        self._child = forks.as_child
-        super().__init__(binding, fd)
-
-    def left_behind(self) -> bool:
-        """Tell whether this process is a child of the one that made it."""
-        return self._child != forks.as_child
+    __slots__ = ()
 
     def close(self) -> None:
         if self.left_behind():

@@ -17,8 +17,10 @@ from abc import abstractmethod
 from errno import EINTR
 
 from ..binding import nanoseconds
+from . import forks
 from .base import CLOSED, Backend, Descriptor, NativeEvent
 from .clock import Deadline, clock, sleep
+from .refusal import is_open
 from .wake import Waker, give_back
 
 TYPE_CHECKING = False
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from ..binding import Binding
     from .directions import Pair
 
-__all__ = ["Buffer", "WaitingSelector"]
+__all__ = ["Buffer", "Owned", "WaitingSelector"]
 
 _CAPACITY = 16  # events in the first buffer of a call
 _PAUSE = 0.02  # seconds between two looks while only stale registrations are reported
@@ -48,6 +50,20 @@ class Buffer:
         self.capacity = capacity
 
 
+class Owned(Descriptor):
+    """A kernel object that is of no use to a forked child."""
+
+    __slots__ = ("_child",)
+
+    def __init__(self, binding: Binding, fd: int) -> None:
+        self._child = forks.as_child
+        super().__init__(binding, fd)
+
+    def left_behind(self) -> bool:
+        """Tell whether this process is a child of the one that made it."""
+        return self._child != forks.as_child
+
+
 class WaitingSelector(Backend):
     """What ``KqueueSelector`` and ``DevpollSelector`` share.
 
@@ -55,13 +71,17 @@ class WaitingSelector(Backend):
     """
 
     _waker: Waker | None = None
-    _descriptor: Descriptor
+    _descriptor: Owned
 
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(debug=debug)
         self._binding = self._bind(binding)
         self._waits: set[Any] = set()  # buffers of the calls in flight
         self._idle: list[Any] = []  # buffers that no call is using
+
+    @abstractmethod
+    def _create(self) -> Owned:
+        """Return a new kernel object."""
 
     @abstractmethod
     def _buffer(self) -> Any:
@@ -107,6 +127,29 @@ class WaitingSelector(Backend):
         found: list[NativeEvent] = []
         self._wait(timeout, found)
         return found
+
+    def _reopen(self) -> None:
+        old, new = self._descriptor, None
+        if not old.left_behind():
+            return
+        try:
+            self._descriptor = new = self._create()
+            self._waits.clear()  # of the parent's threads
+            self.__dict__.pop("_waker", None)
+            for fd, key in self._fd_to_key.copy().items():
+                try:
+                    self._watch(fd, key.events, 0)
+                except OSError:
+                    if is_open(fd) and fd != new.fd:
+                        raise
+                self._settle(fd, key)
+        except BaseException:
+            if new is not None:
+                self._descriptor = old
+                new.close()
+            raise
+        self._shared = False
+        old.close()
 
     def _release(self) -> None:
         idle, self._idle = self._idle, []

@@ -69,6 +69,11 @@ class Checks:
         message = f"a selector made in process {self._pid} is used in its child {os.getpid()}"
         return [Finding(lints.UsedAfterFork, -1, message)]
 
+    def at_home(self) -> None:
+        """Take note that the kernel's object is this process's own."""
+        self._pid = os.getpid()
+        self._forked = False
+
     # Changes of the registry
 
     def registered(self, known: Known) -> list[Finding]:

@@ -119,7 +119,7 @@ class UsedAfterFork(SelectorWarning):
 
     id = "SEL007"
     cause = "Parent and child share the kernel's object: changes in one are changes in the other."
-    cure = "Close the inherited selector in the child and make a new one."
+    cure = "Call reopen() in the child first, or close the inherited selector there and make a new one."
 
 
 class RegularFile(SelectorWarning):

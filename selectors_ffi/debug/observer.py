@@ -214,6 +214,11 @@ class Observer:
             return
         self.changed("register", key, shown(error))
 
+    def reopened(self) -> None:
+        """Take note that the selector has a kernel object of this process's own."""
+        if self.checks is not None:
+            self.checks.at_home()
+
     def closed(self) -> None:
         """Take note that the selector was closed."""
         self.open = False

@@ -155,6 +155,10 @@ class Observed(_Mixed):
         observer.changed("modify", key)
         return key
 
+    def reopen(self) -> None:
+        super().reopen()
+        self._observer.reopened()
+
     def select(self, *args: Any, **kwargs: Any) -> Any:
         observer = self._observer
         timeout = args[0] if args else kwargs.get("timeout")

@@ -270,6 +270,29 @@ def test_used_after_fork(pairs):
             selector.select(0)
 
 
+@epoll
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_silent_after_reopen(pairs):
+    """A child that calls reopen() first may use the selector; its own child may not."""
+    with checked(backends.EpollSelector) as selector:
+        selector.register(pairs[0][0], EVENT_READ)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    selector.reopen()
+                    selector.select(0)
+                    found = [one.category for one in caught]
+                    if os.fork() == 0:
+                        selector.select(0)
+                        os._exit(0 if [one.category for one in caught] == [UsedAfterFork] else 1)
+                    os._exit(0 if found == [] and os.wait()[1] == 0 else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
 @unix
 def test_regular_file():
     """SEL008: a regular file on poll is told when it is registered."""
