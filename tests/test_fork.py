@@ -119,7 +119,7 @@ def test_epoll_is_shared(session, pair):
     """epoll(7): one list for both processes; what the child removes, the parent does not hear."""
     if session.machine.mechanism != "epoll" or session.machine.simulated:
         pytest.skip("only the host's epoll is shared with a child")
-    near, _ = pair
+    near, far = pair
     other, far_other = socket.socketpair()
     with other, far_other, session.selector() as selector:
         selector.register(near, EVENT_WRITE)
