@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -57,10 +58,19 @@ def test_every_public_name_is_in_the_reference():
     """The reference has what the package, debug and testing export, and the binding."""
     names = {*selectors_ffi._LATER, *backends.__all__, "DefaultSelector", "SelfTestError"}
     names |= {*selectors_ffi.debug.__all__, *selectors_ffi.testing.__all__, "Binding", "load", "default"}
-    names |= {name for name in dir(backends.EpollSelector) if not name.startswith("_")}
 
     missing = [name for name in names if not re.search(rf"[`. ]{name}\b", TEXTS["reference"])]
     assert missing == []
+
+
+@pytest.mark.parametrize("name", [name for name in backends.__all__ if name.endswith("Selector")])
+def test_every_public_method_has_a_docstring(name):
+    """The reference finds a text for each method, and ``help()`` does."""
+    cls = getattr(backends, name)
+    methods = [method for method in dir(cls) if not method.startswith("_")]
+
+    assert "register" in methods
+    assert [method for method in methods if not inspect.getdoc(getattr(cls, method))] == []
 
 
 def test_no_name_of_the_reference_is_gone():
