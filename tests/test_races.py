@@ -241,6 +241,39 @@ def test_a_signal_handler_at_every_bytecode(machine, first, second):
     tally.count("orders of two changes of one descriptor", place // step)
 
 
+TABLES = [machine for machine in MACHINES if machine.mechanism in ("poll", "select")]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("machine", TABLES + STAGES, ids=str)
+@pytest.mark.parametrize(
+    "change", [widen, narrow, relabel, unregister, replace], ids=lambda one: one.__name__
+)
+def test_a_wait_at_every_bytecode_of_a_change(machine, change):
+    """Wherever another wait comes in the middle of a change, it and later ones report keys only."""
+    near, far = socket.socketpair()
+    with near, far, machine.boot().selector() as selector:
+        far.send(b"x")
+        fd, place, reached = near.fileno(), 1, True
+
+        def look():
+            for key, events in selector.select(0):
+                assert (key.fd, key.data) in [(fd, "before"), (fd, "after")], place
+                assert events & BOTH == events != 0, place
+
+        while reached:
+            key = selector.register(fd, EVENT_READ, "before")
+            assert selector.select(0) == [(key, EVENT_READ)]
+            handler = Handler(place, look)
+            reached = handler.run(lambda: change(selector, fd, "after"))
+            expected = {key: key.events for key in selector.get_map().values()}
+            assert dict(selector.select(0)) == expected, place
+            for registered in list(selector.get_map()):
+                selector.unregister(registered)
+            place += 1
+    tally.count("waits in the middle of a change", place)
+
+
 @pytest.mark.parametrize("machine", STAGES, ids=str)
 @pytest.mark.parametrize("first", [register, widen], ids=lambda operation: operation.__name__)
 def test_two_signal_handlers_in_one_operation(machine, first):

@@ -191,7 +191,7 @@ class EpollSelector(Backend):
                 result, go_on = self._sift(buffer, n, None)
                 if result or not go_on:
                     return result
-                n = 0
+                n = -EINTR  # what was mended may be ready
             return self._wait_on(buffer, n, timeout, start)
         except BaseException:
             # A call that has failed is spent, see ``Binding.calls``. No call is made here: another
@@ -382,6 +382,7 @@ class EpollSelector(Backend):
                 result, go_on = self._sift(buffer, n, native)
                 if result or native or not go_on:
                     return result
+                n = -EINTR
 
     def _sift(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> tuple[list[Pair], bool]:
         """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""

@@ -99,6 +99,7 @@ class _Array(Table):
         self._pairs: list[Any] = []  # of the entries from 1 on
         self._places: dict[int, int] = {}  # descriptor -> its place there
         self._duplex = 0  # how many keys have both directions
+        self._last = _WAKER
         size = _SIZE * (len(keys) + 1)
         if self._pollfds is None or not size <= len(self._memory) < 8 * size + 128:
             self._allocate(bytearray(2 * size))
@@ -119,6 +120,7 @@ class _Array(Table):
 
     def put(self, key: SelectorKey) -> None:
         fd, events, pairs = key[1], key[2], self._pairs
+        self._last = _WAKER
         i = self._places.get(fd)
         if i is None:
             i = len(pairs)
@@ -134,18 +136,11 @@ class _Array(Table):
             self._duplex += 1
         _pack(self._memory, _SIZE * (i + 1), fd, self._flags[events])
 
-    def forget(self, fd: int) -> None:
-        i = self._places.get(fd)
-        if i is not None:
-            duplex = self._pairs[i][1] == BOTH
-            self._pairs[i] = (None, fd, 0), 0
-            self._last = _WAKER
-            self._duplex -= duplex
-
     def drop(self, fd: int) -> None:
         i = self._places.pop(fd, None)
         if i is None:
             return
+        self._last = _WAKER
         pairs = self._pairs
         if pairs[i][1] == BOTH:
             self._duplex -= 1
@@ -157,7 +152,6 @@ class _Array(Table):
             _pack(self._memory, _SIZE * (i + 1), fd, self._flags[last[1]])
 
     def bind(self) -> None:
-        self._last = _WAKER
         used = len(self._pairs) + 1
         if used != self._used:
             if 8 * _SIZE * used + 128 <= len(self._memory):

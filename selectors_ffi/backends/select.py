@@ -111,10 +111,6 @@ class _Bitmaps(Table):
         if events & EVENT_WRITE:
             self._writers |= 1 << place
 
-    def forget(self, fd: int) -> None:
-        if fd ^ self._swap in self.keys:
-            self.keys[fd ^ self._swap] = (None, fd, 0)
-
     def drop(self, fd: int) -> None:
         place = fd ^ self._swap
         if self.keys.pop(place, None) is not None:

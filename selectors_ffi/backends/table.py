@@ -84,9 +84,6 @@ class Table:
     def put(self, key: SelectorKey) -> None:
         """Watch the descriptor of ``key`` for ``key.events``, whatever it was watched for."""
 
-    def forget(self, fd: int) -> None:
-        """Have ``(None, fd, 0)`` in the place of its key; one step, as an exception may follow."""
-
     def drop(self, fd: int) -> None:
         """Watch ``fd`` no more, if it was."""
 
@@ -269,18 +266,24 @@ class TableSelector(Backend):
             return self._facts.table(self._facts)
 
     def _let_go(self, fd: int) -> None:
-        """Keep an old key no longer in the tables that no call is using."""
-        idle = self._idle
-        try:
-            table = idle.pop()
-        except IndexError:
-            return  # another thread was faster
-        try:
-            if idle:
-                self._let_go(fd)
-            table.forget(fd)
-        finally:
-            idle.append(table)
+        """Have no older key of ``fd`` in the tables that no call is using."""
+        idle, registry = self._idle, self._fd_to_key
+        for _ in range(len(idle)):
+            try:
+                table = idle.pop(0)
+            except IndexError:
+                return  # another thread was faster
+            followed, table.log, table.latest = table.log, None, None
+            try:
+                if followed is None:
+                    table.fill([])
+                elif (key := registry.get(fd)) is None:
+                    table.drop(fd)
+                else:
+                    table.put(key)
+                table.log = followed  # last: after an exception it is filled anew
+            finally:
+                idle.append(table)
 
     def _interrupt_calls(self) -> None:
         """Make the calls return that sleep, or are about to."""

@@ -81,10 +81,6 @@ class _Sockets(Table):
     def put(self, key: SelectorKey) -> None:
         self.keys[key.fd] = key
 
-    def forget(self, fd: int) -> None:
-        if fd in self.keys:
-            self.keys[fd] = (None, fd, 0)
-
     def drop(self, fd: int) -> None:
         self.keys.pop(fd, None)
 
