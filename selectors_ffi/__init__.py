@@ -41,7 +41,9 @@ if TYPE_CHECKING:  # at run time those that this host can run, see below
     class DefaultSelector(_BaseSelectorImpl):
         """The most efficient class of this host, or the one that SELECTORS_FFI_BACKEND names."""
 
-        def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]: ...
+        def select(  # type: ignore[override]
+            self, timeout: float | None = None
+        ) -> list[tuple[SelectorKey, int]]: ...
         def fileno(self) -> int: ...
 
 

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from ..binding import Binding
     from ..debug.inspect import Description, RawEvent
     from ..debug.stats import Stats
+    from .interface import Data
     from .wake import Waker
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
@@ -152,7 +153,12 @@ class _BaseSelectorImpl(BaseSelector):
 
     _fileobj_lookup = _fileobj_lookup
 
-    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def register(
+        self,
+        fileobj: FileDescriptorLike,
+        events: int,
+        data: Data = None,  # type: ignore[assignment]
+    ) -> SelectorKey[Data]:
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
         fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
@@ -191,7 +197,12 @@ class _BaseSelectorImpl(BaseSelector):
             self._settle(fd, None)
         return key
 
-    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def modify(
+        self,
+        fileobj: FileDescriptorLike,
+        events: int,
+        data: Data = None,  # type: ignore[assignment]
+    ) -> SelectorKey[Data]:
         # Of a third-party selector: as the standard library does, by the selector's own methods.
         key = self._fd_to_key.get(self._fileobj_lookup(fileobj))
         if key is None:
@@ -364,7 +375,12 @@ class _BaseSelectorImpl(BaseSelector):
 class Backend(_BaseSelectorImpl):
     """What our five selectors share beyond the registry."""
 
-    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def modify(
+        self,
+        fileobj: FileDescriptorLike,
+        events: int,
+        data: Data = None,  # type: ignore[assignment]
+    ) -> SelectorKey[Data]:
         registry = self._fd_to_key
         try:
             fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)

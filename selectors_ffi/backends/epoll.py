@@ -147,7 +147,7 @@ class EpollSelector(Backend):
         if key is not None and key.events == BOTH:
             self._duplex[fd] = None
 
-    def select(self, timeout: float | None = None) -> list[Pair]:
+    def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
         idle = self._idle
         try:
             buffer = idle.pop()

@@ -5,14 +5,31 @@ from __future__ import annotations
 import selectors
 from abc import abstractmethod
 from collections.abc import ItemsView, Mapping, ValuesView
-from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
+from selectors import EVENT_READ, EVENT_WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+    from typing import Any, Generic
 
     from _typeshed import FileDescriptorLike
+    from typing_extensions import TypeVar
+
+    Data = TypeVar("Data", default=None)  #: of ``register`` and ``modify``; None if it is left out
+    _Kept = TypeVar("_Kept", default=Any, covariant=True)
+
+    class SelectorKey(selectors.SelectorKey, Generic[_Kept]):
+        """The standard library's class, of which type checkers know the type of ``data``, too."""
+
+        def __new__(
+            cls, fileobj: FileDescriptorLike, fd: int, events: int, data: _Kept
+        ) -> SelectorKey[_Kept]: ...
+
+        @property
+        def data(self) -> _Kept: ...
+
+else:
+    from selectors import SelectorKey
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
 
@@ -64,7 +81,12 @@ class BaseSelector(selectors.BaseSelector):
     """
 
     @abstractmethod
-    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def register(
+        self,
+        fileobj: FileDescriptorLike,
+        events: int,
+        data: Data = None,  # type: ignore[assignment] # what is left out is of type None
+    ) -> SelectorKey[Data]:
         """Watch a file object.
 
         Args:
@@ -95,7 +117,12 @@ class BaseSelector(selectors.BaseSelector):
         """
         raise NotImplementedError
 
-    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def modify(
+        self,
+        fileobj: FileDescriptorLike,
+        events: int,
+        data: Data = None,  # type: ignore[assignment]
+    ) -> SelectorKey[Data]:
         """Change the interest or the data of a registration.
 
         Returns:
@@ -110,7 +137,9 @@ class BaseSelector(selectors.BaseSelector):
         return self.register(fileobj, events, data)
 
     @abstractmethod
-    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+    def select(  # type: ignore[override] # list is invariant
+        self, timeout: float | None = None
+    ) -> list[tuple[SelectorKey, int]]:
         """Wait until a registered file object is ready.
 
         Args:

@@ -187,7 +187,7 @@ class TableSelector(Backend):
     def _forget(self, fd: int) -> None:
         self._watch(fd, 0, ANY)
 
-    def select(self, timeout: float | None = None) -> list[Pair]:
+    def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
         idle = self._idle
         try:
             table = idle.pop() if idle else self._new_table()

@@ -120,7 +120,7 @@ class WaitingSelector(Backend):
         if self._descriptor.fd < 0:
             raise ValueError(CLOSED)
 
-    def select(self, timeout: float | None = None) -> list[Pair]:
+    def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
         return self._wait(timeout, None)
 
     def _native(self, timeout: float | None) -> list[NativeEvent]:
