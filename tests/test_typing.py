@@ -64,7 +64,9 @@ def test_the_documented_example(checker, tmp_path):
     path.write_text(text, "utf-8")
     lines, said = check(checker, path)
 
-    wrong = [number for number, line in enumerate(text.splitlines(), 1) if "type checker refuses" in line]
+    wrong = [
+        number for number, line in enumerate(text.splitlines(), 1) if "type checker refuses" in line
+    ]
     assert lines == wrong, said
 
 
