@@ -110,6 +110,8 @@ def _begin() -> None:
     # Flags are looked at when a selector is made, so they must be known before the first one.
     if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:
         _load_debug()
+    if "SELECTORS_FFI_SIGNAL" in os.environ:
+        import_module(".debug.signalled", __name__).begin()
 
 
 try:

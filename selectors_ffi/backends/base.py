@@ -28,6 +28,8 @@ A backend translates. It has the same methods in the same order in every file:
     End the waits of other threads, and the next one of this thread.
 ``_reopen()``
     In a forked child, leave the kernel object of the parent for one of its own.
+``_rebind(binding)``
+    Go on with another library. A call in flight ends as it began.
 ``_release()``
     Give back what the kernel and the process have lent.
 """
@@ -104,6 +106,10 @@ class Descriptor:
         self._binding = binding
         self._open = [fd]
         self.fd = fd
+
+    def rebind(self, binding: Binding) -> None:
+        """Have it closed through another library of the same kernel."""
+        self._binding = binding
 
     def close(self) -> None:
         """Close the descriptor once, whatever other threads and signal handlers do."""
@@ -286,6 +292,17 @@ class _BaseSelectorImpl(BaseSelector):
 
     def _reopen(self) -> None:
         """Nothing is in the kernel, and a waker of the parent process is not used again."""
+
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        """Make later calls through ``binding``, another library of the same kernel.
+
+        For the debug package, which switches itself on and off by it.
+
+        Returns:
+            Descriptor -> token, of the registrations that have one in the kernel.
+        """
+        self._binding = binding
+        return {}
 
     def _release(self) -> None:
         """Nothing was lent."""

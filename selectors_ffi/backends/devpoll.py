@@ -89,6 +89,10 @@ class DevpollSelector(WaitingSelector):
         if waits:
             self._ring()
 
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        self._facts = binding.facts(_Facts)
+        return super()._rebind(binding)
+
     def _write(self, fd: int, events: int) -> None:
         """Replace the mask of a descriptor; write(2)."""
         facts = self._facts

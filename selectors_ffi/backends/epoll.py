@@ -258,6 +258,16 @@ class EpollSelector(Backend):
         self._forks = forks.history
         self._shared = -1 in self._duplex  # the caller has our number, which names the new set now
 
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        super()._rebind(binding)
+        self._facts = facts = binding.facts(Facts)
+        self._descriptor.rebind(binding)
+        for one in self._made.copy():
+            buffer = one()
+            if buffer is not None:
+                buffer.rebind(facts)
+        return {fd: self._tokens.get(fd, fd) for fd in self._fd_to_key.copy()}
+
     def _release(self) -> None:
         busy, idle, self._idle = len(self._idle) < len(self._made), self._idle, []
         # In place, since a copy of this selector shares them.

@@ -156,6 +156,11 @@ class Buffer:
         """Have the calls bound anew when they are next made."""
         self.now = self.forever = self.timed = None
 
+    def rebind(self, facts: Facts) -> None:
+        """Have later calls made through the library of ``facts``."""
+        self._facts = facts
+        self.bind()
+
     def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
         """Return the calls of ``function``; with a large buffer they come to an end, see ``select``."""
         calls = self._facts.calls(function, *self._arguments, *timeout)

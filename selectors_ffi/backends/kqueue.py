@@ -88,6 +88,11 @@ class KqueueSelector(WaitingSelector):
         self._check_open()
         (self._waker or self._add_waker()).ring()
 
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        self._facts = binding.facts(_Facts)
+        super()._rebind(binding)
+        return self._serials.copy()
+
     def _apply(self, fd: int, changes: _Changes, serial: int) -> int:
         """Make changes in order; return the errno of the first that is refused, which ends it, or 0."""
         facts = self._facts

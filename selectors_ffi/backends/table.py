@@ -234,6 +234,11 @@ class TableSelector(Backend):
         wakers = [table.waker for table in (*self._asleep.copy(), *self._idle)]
         return fd == INT_MAX or any(waker is not None and waker.reader == fd for waker in wakers)
 
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        self._facts = self._make_facts(binding)
+        self._idle = []  # a call in flight puts its table back into the old list
+        return super()._rebind(binding)
+
     def _release(self) -> None:
         idle, self._idle = self._idle, []
         self._latest = []

@@ -151,6 +151,10 @@ class WaitingSelector(Backend):
         self._shared = False
         old.close()
 
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        self._descriptor.rebind(binding)
+        return super()._rebind(binding)
+
     def _release(self) -> None:
         idle, self._idle = self._idle, []
         idle.clear()  # a copy of this selector shares it

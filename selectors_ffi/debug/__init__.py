@@ -24,6 +24,7 @@ from .lints import (
     UsedAfterFork,
     WriteInterestLeftOn,
 )
+from .live import Switched, switch, switched
 from .perfetto import PerfettoSink
 from .raw import RawEvent, select_raw
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
@@ -36,6 +37,7 @@ from .watch import stats as stats
 
 __all__ = [
     "Debug", "debugging", "VARIABLE",
+    "Switched", "switch", "switched",
     "RawEvent", "Description", "describe", "select_raw", "Stats",
     "Record", "Syscall", "Event", "Registration", "Wait", "Lint", "Source",
     "Sink", "LogSink", "FileSink", "JsonSink", "RingSink", "PerfettoSink", "ReportSink", "tee",

@@ -22,7 +22,10 @@ from .sinks import Sink, SinkLike, sink_of
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["VARIABLE", "Ambient", "Debug", "FlagsLike", "ambient", "debugging", "flags_of", "resolve"]
+__all__ = [
+    "VARIABLE", "Ambient", "Debug", "FlagsLike", "ambient", "debugging", "enter", "flags_of", "leave",
+    "resolve",
+]  # fmt: skip
 
 VARIABLE = "SELECTORS_FFI_DEBUG"
 SINK_VARIABLE = "SELECTORS_FFI_SINK"
@@ -91,6 +94,8 @@ class Ambient:
         self._target = target
         self._variable = variable
         self._sink: Sink | None = None
+        self.made: Callable[[Any], object] | None = None
+        """Hears of each selector that is made with these flags."""
 
     @property
     def sink(self) -> Sink:
@@ -128,8 +133,7 @@ class debugging:
         entered = Ambient(self.flags, target)
         sink = entered.sink
         self._ambient = entered
-        _stack.append(entered)
-        _refresh()
+        enter(entered)
         return sink
 
     def __exit__(
@@ -141,8 +145,19 @@ class debugging:
         entered, self._ambient = self._ambient, None
         if entered is None:
             raise RuntimeError("debugging() was not entered")
-        _stack.remove(entered)
-        _refresh()
+        leave(entered)
+
+
+def enter(entered: Ambient) -> None:
+    """Have flags and sink in force, before those that are."""
+    _stack.append(entered)
+    _refresh()
+
+
+def leave(entered: Ambient) -> None:
+    """Have them in force no more."""
+    _stack.remove(entered)
+    _refresh()
 
 
 def ambient() -> Ambient:

@@ -101,16 +101,18 @@ class Known:
 
     @property
     def place(self) -> str:
-        """Where it was registered."""
-        return str(self.places[0])
+        """Where it was registered; "-" if that was before debugging was switched on."""
+        return "-" if self.places[0] is NOWHERE else str(self.places[0])
 
     def about(self) -> str:
         """Return number, owner, address, interest and place."""
         address = address_of(self.fd, self.key.fileobj)
         owner = self._found or owner_of(self.key)  # now: a task may have begun to wait since
         who = f"{owner}, {address}" if address else owner
-        where = " < ".join(map(str, self.places))
-        return f"fd {self.fd} ({who}, registered for {interest(self.key.events)} at {where})"
+        where = "at " + " < ".join(map(str, self.places))
+        if self.places[0] is NOWHERE:
+            where = "before debugging was switched on"
+        return f"fd {self.fd} ({who}, registered for {interest(self.key.events)} {where})"
 
 
 def identity_of(fd: int, fileobj: object) -> Identity | None:

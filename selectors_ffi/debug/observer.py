@@ -20,6 +20,7 @@ from weakref import ref
 from . import turns
 from .addresses import address_of
 from .checks import Checks
+from .decode import Native
 from .flags import Debug
 from .known import Known
 from .lints import Finding, SelectorWarning, action_on
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, FrameType
 
-    from .decode import Form, Native
+    from ..binding import Binding
+    from .decode import Form
     from .loops import Loop
     from .places import Place
     from .turns import Samples
@@ -110,6 +112,8 @@ class Observer:
         self.open = True
         self._pending: list[Finding] = []
         self._blocked_at: set[object] = set()
+        self.below: Binding | None = None
+        """The kernel interface that is tapped; None of a selector that has none, as the stdlib's."""
 
     def selector(self) -> object:
         """Return the selector; None if it is gone."""
@@ -122,6 +126,25 @@ class Observer:
     @property
     def _registry(self) -> dict[int, SelectorKey]:
         return getattr(self._selector(), "_fd_to_key", {})
+
+    def adopt(self, tokens: dict[int, int]) -> None:
+        """Take over the registrations that a living selector has.
+
+        Args:
+            tokens: descriptor -> what the kernel was given with it.
+        """
+        self._tokens.update(tokens)
+        for key in self._registry.copy().values():
+            known = self.known.setdefault(int(key.fd), Known(key))
+            if self.checks is not None:
+                self._pending += self.checks.registered(known)
+
+    def stop(self) -> None:
+        """Say nothing any more, also of a wait that is under way."""
+        self.open = False
+        Marks.selectors -= 1
+        self.emit = Emitter(_unseen)
+        turns.unwatch(self)
 
     def here(self) -> Here:
         """Return what the calling thread does with this selector."""
@@ -280,7 +303,7 @@ class Observer:
     def _told(self, wait: Wait, result: Any, heard: Any, here: Here) -> None:
         """Show and count the events of a wait, and the wait."""
         given = _given(result)
-        natives = list(_natives(heard))
+        natives = list(_natives(heard)) if self.below is not None else _portable(given)
         ends = self._ends(natives, given) if self._events else {}
         for native in natives:
             known = self.known.get(native.fd)
@@ -392,7 +415,7 @@ class Observer:
 
     def tell(self, findings: list[Finding]) -> None:
         """Warn of each finding, where the user's code is."""
-        for finding in findings:
+        for finding in findings if self.open else ():
             warning = finding.lint(finding.message)
             where = finding.place or place()[0]
             lint = self._lint(finding, warning, self.here(), where)
@@ -454,6 +477,18 @@ def _natives(heard: list[tuple[Form, Any, int]] | None) -> list[Native]:
     for form, kept, result in heard or ():
         found += _ready(form, kept, result) if form.lazy else kept
     return found
+
+
+def _portable(given: dict[int, int]) -> list[Native]:
+    """Return events in the words of the interface, where the kernel's own cannot be heard."""
+    return [
+        Native(fd, events, 0, 0, "", None, interest(events).replace("EVENT_", ""), False)
+        for fd, events in given.items()
+    ]
+
+
+def _unseen(record: Record) -> None:
+    """The sink of an observer that has stopped."""
 
 
 def _given(result: Any) -> dict[int, int]:

@@ -31,8 +31,8 @@ __all__ = [
 ]  # fmt: skip
 
 Sink = Callable[["Record"], object]
-#: A sink; a path ("%p" in it is the process id), "stderr" or "logging"; a descriptor; an open text
-#: file. None is standard error.
+#: A sink; a path ("%p" in it is the process id), "stderr", "logging" or "ring"; a descriptor; an open
+#: text file. None is standard error.
 SinkLike = Union[Sink, str, "os.PathLike[str]", int, IO[str], None]
 
 _inside = local()
@@ -249,6 +249,8 @@ class JsonSink(FileSink):
 class RingSink:
     """Flight recorder: keep the last records, and give them when asked or when ``select`` raises.
 
+    The signal that ``SELECTORS_FFI_SIGNAL`` names asks for them, too.
+
     Args:
         size: how many records to keep.
         dump: where to write them, any sink; None is standard error. A sink of the caller's stays
@@ -308,6 +310,8 @@ def sink_of(target: SinkLike) -> Sink:
         return standard_error
     if target == "logging":
         return LogSink()
+    if target == "ring":
+        return RingSink()
     if isinstance(target, (str, os.PathLike, int)):
         return FileSink(target)
     if callable(target):
@@ -315,7 +319,8 @@ def sink_of(target: SinkLike) -> Sink:
     if callable(getattr(target, "write", None)):
         return FileSink(target)
     raise TypeError(
-        f"a sink is a callable, a path, 'stderr', 'logging', a descriptor or a text file, not {target!r}"
+        "a sink is a callable, a path, 'stderr', 'logging', 'ring', a descriptor or a text file,"
+        f" not {target!r}"
     )
 
 

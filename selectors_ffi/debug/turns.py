@@ -140,6 +140,12 @@ class _Watchdog:
         gone = ref(here, lambda _: self._loops.pop(number, None) and None)
         self._loops[number] = gone, ref(observer)
 
+    def drop(self, observer: Observer) -> None:
+        """Watch a selector no more; without any, the thread ends when it next looks."""
+        for number, (_, weak_observer) in list(self._loops.items()):
+            if weak_observer() is observer:
+                self._loops.pop(number, None)
+
     def start(self) -> None:
         """Start the thread."""
         if not self._ended.acquire(blocking=False):
@@ -289,6 +295,11 @@ _watchdog = _Watchdog()
 def watch(here: Here, observer: Observer) -> None:
     """Watch a thread's turns."""
     _watchdog.add(here, observer)
+
+
+def unwatch(observer: Observer) -> None:
+    """Watch the threads of a selector no more."""
+    _watchdog.drop(observer)
 
 
 def returned(here: Here, frame: FrameType | None, now: int) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 else:
     _Mixin = object
 
-__all__ = ["LeakGuard", "LeakGuarded", "Observed", "Tap", "instrument", "tapped"]
+__all__ = ["LeakGuard", "LeakGuarded", "Observed", "Tap", "instrument", "observe", "release", "tapped"]
 
 
 class LeakGuard:
@@ -127,6 +127,7 @@ class Observed(_Mixed):
 
     def _bind(self, binding: Binding | None) -> Binding:
         bound = super()._bind(binding)
+        self._observer.below = bound
         return tapped(bound, self._observer)
 
     def register(self, *args: Any, **kwargs: Any) -> Any:
@@ -172,10 +173,21 @@ class Observed(_Mixed):
         return result
 
     def close(self, *args: Any, **kwargs: Any) -> None:
-        open_ = not self._closed
+        open_ = self.get_map() is not None
         super().close(*args, **kwargs)
         if open_:
             self._observer.closed()
+
+
+class Living(Observed):
+    """An ``Observed`` of a selector that was made without flags."""
+
+    class_without_flags: type[Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Become one of the class without flags: ``type(selector)()`` has made it."""
+        self.__class__ = self.class_without_flags
+        type(self).__init__(self, *args, **kwargs)
 
 
 _classes: WeakKeyDictionary[type[Any], dict[Debug, type[Any]]] = WeakKeyDictionary()
@@ -198,16 +210,57 @@ def instrument(selector: Any, debug: FlagsLike) -> None:
     if Debug.LEAKS in flags:
         selector._leak_guard = LeakGuard(selector, sink, name)
     if not issubclass(cls, _Mixed):
-        made = _classes.setdefault(cls, {})
-        if flags not in made:
-            made[flags] = _subclass(cls, flags)
-        selector.__class__ = made[flags]
+        selector.__class__ = _subclass(cls, flags)
+    if around.made is not None:
+        around.made(selector)
+
+
+def observe(selector: Any, flags: Debug, sink: Sink) -> None:
+    """Let a living selector, ours or any other with a ``_fd_to_key``, show what ``flags`` ask for.
+
+    The class is made for it alone, so that it goes when the selector is released.
+
+    Raises:
+        TypeError: its class has a layout of its own, and cannot be replaced.
+    """
+    flags &= TAPPED
+    selector._observer = observer = Observer(selector, flags, sink)
+    try:
+        selector.__class__ = _new_subclass(type(selector), flags, Living)
+    except TypeError:
+        del selector._observer
+        raise
+    tokens: dict[int, int] = {}
+    if "_binding" in vars(selector):  # else it is not ours, or not yet made
+        observer.below = selector._binding
+        tokens = selector._rebind(tapped(selector._binding, observer))
+    observer.adopt(tokens)
+
+
+def release(selector: Any) -> None:
+    """Undo ``observe``, or what ``instrument`` has done; a call that is under way ends unseen."""
+    observer, plain = vars(selector).get("_observer"), vars(type(selector)).get("class_without_flags")
+    if observer is None or plain is None:
+        return
+    observer.stop()
+    selector.__class__ = plain
+    if observer.below is not None and "_binding" in vars(selector):
+        selector._rebind(observer.below)
+    del selector._observer
 
 
 def _subclass(cls: type[Any], flags: Debug) -> type[Any]:
+    """Return the subclass of ``cls`` that shows what ``flags`` ask for."""
+    made = _classes.setdefault(cls, {})
+    if flags not in made:
+        made[flags] = _new_subclass(cls, flags, Observed)
+    return made[flags]
+
+
+def _new_subclass(cls: type[Any], flags: Debug, observed: type[Any]) -> type[Any]:
     bases: tuple[type[Any], ...] = (cls,)
     if flags & TAPPED:
-        bases = (Observed, *bases)
+        bases = (observed, *bases)
     if Debug.LEAKS in flags:
         bases = (LeakGuarded, *bases)
     # Under the class's own name: code that looks at the name, and reprs, see what they know.
@@ -216,6 +269,7 @@ def _subclass(cls: type[Any], flags: Debug) -> type[Any]:
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
         "debug_flags": flags,
+        "class_without_flags": cls,
     }
     made: type[Any] = type(cls).__call__(type(cls), cls.__name__, bases, namespace)
     return made

@@ -1,0 +1,479 @@
+"""Live: debugging that is switched on and off in a running process, by a call or by a signal."""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from time import monotonic
+
+import pytest
+
+import selectors_ffi
+from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, debugging
+from selectors_ffi.backends.base import _BaseSelectorImpl
+from selectors_ffi.debug import (
+    ClosedWhileRegistered,
+    Debug,
+    Event,
+    Lint,
+    Registration,
+    RingSink,
+    Syscall,
+    Wait,
+    describe,
+    stats,
+    switch,
+    switched,
+)
+from selectors_ffi.debug import signalled as by_signal
+from selectors_ffi.debug.watch import Living
+
+from .conftest import HERE
+
+STDLIB = [name for name in HERE if hasattr(selectors, name)]
+#: What a selector of ours makes anew for another library, or when it is first asked for its map.
+MADE_ANEW = {"_facts", "_idle", "_latest", "_log", "_view", "_woken"}
+
+
+@pytest.fixture(params=[*HERE, *(f"selectors.{name}" for name in STDLIB)])
+def cls(request):
+    """Each class of ours that this host can run, and each of the standard library's."""
+    module, _, name = request.param.rpartition(".")
+    return getattr(selectors if module else backends, name)
+
+
+def names(kept):
+    """Return the kinds of records."""
+    return [type(record).__name__ for record in kept]
+
+
+def test_a_living_selector_is_seen_and_then_left_as_it_was(cls, pairs):
+    """Between switching on and off everything is told; before and after it nothing is."""
+    (near, far), (other, _), _ = pairs
+    kept = []
+    with cls() as selector:
+        selector.register(near, EVENT_READ, "near")
+        far.send(b"x")
+        assert len(selector.select(0)) == 1
+        before = dict(vars(selector))
+
+        with switch("events", kept.append) as made:
+            assert isinstance(selector, cls)
+            assert type(selector).__name__ == cls.__name__
+            assert made.on
+            assert switched() is made
+            assert [(key.data, events) for key, events in selector.select(0)] == [("near", EVENT_READ)]
+            selector.register(other, EVENT_WRITE)
+            selector.modify(other, EVENT_READ)
+            selector.unregister(other)
+
+        assert not made.on
+        assert switched() is None
+        assert type(selector) is cls
+        assert vars(selector).keys() == before.keys()
+        changed = {name for name in before if vars(selector)[name] is not before[name]}
+        assert changed <= MADE_ANEW
+        assert len(selector.select(0)) == 1
+    assert names(kept)[:2] == ["Event", "Wait"]
+    assert kept[0].fd == near.fileno()
+    assert kept[0].events == EVENT_READ
+    actions = [record.action for record in kept if isinstance(record, Registration)]
+    assert [action for action in actions if action == "modify"] == ["modify"]
+    assert actions[-1] == "unregister"
+
+
+def test_system_calls_of_a_living_selector(backend, pairs):
+    """Calls of ours are tapped from the next one on, also those that are bound already."""
+    kept = []
+    with backend() as selector:
+        selector.register(pairs[0][0], EVENT_WRITE)
+        for timeout in (0, None, 0.5):
+            for _ in range(3):
+                assert len(selector.select(timeout)) == 1
+        with switch("syscalls", kept.append):
+            for timeout in (0, None, 0.5):
+                assert len(selector.select(timeout)) == 1
+            waits = len(kept)
+        for timeout in (0, None, 0.5):
+            assert len(selector.select(timeout)) == 1
+    assert set(names(kept)) == {"Syscall"}
+    assert len(kept) == waits == 3
+
+
+def test_the_name_of_the_kernel_object_is_closed_seen(backend):
+    """A selector that is closed while it is seen shows that, too."""
+    kept = []
+    selector = backend()
+    with switch("syscalls,events", kept.append):
+        selector.close()
+    assert isinstance(kept[-1], Registration)
+    assert kept[-1].action == "close"
+    if hasattr(selector, "fileno"):
+        assert [record.name for record in kept if isinstance(record, Syscall)] == ["close"]
+
+
+def test_a_selector_that_is_made_meanwhile(backend, pairs):
+    """It is seen from its first call on, and no longer once it is switched off."""
+    kept = []
+    with switch("syscalls,events", kept.append):
+        selector = backend()
+        selector.register(pairs[0][0], EVENT_WRITE)
+    seen = len(kept)
+    assert seen
+    with selector:
+        assert type(selector) is backend
+        assert len(selector.select(0)) == 1
+    assert len(kept) == seen
+    assert type(backend()) is backend
+
+
+def test_closed_while_registered_before(cls, pairs):
+    """A check tells of a registration that is older than the check, and says that it is."""
+    selector = cls()
+    near = pairs[0][0]
+    selector.register(near, EVENT_READ)
+    near.close()
+    with switch("checks", lambda record: None), pytest.warns(ClosedWhileRegistered) as told:
+        try:
+            selector.select(0)
+        except OSError:
+            pass  # of select(2)
+    assert "registered for EVENT_READ before debugging was switched on" in str(told[0].message)
+    selector.close()
+
+
+def test_stats_and_describe_of_the_standard_library(pairs):
+    """Functions answer for a selector that has no such methods."""
+    with selectors.DefaultSelector() as selector, switch("stats", lambda record: None):
+        selector.register(pairs[0][0], EVENT_WRITE)
+        selector.select(0)
+        assert stats(selector).waits.count == 1
+        assert "EVENT_WRITE" in str(describe(selector))
+
+
+def test_a_wait_that_is_under_way(cls, pairs):
+    """It ends as it began, and the next one is seen; switching off in the middle is as quiet."""
+    near, far = pairs[0]
+    kept = []
+    steps = threading.Semaphore(0)
+    results = []
+    with cls() as selector:
+        selector.register(near, EVENT_READ)
+
+        def wait():
+            for _ in range(3):
+                steps.release()
+                results.append(len(selector.select(60)))
+                near.recv(1)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        for number in range(1, 4):
+            steps.acquire()
+            if number == 1:
+                made = switch("events", kept.append)
+            elif number == 3:
+                made.off()
+            far.send(b"x")
+            deadline = monotonic() + 30
+            while len(results) < number:
+                assert monotonic() < deadline
+        thread.join()
+    assert results == [1, 1, 1]
+    assert type(selector) is cls
+    assert "_observer" not in vars(selector)
+    assert len([record for record in kept if isinstance(record, Wait)]) <= 2
+
+
+def test_a_signal_handler_switches_in_the_middle_of_a_wait(cls, pairs):
+    """A handler that runs within select() may switch; the wait goes on and its result is right."""
+    near, far = pairs[0]
+    kept = []
+    made = []
+
+    def handler(number, frame):
+        if made:
+            made.pop().off()
+            far.send(b"x")
+        else:
+            made.append(switch("events", kept.append))
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with cls() as selector:
+            selector.register(near, EVENT_READ)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            ready = selector.select(30)
+            assert [key.fileobj for key, _ in ready] == [near]
+            assert switched() is None
+            assert type(selector) is cls
+            assert len(selector.select(0)) == 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_has_flags_already_is_left(backend):
+    """A selector that was made with flags keeps them, and its sink."""
+    first, second = [], []
+    with debugging("events", first.append):
+        selector = backend()
+    with selector:
+        cls = type(selector)
+        with switch("events", second.append) as made:
+            selector.select(0)
+            assert made.left == 1
+            assert "1 left as they are, with flags of their own" in str(made)
+        assert type(selector) is cls
+        selector.select(0)
+    assert names(first) == ["Wait", "Wait", "Registration"]
+    assert second == []
+
+
+def test_one_switch_at_a_time(backend):
+    """A second call takes the place of the first; none at all switches off."""
+    first, second = [], []
+    with backend() as selector:
+        one = switch("events", first.append)
+        two = switch(Debug.EVENTS, second.append)
+        selector.select(0)
+        assert (one.on, two.on) == (False, True)
+        switch(None)
+        assert not two.on
+        one.off()
+        selector.select(0)
+        assert type(selector) is backend
+    assert first == []
+    assert names(second) == ["Wait"]
+
+
+def test_what_is_said_of_a_switch(pairs):
+    """One line says what is on, for how many selectors of which kind."""
+    gc.collect()
+    with selectors.DefaultSelector() as theirs, selectors_ffi.DefaultSelector() as ours:
+        with switch("checks,events", lambda record: None) as made:
+            assert str(made).startswith("events,checks switched on for selectors: ")
+            assert f"{made.ours} of selectors_ffi, {made.others} of the standard library" in str(made)
+            assert made.ours >= 1
+            assert made.others >= 1
+            assert repr(made).startswith("<Switched: events")
+            assert type(theirs) is not selectors.DefaultSelector
+            assert type(ours) is not selectors_ffi.DefaultSelector
+
+
+def test_system_calls_of_the_standard_library_are_told_to_be_unseen(capfd):
+    """Where they are asked for, one line says that they cannot be shown."""
+    with selectors.DefaultSelector(), switch("syscalls"):
+        pass
+    assert "made in C and cannot be shown" in capfd.readouterr().err
+
+
+def test_bad_flags_switch_nothing(backend):
+    """An unknown name lists the known ones, and what is on stays on."""
+    with switch("events", lambda record: None) as made:
+        with pytest.raises(ValueError, match=r"switch\(\): unknown debug flag 'evnts'; known are"):
+            switch("evnts")
+        with pytest.raises(TypeError, match="a sink is"):
+            switch("events", object())
+        assert made.on
+
+
+def test_a_class_that_is_made_of_a_living_one(cls):
+    """``type(selector)()`` makes what the class without flags makes."""
+    with cls() as selector, switch("events", lambda record: None):
+        with type(selector)() as other:
+            assert other.select(0) == []
+        made_later = type(selector)
+    with made_later() as another:
+        assert type(another) is cls
+
+
+def test_a_selector_that_is_derived_from_the_registry_alone():
+    """A third-party selector without a kernel interface is seen by its methods."""
+
+    class Mine(_BaseSelectorImpl):
+        def select(self, timeout=None):
+            return [(key, key.events) for key in self._fd_to_key.values()]
+
+    kept = []
+    with Mine() as selector:
+        selector.register(0, EVENT_READ)
+        with switch("events", kept.append):
+            selector.select(0)
+        assert type(selector) is Mine
+    assert names(kept) == ["Event", "Wait"]
+
+
+def test_a_layout_of_its_own_is_left_out():
+    """A selector whose class cannot be replaced is neither seen nor harmed."""
+
+    class Odd(selectors.SelectSelector):
+        __slots__ = ("one",)
+
+    with Odd() as selector:
+        with switch("events", lambda record: None) as made:
+            assert selector.select(0) == []
+        assert made.ours + made.others >= 0
+        assert type(selector) is Odd
+        assert "_observer" not in vars(selector)
+
+
+def test_nothing_stays(cls):
+    """The class that was made for a living selector goes with the switch."""
+    selector = cls()
+    with switch("all", lambda record: None):
+        selector.select(0)
+        assert any(issubclass(one, Living) for one in type.__subclasses__(cls))
+    for _ in range(3):
+        gc.collect()
+    assert not any(issubclass(one, Living) for one in type.__subclasses__(cls))
+    selector.close()
+
+
+def test_the_watchdog_ends(backend):
+    """The thread that looks for blocked loops ends with the last selector that is checked."""
+    from selectors_ffi.debug import turns
+
+    with backend() as selector:
+        with switch("checks", lambda record: None):
+            selector.select(0)
+            assert turns._watchdog.running
+        deadline = monotonic() + 30
+        while turns._watchdog.running:
+            gc.collect()
+            assert monotonic() < deadline
+
+
+# The signal
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "flags"),
+    [
+        ("USR1", "SIGUSR1", Debug.CHECKS),
+        ("sigusr2", "SIGUSR2", Debug.CHECKS),
+        ("HUP:events,stats", "SIGHUP", Debug.EVENTS | Debug.STATS),
+    ],
+)
+def test_values_of_the_variable(text, name, flags):
+    """A name with or without SIG, in any case, perhaps with flags."""
+    assert by_signal.signal_of(text) == (signal.Signals[name], flags)
+
+
+@pytest.mark.parametrize("text", ["FOO", "KILL", "SEGV", "12", "", "SIG", ":checks"])
+def test_no_such_signal(text):
+    """What cannot be caught, or is no signal, is refused with a list of what can be used."""
+    with pytest.raises(ValueError, match=r"no signal '.*' can be used; known are HUP, .*USR1"):
+        by_signal.signal_of(text)
+
+
+def python(code, *words, **environment):
+    """Run code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *words, *(["-c", code] if code else [])],
+        capture_output=True, text=True, timeout=50, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+PROGRAM = """
+import os, selectors, selectors_ffi, signal
+selector = {module}.DefaultSelector()
+for turn in range(3):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    selector.select(0)
+"""
+
+
+@pytest.mark.parametrize("module", ["selectors", "selectors_ffi"])
+def test_the_signal_switches_on_and_off(module):
+    """The first signal switches on, the second off, and each says so on standard error."""
+    done = python(PROGRAM.format(module=module), SELECTORS_FFI_SIGNAL="USR1:events")
+    lines = done.stderr.splitlines()
+    of = "selectors_ffi" if module == "selectors_ffi" else "the standard library"
+    assert lines[0] == f"selectors_ffi: SIGUSR1: events switched on for selectors: 1 of {of}"
+    assert lines[1].startswith("wait(0) = 0 ready")
+    assert lines[2] == "selectors_ffi: SIGUSR1: switched off"
+    assert lines[3] == lines[0]
+    assert lines[4].startswith("wait(0) = 0 ready")
+    assert done.returncode == 0
+
+
+def test_the_signal_writes_what_a_flight_recorder_has_kept():
+    """With a recorder in force the signal dumps it, with the time of each record."""
+    done = python(
+        PROGRAM.format(module="selectors_ffi"),
+        SELECTORS_FFI_SIGNAL="USR1", SELECTORS_FFI_DEBUG="events", SELECTORS_FFI_SINK="ring",
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    head = "selectors_ffi: last {} records, SIGUSR1 came; times are seconds before this"
+    assert [lines[0], lines[1], lines[3]] == [head.format(0), head.format(1), head.format(1)]
+    assert lines[2].startswith("-0.")
+    assert "wait(0) = 0 ready" in lines[2]
+
+
+def test_a_handler_of_the_program_stays():
+    """A signal that is handled already is left alone, and a warning says so."""
+    code = """
+import signal, warnings
+signal.signal(signal.SIGUSR1, print)
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    import selectors_ffi
+assert signal.getsignal(signal.SIGUSR1) is print
+print(told[0].message)
+"""
+    done = python(code, SELECTORS_FFI_SIGNAL="USR1")
+    assert done.stdout.startswith("SELECTORS_FFI_SIGNAL: the program handles SIGUSR1 already (<built-in")
+
+
+def test_imported_in_another_thread():
+    """Only the main thread may handle signals; a warning says what to do."""
+    code = """
+import threading, warnings
+warnings.simplefilter("always")
+def load():
+    import selectors_ffi
+thread = threading.Thread(target=load)
+thread.start()
+thread.join()
+"""
+    done = python(code, SELECTORS_FFI_SIGNAL="USR1")
+    assert "SELECTORS_FFI_SIGNAL: import selectors_ffi in the main thread" in done.stderr
+
+
+def test_a_wrong_value_ends_the_command_line_in_one_line():
+    """The package says what is known, and nothing runs."""
+    done = python("", "-m", "selectors_ffi", SELECTORS_FFI_SIGNAL="FOO")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "no signal 'FOO' can be used" in done.stderr
+
+
+def test_a_sink_that_fails_in_the_handler(monkeypatch, capsys):
+    """What a recorder raises is told in one line, and does not get into the program."""
+    ring = RingSink(4, dump=lambda record: 1 / 0)
+    ring(Lint(0, None, "SEL000", -1, "", ""))
+    monkeypatch.setattr(by_signal, "_recorders", lambda: [ring])
+    by_signal._act("SIGUSR1", Debug.EVENTS)
+    assert "selectors_ffi: SIGUSR1: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_events_say_what_the_interface_says(pairs):
+    """Of the standard library's selectors the kernel's own flags are not known."""
+    kept = []
+    near, far = pairs[0]
+    far.send(b"x")
+    with selectors.DefaultSelector() as selector:
+        selector.register(near, EVENT_READ | EVENT_WRITE)
+        with switch("events", kept.append):
+            selector.select(0)
+    (event,) = [record for record in kept if isinstance(record, Event)]
+    assert event.flags == "READ|WRITE"
+    assert isinstance(near, socket.socket)
