@@ -105,7 +105,7 @@ class EpollSelector(Backend):
         return self._descriptor.fd
 
     def _check_open(self) -> None:
-        if self._descriptor.fd < 0:
+        if self._closed or self._descriptor.fd < 0:
             raise ValueError(CLOSED)
 
     def _watch(self, fd: int, events: int, was: int) -> None:
@@ -392,7 +392,6 @@ class EpollSelector(Backend):
                 result, go_on = self._sift(buffer, n, native)
                 if result or native or not go_on:
                     return result
-                n = -EINTR
 
     def _sift(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> tuple[list[Pair], bool]:
         """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""

@@ -180,7 +180,10 @@ class WaitingSelector(Backend):
         remaining, deadline = timeout, Deadline(timeout, clock())
         seen: set[tuple[int, int]] = set()
         idle, n = self._idle, 0
-        buffer = idle.pop() if idle else self._buffer()
+        try:
+            buffer = idle.pop()
+        except IndexError:
+            buffer = self._buffer()
         try:
             self._begin(buffer)
             while True:
