@@ -274,6 +274,30 @@ def test_a_wait_at_every_bytecode_of_a_change(machine, change):
     tally.count("waits in the middle of a change", place)
 
 
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+def test_a_wait_at_every_bytecode_of_close(machine):
+    """Wherever another wait comes in the middle of ``close``, every later one raises ValueError."""
+    near, far = socket.socketpair()
+    with near, far:
+        far.send(b"x")
+        place, reached = 1, True
+        while reached:
+            selector = machine.boot().selector()
+            key = selector.register(near, EVENT_READ)
+            assert selector.select(0) == [(key, EVENT_READ)]
+
+            def look(selector=selector, key=key):
+                try:
+                    assert selector.select(0) in ([], [(key, EVENT_READ)])
+                except ValueError as error:
+                    assert "closed" in str(error)
+
+            reached = Handler(place, look).run(selector.close)
+            with pytest.raises(ValueError, match="closed"):
+                selector.select(0)
+            place += 1
+
+
 @pytest.mark.parametrize("machine", STAGES, ids=str)
 @pytest.mark.parametrize("first", [register, widen], ids=lambda operation: operation.__name__)
 def test_two_signal_handlers_in_one_operation(machine, first):
