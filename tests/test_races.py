@@ -7,6 +7,7 @@ and kernel agree afterwards, and what is ready is reported.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -287,10 +288,8 @@ def test_a_wait_at_every_bytecode_of_close(machine):
             assert selector.select(0) == [(key, EVENT_READ)]
 
             def look(selector=selector, key=key):
-                try:
+                with contextlib.suppress(ValueError):  # it is closed
                     assert selector.select(0) in ([], [(key, EVENT_READ)])
-                except ValueError as error:
-                    assert "closed" in str(error)
 
             reached = Handler(place, look).run(selector.close)
             with pytest.raises(ValueError, match="closed"):
