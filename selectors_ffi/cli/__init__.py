@@ -15,7 +15,7 @@ from typing import Callable
 from .program import Parser
 
 ANYWHERE = ("-h", "--help", "-V", "--version")
-COMMANDS = ("info", "demo", "trace", "run", "chaos")
+COMMANDS = ("info", "demo", "trace", "attach", "run", "chaos")
 
 
 def version() -> str:

@@ -41,14 +41,35 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_what(group: Any) -> None:
+    add_filters(
+        group,
+        "syscalls; for perfetto: syscalls,events; for html: syscalls,events,checks;"
+        " with --summary: none",
+    )
+    group.add_argument(
+        "-f",
+        dest="follow",
+        action="count",
+        default=0,
+        help="trace the Python processes that the program starts, too; -ff: each into FILE.PID",
+    )
+    group.add_argument(
+        "--summary",
+        action="store_true",
+        help="a table of calls, errors and times at the end, and who woke the loop most",
+    )
+
+
+def add_filters(group: Any, default: str) -> None:
+    """Declare the options that choose what is shown."""
     group.add_argument(
         "-e",
         metavar="WHAT",
         dest="expressions",
         action="append",
         default=[],
-        help="FLAGS: syscalls, events, checks, leaks or all, separated by commas (default: syscalls;"
-        " for perfetto: syscalls,events; for html: syscalls,events,checks; with --summary: none);"
+        help="FLAGS: syscalls, events, checks, leaks or all, separated by commas"
+        f" (default: {default});"
         " or trace=CALLS: epoll_ctl,epoll_wait, or !close for all others, or the groups wait and"
         " control; may be repeated",
     )
@@ -65,23 +86,21 @@ def _add_what(group: Any) -> None:
         "--slower", type=_duration, default=0, metavar="TIME", help="only what took so long: 10ms, 2s"
     )
     group.add_argument("--limit", type=_count, default=0, metavar="N", help="at most N records")
-    group.add_argument(
-        "-f",
-        dest="follow",
-        action="count",
-        default=0,
-        help="trace the Python processes that the program starts, too; -ff: each into FILE.PID",
-    )
-    group.add_argument(
-        "--summary",
-        action="store_true",
-        help="a table of calls, errors and times at the end, and who woke the loop most",
-    )
 
 
 def _add_how(group: Any) -> None:
     group.add_argument("-o", metavar="FILE", dest="output", default="", help="default: standard error")
     group.add_argument("--format", choices=FORMATS, default="text")
+    add_looks(group)
+    group.add_argument(
+        "--explain",
+        action="store_true",
+        help="after the line in which a call, flag or error appears first, say what it means",
+    )
+
+
+def add_looks(group: Any) -> None:
+    """Declare the options that choose how lines look."""
     group.add_argument(
         "-t",
         dest="time",
@@ -102,11 +121,6 @@ def _add_how(group: Any) -> None:
         choices=("auto", "always", "never"),
         default="auto",
         help="auto: on a terminal, unless NO_COLOR is set",
-    )
-    group.add_argument(
-        "--explain",
-        action="store_true",
-        help="after the line in which a call, flag or error appears first, say what it means",
     )
 
 
@@ -152,11 +166,7 @@ def _check(options: argparse.Namespace) -> None:
         options.fail(f"--format {options.format} needs -o FILE")
     if options.follow > 1 and not options.output:
         options.fail("-ff needs -o FILE, to whose name the process id is added")
-    if options.time and options.relative:
-        options.fail("-t and -r are two ways to show the time; choose one")
-    if options.time > 3:
-        options.fail("there is -t, -tt and -ttt")
-    options.stamp = "r" if options.relative else "t" * options.time
+    check_times(options)
     if options.format != "text":
         for name, given in (
             ("-t", options.time), ("-r", options.relative), ("--explain", options.explain),
@@ -164,3 +174,12 @@ def _check(options: argparse.Namespace) -> None:
         ):  # fmt: skip
             if given:
                 options.fail(f"{name} is for --format text")
+
+
+def check_times(options: argparse.Namespace) -> None:
+    """Put the options of the time into one, ``stamp``; refuse what does not go together."""
+    if options.time and options.relative:
+        options.fail("-t and -r are two ways to show the time; choose one")
+    if options.time > 3:
+        options.fail("there is -t, -tt and -ttt")
+    options.stamp = "r" if options.relative else "t" * options.time

@@ -527,11 +527,18 @@ def announce(
     action = action_on(warning, frame)
     if not isinstance(emit.sink, StandardError):
         emit(lint)
-        if isinstance(emit.sink, LogSink) and action != "error":
+        if _is_told_by(emit.sink, action):
             return
     elif action == "ignore" and isinstance(warning, ResourceWarning):
         emit(lint)  # Python ignores these by default, but here they were asked for
     warnings.warn(warning, stacklevel=stacklevel + 1, source=source)
+
+
+def _is_told_by(sink: Sink, action: str) -> bool:
+    """Tell whether the record of a lint takes the place of the warning."""
+    if getattr(sink, "quiet", False):
+        return True  # of a command that looks at the process: the program is not to notice
+    return isinstance(sink, LogSink) and action != "error"
 
 
 def announce_at(emit: Emitter, lint: Lint, warning: Warning, where: Place) -> None:
@@ -539,6 +546,6 @@ def announce_at(emit: Emitter, lint: Lint, warning: Warning, where: Place) -> No
     action = action_on(warning, None)
     if not isinstance(emit.sink, StandardError):
         emit(lint)
-        if isinstance(emit.sink, LogSink) and action != "error":
+        if _is_told_by(emit.sink, action):
             return
     warnings.warn_explicit(warning, type(warning), where.file, where.line)

@@ -106,13 +106,17 @@ class Output:
         """Write in pieces that a pipe takes whole once it is writable."""
         while data:
             try:
-                written = os.write(self.fd, data[:_PIECE])
+                written = self.send(data[:_PIECE])
             except BlockingIOError:
                 written = 0
             data = data[written:]
             if data and not self._ready():
                 self.lost += 1
                 return
+
+    def send(self, data: bytes) -> int:
+        """Write once to a file that a reader must read; return how much it took."""
+        return os.write(self.fd, data)
 
     def close(self) -> None:
         """Close the descriptor if we have opened it and it is still ours."""

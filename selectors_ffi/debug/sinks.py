@@ -120,7 +120,9 @@ class FileSink(Locked):
         OSError: the path cannot be opened, or the descriptor is closed.
     """
 
-    def __init__(self, target: str | os.PathLike[str] | int | IO[str], *, append: bool = True) -> None:
+    def __init__(
+        self, target: str | os.PathLike[str] | int | IO[str] | Output, *, append: bool = True
+    ) -> None:
         super().__init__()
         self._file: IO[str] | None = None
         self._output: Output | None = None
@@ -136,6 +138,8 @@ class FileSink(Locked):
             self._output = Output(lambda: open_path(path.replace("%p", str(os.getpid()))))
         elif isinstance(target, int):
             self._output = Output(fd=target)
+        elif isinstance(target, Output):
+            self._output = target
         else:
             self._file = target
 
