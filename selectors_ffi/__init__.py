@@ -116,8 +116,8 @@ def _begin() -> None:
 
 try:
     _begin()
-except ValueError as error:
-    _first_contact.end_of_command(error, 2)
+except ValueError as _error:
+    _first_contact.end_of_command(_error, 2)
     raise
 
 

@@ -23,7 +23,7 @@ from functools import partial
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
+    from typing import Any, NamedTuple
 
     from .binding import Binding
 
@@ -37,10 +37,24 @@ PATTERN = 0xFF
 MARKER = 0xF0E1D2C3B4A59687
 
 
-Unfit = namedtuple("Unfit", ["function", "problem"])
-Unfit.__doc__ = "A function that a mechanism can do without, and what is wrong with it."
+if TYPE_CHECKING:
 
-Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems", "unfit"])
+    class Unfit(NamedTuple):
+        function: str
+        problem: str
+
+    class Report(NamedTuple):  # noqa: D101 - below
+        mechanism: str
+        target: str
+        struct: str
+        sizeof: int
+        problems: tuple[str, ...]
+        unfit: dict[str, str]
+
+else:
+    Unfit = namedtuple("Unfit", ["function", "problem"])
+    Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems", "unfit"])
+Unfit.__doc__ = "A function that a mechanism can do without, and what is wrong with it."
 Report.__doc__ = """What a self-test found: ``problems`` is a tuple of sentences, empty if passed.
 
 ``unfit`` maps functions that the mechanism must do without to a sentence; ``sizeof`` is in bytes.

@@ -55,7 +55,7 @@ from .refusal import explain, is_open
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, ClassVar
+    from typing import Any, ClassVar, NamedTuple
 
     from _typeshed import FileDescriptorLike
 
@@ -75,10 +75,21 @@ CLOSED = "I/O operation on closed selector"
 TOO_LARGE = "Python int too large to convert to C int"
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
-NativeEvent = namedtuple(
-    "NativeEvent", ["key", "fd", "flags", "fflags", "data", "filter"], defaults=[0, 0, 0]
-)
-NativeEvent.__doc__ = """One event as the kernel reported it; ``key`` is None for no registration.
+if TYPE_CHECKING:
+
+    class NativeEvent(NamedTuple):  # noqa: D101 - below
+        key: SelectorKey | None
+        fd: int
+        flags: int
+        fflags: int = 0
+        data: int = 0
+        filter: int = 0
+
+else:
+    NativeEvent = namedtuple(
+        "NativeEvent", ["key", "fd", "flags", "fflags", "data", "filter"], defaults=[0, 0, 0]
+    )
+    NativeEvent.__doc__ = """One event as the kernel reported it; ``key`` is None for no registration.
 
 ``flags`` are ``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue, and of
 select(2), which has none, the ``EVENT_*`` of its sets. The last three fields are kqueue's.
@@ -105,7 +116,7 @@ class Descriptor:
     def __init__(self, binding: Binding, fd: int) -> None:
         self._binding = binding
         self._open = [fd]
-        self.fd = fd
+        self.fd: int = fd
 
     def rebind(self, binding: Binding) -> None:
         """Have it closed through another library of the same kernel."""

@@ -10,15 +10,19 @@ from __future__ import annotations
 import time
 from functools import partial
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["Deadline", "clock"]
 
 _PATIENCE = 100  # looks; between two of them lies a system call, so a real clock advances
 
 #: Return seconds from some fixed point.
-clock = partial(time.monotonic)
+clock: Callable[[], float] = partial(time.monotonic)
 
 #: Sleep for seconds.
-sleep = partial(time.sleep)
+sleep: Callable[[float], None] = partial(time.sleep)
 
 
 class Deadline:

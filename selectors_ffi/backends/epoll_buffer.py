@@ -37,8 +37,19 @@ LOOPS = sys.implementation.name == "pypy"
 class Facts:
     """What depends on the binding alone; its selectors share it."""
 
+    calls: Callable[..., Iterator[int]]
+    attempts: Callable[..., Iterator[int]]
+    errno: Callable[[int], int]
+    epoll_ctl: Callable[..., int]
+    epoll_wait: Callable[..., int]
+    ADD: int
+    MOD: int
+    DEL: int
+    NULL: Any
+
     def __init__(self, binding: Binding) -> None:
-        self.ffi = ffi = binding.ffi
+        ffi = binding.ffi
+        self.ffi: Any = ffi
         function, constant = binding.function, binding.constant
         self.calls, self.attempts, self.errno = binding.calls, binding.attempts, binding.errno
         self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
@@ -47,17 +58,17 @@ class Facts:
         self.ADD, self.MOD = constant("EPOLL_CTL_ADD"), constant("EPOLL_CTL_MOD")
         self.DEL, self.NULL = constant("EPOLL_CTL_DEL"), ffi.NULL
         read, write = constant("EPOLLIN"), constant("EPOLLOUT")
-        self.flags = (0, read, write, read | write)
-        self.directions = Directions(read, write)
+        self.flags: tuple[int, int, int, int] = (0, read, write, read | write)
+        self.directions: Directions = Directions(read, write)
         self._create = function("epoll_create1"), ((constant("EPOLL_CLOEXEC"),),)
         self._binding = binding
         self.pool: list[Buffer] = []  # lent to one selector after another
-        self.array = ffi.typeof("struct epoll_event[]")
-        self.size = ffi.sizeof("struct epoll_event")
-        self.offset = ffi.offsetof("struct epoll_event", "data")
-        self.pack = Struct(f"=I{self.offset - 4}xQ").pack
-        self.tokens = _unpackers(f"{self.offset}xQ")
-        self.records = _unpackers(f"{self.size}s")
+        self.array: Any = ffi.typeof("struct epoll_event[]")
+        self.size: Any = ffi.sizeof("struct epoll_event")
+        self.offset: Any = ffi.offsetof("struct epoll_event", "data")
+        self.pack: Callable[..., bytes] = Struct(f"=I{self.offset - 4}xQ").pack
+        self.tokens: _Unpackers = _unpackers(f"{self.offset}xQ")
+        self.records: _Unpackers = _unpackers(f"{self.size}s")
 
     def create(self) -> int:
         """Return the descriptor of a new set."""
@@ -99,16 +110,17 @@ class Buffer:
     now: Iterator[int] | None
     forever: Iterator[int] | None
     timed: Iterator[int] | None
+    layout: tuple[Any, int, int, int]
 
     def __init__(self, facts: Facts, epfd: int, capacity: int, made: list[ref[Buffer]]) -> None:
         self._facts = facts
-        self.capacity = capacity
-        self.array = facts.ffi.new(facts.array, capacity)
+        self.capacity: int = capacity
+        self.array: Any = facts.ffi.new(facts.array, capacity)
         self._timespec: Any = facts.ffi.new("struct timespec *")
         self._timeout: float | None = None  # what is in it
         self._token: Any = None
         self.view: Any = None
-        self.tokens = facts.tokens
+        self.tokens: _Unpackers = facts.tokens
         self.belong(epfd, made)
 
     def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
@@ -117,7 +129,7 @@ class Buffer:
         self._uses = 0
         self.unknown: list[int] = []  # tokens of no registration that were last in it
         # Up to how many events one look-up is for, if ``prepare`` has been here. Not for a full buffer.
-        self.batch = 0
+        self.batch: int = 0
         self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here
         self.now = self.forever = self.timed = None
         self._made = made

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-as_child = 0  #: fork(2) calls that this process came out of as the child
+as_child: int = 0  #: fork(2) calls that this process came out of as the child
 #: All in which it took part, as parent or child, and ``as_child``; another object after each.
-history = 0, as_child
+history: tuple[int, int] = (0, as_child)
 
 
 def _before() -> None:

@@ -72,7 +72,7 @@ class Table:
     seen: int  # how much of the log is in the table
 
     def __init__(self, facts: Any) -> None:
-        self.facts = facts
+        self.facts: Any = facts
         self.log: list[int] | None = None  # the log that it follows; None: it is to be filled
         self.latest: object = None  # ``_latest`` of the selector when the log was read
         self.waker: Waker | None = None

@@ -32,6 +32,8 @@ class Waker:
     """
 
     pool: ClassVar[list[Waker]] = []  # those that no wait includes
+    reader: int
+    child: int
 
     def __init__(self) -> None:
         self.reader = self._writer = -1
@@ -102,6 +104,8 @@ class SocketWaker(Waker):
     """A socket pair: what Windows can wait for."""
 
     pool: ClassVar[list[Waker]] = []
+    reader: int
+    child: int
 
     def _open(self) -> None:
         from socket import socketpair

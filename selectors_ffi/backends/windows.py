@@ -21,7 +21,7 @@ from .wake import SocketWaker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ..binding import Binding
@@ -39,10 +39,13 @@ _OLD = {number: number - _WSABASE for number in (10004, 10009, 10013, 10014, 100
 class Facts:
     """What depends on the binding alone, shared by its selectors."""
 
+    select: Callable[..., int]
+    new: Any
+
     def __init__(self, binding: Binding) -> None:
         self.table = _Sockets
         self.pool: list[Table] = []
-        self.calls = binding.calls
+        self.calls: Callable[..., Iterator[int]] = binding.calls
         self._last_error = binding.function("WSAGetLastError")
         self.select, self.new = binding.function("select"), binding.ffi.new
         self.text: Any = getattr(binding.ffi, "getwinerror", None)  # Windows only
@@ -73,7 +76,7 @@ class _Sockets(Table):
         super().__init__(facts)
         self._timeval: Any = facts.new("struct timeval *")
         self._answer: tuple[Any, ...] = ()
-        self.now = None  # each call has sets of its own
+        self.now: Iterator[int] | None = None  # each call has sets of its own
 
     def fill(self, keys: list[SelectorKey]) -> None:
         self.keys: dict[int, Any] = {key.fd: key for key in keys}

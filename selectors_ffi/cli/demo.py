@@ -68,13 +68,13 @@ class Demo:
 
     def __init__(self, selector: Any, clients: int, messages: int) -> None:
         self.selector = selector
-        self.begun = monotonic()
-        self.events = 0
+        self.begun: float = monotonic()
+        self.events: int = 0
         self.problems: list[str] = []
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=clients)
+        self.listener: socket.socket = socket.create_server(("127.0.0.1", 0), backlog=clients)
         self.listener.setblocking(False)
         selector.register(self.listener, READ, ("listener", self.accept))
-        self.clients = [Client(self, number, messages) for number in range(clients)]
+        self.clients: list[Client] = [Client(self, number, messages) for number in range(clients)]
         self.connections: list[Connection] = []
 
     def play(self) -> None:
@@ -128,8 +128,8 @@ class End:
     def __init__(self, demo: Demo, end: socket.socket, who: str, events: int) -> None:
         self.demo = demo
         self.socket = end
-        self.open = True
-        self.wanted = events
+        self.open: bool = True
+        self.wanted: int = events
         end.setblocking(False)
         demo.selector.register(end, events, (who, self.act))
 
@@ -156,8 +156,8 @@ class Connection(End):
     """The server's end: sends back what it receives."""
 
     def __init__(self, demo: Demo, end: socket.socket, number: int) -> None:
-        self.pending = bytearray()
-        self.echoed = 0
+        self.pending: bytearray = bytearray()
+        self.echoed: int = 0
         super().__init__(demo, end, f"server {number}", READ)
 
     def act(self, events: int) -> None:
@@ -181,11 +181,13 @@ class Client(End):
     def __init__(self, demo: Demo, number: int, messages: int) -> None:
         chance = random.Random(number)
         sizes = [chance.randrange(1, 20_000) for _ in range(messages)]
-        self.messages = deque(bytes(chance.getrandbits(8) for _ in range(n)) for n in sizes)
-        self.total = sum(sizes)
-        self.verified = 0
-        self.sent = 0
-        self.heard = bytearray()
+        self.messages: deque[bytes] = deque(
+            bytes(chance.getrandbits(8) for _ in range(n)) for n in sizes
+        )
+        self.total: int = sum(sizes)
+        self.verified: int = 0
+        self.sent: int = 0
+        self.heard: bytearray = bytearray()
         end = socket.create_connection(demo.listener.getsockname())
         super().__init__(demo, end, f"client {number}", READ | WRITE)
 

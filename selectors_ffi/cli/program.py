@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     def add_examples(self, *examples: tuple[str, str]) -> None:
         """Show examples at the end of ``--help``: pairs of what one does and its command line."""
         lines = [f"  # {purpose}\n  {self.prog} {words}".rstrip() for purpose, words in examples]
-        self.epilog = "\n".join(["examples:", *lines])
+        self.epilog: str | None = "\n".join(["examples:", *lines])
 
     def parse_known_args(  # type: ignore[override] # the overloads of argparse
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -93,7 +93,7 @@ class Tracing:
         self._what = chosen(settings.expressions, settings.default)
         self._about = tuple(map(about, settings.about))
         self._lines: Lines | None = None
-        self.table = debug.Stats() if settings.summary else None
+        self.table: debug.Stats | None = debug.Stats() if settings.summary else None
 
     def open(self) -> None:
         """Open the output.

@@ -58,7 +58,7 @@ class Checks:
         self._round: list[int] = []
         self._credit = CREDIT
         self._swept = perf_counter_ns()
-        self.changes = 0
+        self.changes: int = 0
         """Changes of the registry: an event may cross an ``unregister`` in another thread."""
 
     def used(self) -> list[Finding]:

@@ -200,7 +200,7 @@ ERRNOS = {
     "ENODEV": "there is no such device.",
 }  # fmt: skip
 
-RECORDS = {
+RECORDS: dict[type, str] = {
     Event: "event(...) is one event that the kernel reported, and what became of it.",
     Registration: "register, modify, unregister and close are calls of the selector by the program.",
     Wait: "wait(timeout) is one select() of the selector, with all its system calls.",

@@ -124,7 +124,7 @@ class debugging:
     """
 
     def __init__(self, flags: FlagsLike, sink: SinkLike = None) -> None:
-        self.flags = flags_of(flags, "debugging()")
+        self.flags: Debug = flags_of(flags, "debugging()")
         self._target = sink
         self._ambient: Ambient | None = None
 

@@ -38,11 +38,12 @@ class Known:
     )  # fmt: skip
 
     def __init__(self, key: SelectorKey, places: tuple[Place, ...] = (NOWHERE,)) -> None:
-        self.key = key
-        self.fd = fd = int(key.fd)
-        self.places = places
-        self.identity = identity_of(fd, key.fileobj)
-        self.last = ""
+        self.key: SelectorKey = key
+        fd = int(key.fd)
+        self.fd: int = fd
+        self.places: tuple[Place, ...] = places
+        self.identity: Identity | None = identity_of(fd, key.fileobj)
+        self.last: str = ""
         """Native flags that the kernel reported last."""
         self.told: set[str] = set()
         """Ids of the lints that were told."""

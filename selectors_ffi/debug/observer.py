@@ -27,7 +27,20 @@ from .lints import Finding, SelectorWarning, action_on
 from .naming import interest, kind_of, shown
 from .places import NOWHERE, depth, place, stack_of, user_frame
 from .raw import ends_of
-from .records import Event, Lint, Marks, Record, Registration, Syscall, Wait, here, now, spent
+from .records import (
+    Event,
+    Lint,
+    Marks,
+    Record,
+    Registration,
+    Source,
+    Spent,
+    Syscall,
+    Wait,
+    here,
+    now,
+    spent,
+)
 from .sinks import Emitter, LogSink, Sink, StandardError
 from .stats import Stats
 
@@ -55,22 +68,24 @@ class Here:
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
-        self.pid = os.getpid()
-        self.ident = get_ident()
-        self.source = here(name)
-        self.spent = spent()
+        self.pid: int = os.getpid()
+        self.ident: int = get_ident()
+        self.source: Source = here(name)
+        self.spent: Spent = spent()
         self.heard: list[tuple[Form, Sequence[Any], int]] | None = None
         """In a wait: what its calls brought, undecoded."""
         self.returned: tuple[int, int] | None = None
         """When the last wait ended, and what was spent until then."""
-        self.errno = 0
+        self.errno: int = 0
         """Of the last call that failed."""
         # Of turns.py, which looks at it from a thread of its own.
-        self.turn = self.wait = 0  # when it began; 0 if the thread is not in one
+        self.turn: int = 0
+        self.wait: int = 0  # when it began; 0 if the thread is not in one
         self.at: tuple[CodeType, int] | None = None  # what called select()
         self.loop: Loop | None = None  # around it
         self.samples: Samples | None = None
-        self.swept = self.next_sweep = 0
+        self.swept: int = 0
+        self.next_sweep: int = 0
         self.suspects: set[int] = set()
 
 
@@ -96,20 +111,20 @@ class Observer:
 
     def __init__(self, selector: Any, flags: Debug, sink: Sink) -> None:
         Marks.selectors += 1
-        self.name = f"{type(selector).__name__}-{next(_serials)}"
+        self.name: str = f"{type(selector).__name__}-{next(_serials)}"
         self.flags = flags
-        self.emit = Emitter(sink)
-        self.stats = Stats() if Debug.STATS in flags else None
+        self.emit: Emitter = Emitter(sink)
+        self.stats: Stats | None = Stats() if Debug.STATS in flags else None
         self.known: dict[int, Known] = {}
         shared = hasattr(type(selector), "fileno")
-        self.checks = Checks(self.known, shared=shared) if Debug.CHECKS in flags else None
+        self.checks: Checks | None = Checks(self.known, shared=shared) if Debug.CHECKS in flags else None
         self._events = Debug.EVENTS in flags
         self._decodes = bool(flags & (Debug.EVENTS | Debug.STATS))
         # Not the selector itself: a dropped one is to be freed at once, as it is without us.
         self._selector = ref(selector)
         self._tokens: dict[int, int] = {}
         self._threads = local()
-        self.open = True
+        self.open: bool = True
         self._pending: list[Finding] = []
         self._blocked_at: set[object] = set()
         self.below: Binding | None = None

@@ -54,11 +54,11 @@ class Output:
 
     def __init__(self, opener: Callable[[], int] | None = None, fd: int = -1) -> None:
         self._opener = opener
-        self.fd = fd
+        self.fd: int = fd
         self._identity: tuple[int, int] | None = None
         self._slow = False  # a reader must read it: a pipe, a terminal, a socket
         self._stalled = False
-        self.lost = 0
+        self.lost: int = 0
         if opener is None:
             self._take(fd)
         else:

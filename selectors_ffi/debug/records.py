@@ -51,7 +51,7 @@ def here(selector: str) -> Source:
 class Marks:
     """When the lines of this process name their source."""
 
-    main = get_native_id()
+    main: int = get_native_id()
     """The thread that needs no mark; 0 if every thread does."""
     made = 0
     """How many selectors were made while flags were in force."""
@@ -228,7 +228,7 @@ class Spent:
     __slots__ = ("ns",)
 
     def __init__(self) -> None:
-        self.ns = 0
+        self.ns: int = 0
 
 
 _threads = local()

@@ -48,8 +48,8 @@ class Emitter:
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
-        self.failed = 0
-        self.skipped = 0
+        self.failed: int = 0
+        self.skipped: int = 0
 
     def __call__(self, record: Record) -> None:
         # The same as guard(), without the cost of more calls.
@@ -100,7 +100,7 @@ class LogSink:
     """Log each record at DEBUG, lints at WARNING, with the record itself as ``record.record``."""
 
     def __init__(self, logger: logging.Logger | str = "selectors_ffi") -> None:
-        self.logger = logging.getLogger(logger) if isinstance(logger, str) else logger
+        self.logger: logging.Logger = logging.getLogger(logger) if isinstance(logger, str) else logger
 
     def __call__(self, record: Record) -> None:
         level = logging.WARNING if isinstance(record, Lint) else logging.DEBUG
@@ -329,4 +329,4 @@ def sink_of(target: SinkLike) -> Sink:
 
 
 #: The one of this process.
-standard_error = StandardError()
+standard_error: StandardError = StandardError()

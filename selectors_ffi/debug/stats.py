@@ -30,9 +30,9 @@ class Durations:
     """A set of durations in nanoseconds: count, total, median, max."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0
-        self.max = 0
+        self.count: int = 0
+        self.total: int = 0
+        self.max: int = 0
         self._buckets: dict[int, int] = {}
 
     def add(self, duration: int) -> None:
@@ -102,16 +102,16 @@ class Stats(Locked):
 
     def _forget(self) -> None:
         self.calls: dict[str, _Call] = {}
-        self.waits = Durations()
-        self.empty = 0
-        self.ready = 0
-        self.turns = Durations()
-        self.longest = ""
+        self.waits: Durations = Durations()
+        self.empty: int = 0
+        self.ready: int = 0
+        self.turns: Durations = Durations()
+        self.longest: str = ""
         self.kinds: dict[str, int] = {}
         self.woken: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
-        self.late = Durations()
-        self.processes = 1
+        self.late: Durations = Durations()
+        self.processes: int = 1
         # Of each thread and selector: what this wait has found so far, and what the last one found.
         self._found: dict[Source, list[str]] = {}
         self._before: dict[Source, list[str]] = {}

@@ -82,7 +82,7 @@ class Samples:
         self.counts: dict[tuple[Place, ...], int] = {}
         """Stack -> how often it was seen."""
         self.owner = ""
-        self.told = int(HANGS * 1e9)
+        self.told: int = int(HANGS * 1e9)
         self.call: FrameType | None = None
         """The call out of the loop that is under way; kept, so that another one is not taken for it."""
         self.at = -1

@@ -39,7 +39,7 @@ class Answer:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.ffi = call.binding.ffi
+        self.ffi: Any = call.binding.ffi
 
     def read(self, result: int) -> list[Ready]:
         """Return what is ready, in the order of the answer."""
@@ -97,7 +97,8 @@ class Records(Answer):
 class EpollAnswer(Records):
     """epoll_wait(2): struct epoll_event, known by its data."""
 
-    struct, place = "struct epoll_event", 2
+    struct = "struct epoll_event"
+    place = 2
 
     def identify(self, record: Any) -> tuple[Hashable, bool]:
         return int(record.data), True  # Chaos knows which are edge-triggered
@@ -106,7 +107,8 @@ class EpollAnswer(Records):
 class KqueueAnswer(Records):
     """kevent(2): struct kevent, known by descriptor and filter."""
 
-    struct, place = "struct kevent", 4
+    struct = "struct kevent"
+    place = 4
 
     def identify(self, record: Any) -> tuple[Hashable, bool]:
         constant = self.call.binding.constant

@@ -277,7 +277,7 @@ class chaotic(Block):
 
     def __init__(self, seed: int, spurious: bool = False) -> None:
         super().__init__()
-        self.seed = _checked(seed)
+        self.seed: int = _checked(seed)
         self.spurious = spurious
 
     def make(self) -> Binding:

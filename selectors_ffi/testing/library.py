@@ -35,12 +35,12 @@ class Call:
         function: Callable[..., int],
         arguments: Sequence[Any],
     ) -> None:
-        self.binding = binding
-        self.name = name  #: as in the manual: "kevent" also where the link symbol is __kevent50
-        self.symbol = symbol
-        self.arguments = tuple(arguments)
-        self.errno = 0  #: of the last ``run`` or ``fail``; 0 if it did not fail
-        self.note = ""  #: shown behind the result in a trace, as "INJECTED"
+        self.binding: Binding = binding
+        self.name: str = name  #: as in the manual: "kevent" also where the link symbol is __kevent50
+        self.symbol: str = symbol
+        self.arguments: tuple[Any, ...] = tuple(arguments)
+        self.errno: int = 0  #: of the last ``run`` or ``fail``; 0 if it did not fail
+        self.note: str = ""  #: shown behind the result in a trace, as "INJECTED"
         self._function = function
 
     def run(self) -> int:

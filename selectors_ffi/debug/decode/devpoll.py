@@ -19,7 +19,7 @@ class Open(Form):
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.flags = Bits.of(ffi, OPEN_FLAGS)
+        self.flags: Bits = Bits.of(ffi, OPEN_FLAGS)
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         texts = super().enter(arguments)
@@ -38,8 +38,8 @@ class Write(Form):
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.bits = event_bits(ffi)
-        self.size = ffi.sizeof("struct pollfd")
+        self.bits: Bits = event_bits(ffi)
+        self.size: Any = ffi.sizeof("struct pollfd")
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         texts = super().enter(arguments)
@@ -64,8 +64,8 @@ class Ioctl(Form):
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.bits = event_bits(ffi)
-        self.command = Names.of(ffi, DEVPOLL_COMMANDS)
+        self.bits: Bits = event_bits(ffi)
+        self.command: Names = Names.of(ffi, DEVPOLL_COMMANDS)
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         texts = super().enter(arguments)

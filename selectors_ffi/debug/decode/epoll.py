@@ -10,7 +10,7 @@ from .form import Form, Native, items, records
 from .grammar import EPOLL_CREATE, EPOLL_EVENTS, EPOLL_OPERATIONS, Bits, Names, is_null, struct, timeval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["FORMS", "Create", "Control", "Move", "Wait", "event_bits"]
 
@@ -29,7 +29,7 @@ class Create(Form):
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.flags = Bits.of(ffi, EPOLL_CREATE)
+        self.flags: Bits = Bits.of(ffi, EPOLL_CREATE)
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         return [self.flags(int(flags)) for flags in arguments]
@@ -46,12 +46,15 @@ class Move(Form):
 class _Events(Form):
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.bits = event_bits(ffi)
-        self.hangup = self.bits.of_names("EPOLLERR", "EPOLLHUP", "EPOLLRDHUP")
-        self.size = size = ffi.sizeof(_EVENT)
+        self.bits: Bits = event_bits(ffi)
+        self.hangup: int = self.bits.of_names("EPOLLERR", "EPOLLHUP", "EPOLLRDHUP")
+        size: int = ffi.sizeof(_EVENT)
+        self.size: int = size
         offset = ffi.offsetof(_EVENT, "data")
         # A struct reads the events of a wait ten times faster than cffi does, field by field.
-        self.unpack = Struct(f"=I{offset - 4}xQ{size - offset - 8}x").iter_unpack
+        self.unpack: Callable[..., Iterator[tuple[Any, ...]]] = Struct(
+            f"=I{offset - 4}xQ{size - offset - 8}x"
+        ).iter_unpack
 
     def copy(self, events: Any, count: int) -> bytes:
         """Return the bytes of ``count`` events."""
@@ -74,8 +77,8 @@ class Control(_Events):
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.operation = Names.of(ffi, EPOLL_OPERATIONS)
-        self.delete = int(ffi.integer_const("EPOLL_CTL_DEL"))
+        self.operation: Names = Names.of(ffi, EPOLL_OPERATIONS)
+        self.delete: int = int(ffi.integer_const("EPOLL_CTL_DEL"))
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         epfd, operation, fd, event = arguments

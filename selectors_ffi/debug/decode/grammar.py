@@ -63,7 +63,7 @@ KEVENT_FLAGS = (
     "EV_DROP", "EV_NODATA", "EV_ERROR", "EV_EOF", "EV_FLAG0", "EV_FLAG1", "EV_FLAG2",
 )  # fmt: skip
 #: What ``fflags`` means depends on the filter.
-KEVENT_NOTES = {
+KEVENT_NOTES: dict[str, tuple[str, ...]] = {
     "EVFILT_READ": ("NOTE_LOWAT", "NOTE_FILE_POLL", "NOTE_EOF", "NOTE_OOB"),
     "EVFILT_WRITE": ("NOTE_LOWAT",),
     "EVFILT_EXCEPT": ("NOTE_OOB",),
@@ -106,8 +106,10 @@ class Bits:
     """
 
     def __init__(self, values: Mapping[str, int], width: int = 32) -> None:
-        self.mask = (1 << width) - 1
-        self.pairs = [(value & self.mask, name) for name, value in values.items() if value]
+        self.mask: int = (1 << width) - 1
+        self.pairs: list[tuple[int, str]] = [
+            (value & self.mask, name) for name, value in values.items() if value
+        ]
         self._memo: dict[int, str] = {}
 
     @classmethod
@@ -146,7 +148,7 @@ class Names:
     """An enumeration: each value has one name; an unknown one shows as a number."""
 
     def __init__(self, values: Mapping[str, int]) -> None:
-        self.names = {value: name for name, value in reversed(list(values.items()))}
+        self.names: dict[int, str] = {value: name for name, value in reversed(list(values.items()))}
 
     @classmethod
     def of(cls, ffi: Any, names: Iterable[str]) -> Names:

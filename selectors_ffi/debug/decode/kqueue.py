@@ -33,7 +33,7 @@ class Create(Form):
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.flags = Bits.of(ffi, self.names)
+        self.flags: Bits = Bits.of(ffi, self.names)
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         return [self.flags(int(flags)) for flags in arguments]
@@ -42,20 +42,20 @@ class Create(Form):
 class CreateX(Create):
     """kqueuex(2) has flags of its own."""
 
-    names = KQUEUEX_FLAGS
+    names: tuple[str, ...] = KQUEUEX_FLAGS
 
 
 class Records:
     """Text of a ``struct kevent``, whose field types differ by system."""
 
     def __init__(self, ffi: Any) -> None:
-        self.filter = Names.of(ffi, KEVENT_FILTERS)
-        self.flags = Bits.of(ffi, KEVENT_FLAGS)
-        self.notes = {name: Bits.of(ffi, notes) for name, notes in KEVENT_NOTES.items()}
-        self.unknown = Bits({})
-        self.error = int(ffi.integer_const("EV_ERROR"))
-        self.eof = int(ffi.integer_const("EV_EOF"))
-        self.cast = ffi.cast
+        self.filter: Names = Names.of(ffi, KEVENT_FILTERS)
+        self.flags: Bits = Bits.of(ffi, KEVENT_FLAGS)
+        self.notes: dict[str, Bits] = {name: Bits.of(ffi, notes) for name, notes in KEVENT_NOTES.items()}
+        self.unknown: Bits = Bits({})
+        self.error: int = int(ffi.integer_const("EV_ERROR"))
+        self.eof: int = int(ffi.integer_const("EV_EOF"))
+        self.cast: Any = ffi.cast
 
     def token(self, event: Any) -> int:
         """Return ``udata``, declared as a number or as the pointer it is in C."""
@@ -93,8 +93,8 @@ class Kevent(Form):
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.render = Records(ffi)
-        self.add = int(ffi.integer_const("EV_ADD"))
+        self.render: Records = Records(ffi)
+        self.add: int = int(ffi.integer_const("EV_ADD"))
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         texts = super().enter(arguments)

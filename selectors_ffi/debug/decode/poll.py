@@ -71,7 +71,7 @@ class Poll(Form):
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.bits = event_bits(ffi)
+        self.bits: Bits = event_bits(ffi)
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         texts = super().enter(arguments)

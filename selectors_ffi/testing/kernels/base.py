@@ -90,9 +90,9 @@ class Handle:
     def __init__(self, lock: threading.RLock, cloexec: bool) -> None:
         placeholder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         placeholder.set_inheritable(not cloexec)
-        self.fd = placeholder.detach()
-        self.file = host.file_of(self.fd)
-        self.sleepers = Sleepers(lock)
+        self.fd: int = placeholder.detach()
+        self.file: host.File | None = host.file_of(self.fd)
+        self.sleepers: Sleepers = Sleepers(lock)
         self.closed = False
 
     def current(self) -> bool:
@@ -129,9 +129,9 @@ class SimulatedKernel:
     def __init__(self, name: str, target: str, ffi: Any = None) -> None:
         self.name = name
         self.target = target
-        self.ffi = load_ffi(target) if ffi is None else ffi
+        self.ffi: Any = load_ffi(target) if ffi is None else ffi
         # Re-entrant: a signal handler that runs inside a simulated call may make another.
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self.handles: dict[int, Any] = {}
         #: What is refused though nothing is wrong with it; each class says what the keys are.
         self.refusals: dict[Any, int] = {}

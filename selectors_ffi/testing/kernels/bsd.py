@@ -90,9 +90,10 @@ class SimulatedBSD(SimulatedUnix):
     """
 
     def __init__(self, system: str, *, ffi: Any = None, **options: Any) -> None:
-        self.variant = variant = dataclasses.replace(VARIANTS[system], **options)
-        self.select_symbol = variant.select
-        self.poll_symbols = ("poll", "ppoll") if variant.ppoll else ("poll",)
+        variant = dataclasses.replace(VARIANTS[system], **options)
+        self.variant: Variant = variant
+        self.select_symbol: str = variant.select
+        self.poll_symbols: tuple[str, ...] = ("poll", "ppoll") if variant.ppoll else ("poll",)
         super().__init__(system, variant.target, ffi)
 
     def functions(self) -> dict[str, Callable[..., int]]:

@@ -128,7 +128,7 @@ class Deadline:
     """A point in time on the monotonic clock; ``timeout`` in nanoseconds, None for never."""
 
     def __init__(self, timeout: int | None) -> None:
-        self.at = None if timeout is None else time.monotonic_ns() + timeout
+        self.at: int | None = None if timeout is None else time.monotonic_ns() + timeout
 
     def left(self) -> int | None:
         """Return the nanoseconds left, 0 when passed, None when there is no end."""

@@ -75,7 +75,7 @@ class SimulatedLinux(SimulatedUnix):
     def __init__(self, target: str | None = None, *, ffi: Any = None) -> None:
         if target is None:
             target = "linux_x86" if current().machine in ("x86_64", "i386") else "linux"
-        self.layout = _LAYOUTS[target]
+        self.layout: struct.Struct = _LAYOUTS[target]
         super().__init__("linux", target, ffi)
 
     def functions(self) -> dict[str, Callable[..., int]]:

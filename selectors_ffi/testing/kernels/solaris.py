@@ -127,10 +127,10 @@ class SimulatedSolaris(SimulatedUnix):
         options: fields of ``Variant`` that are to differ.
     """
 
-    poll_symbols = ("poll",)
+    poll_symbols: tuple[str, ...] = ("poll",)
 
     def __init__(self, system: str, *, ffi: Any = None, absent: int = 0, **options: Any) -> None:
-        self.variant = dataclasses.replace(VARIANTS[system], **options)
+        self.variant: Variant = dataclasses.replace(VARIANTS[system], **options)
         self.absent = absent
         self._thread = threading.local()
         self._highest = 0

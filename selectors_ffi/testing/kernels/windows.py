@@ -36,7 +36,7 @@ class SimulatedWindows(SimulatedKernel):
 
     def __init__(self, *, ffi: Any = None) -> None:
         super().__init__("windows", "windows", ffi)
-        self.last_error = 0
+        self.last_error: int = 0
 
     def functions(self) -> dict[str, Callable[..., int]]:
         return {"select": self.select, "WSAGetLastError": self.WSAGetLastError}
