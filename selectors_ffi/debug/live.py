@@ -44,7 +44,9 @@ class Switched:
         self._ambient.made = self._note
         self.flags = flags
         self.sink: Sink = self._ambient.sink
-        self.ours = self.others = self.left = 0
+        self.ours: int = 0
+        self.others: int = 0
+        self.left: int = 0
         self._seen: dict[int, ref[Any]] = {}
 
     def __repr__(self) -> str:
