@@ -198,18 +198,18 @@ class _BaseSelectorImpl(BaseSelector):
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
         registry = self._fd_to_key
         try:
-            fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+            fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
         except KeyError:
             raise KeyError(f"{fileobj!r} is not registered") from None
         try:
             key = registry.pop(fd, None)
-            if key is not None:
-                self._watch(fd, 0, key[2])
+            if key is None:
+                self._fileobj_lookup(fileobj)  # refuses a negative number
+                raise KeyError(f"{fileobj!r} is not registered") from None
+            self._watch(fd, 0, key[2])
         except BaseException:
             self._forget(fd)  # what is not registered is never returned again
             raise
-        if key is None:
-            raise KeyError(f"{fileobj!r} is not registered") from None
         if fd in registry:
             self._settle(fd, None)
         return key
@@ -410,18 +410,20 @@ class Backend(_BaseSelectorImpl):
         data: Data = None,  # type: ignore[assignment]
     ) -> SelectorKey[Data]:
         registry = self._fd_to_key
+        key: SelectorKey | None
         try:
-            fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
+            fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
             key = registry[fd]
         except KeyError:
+            key = None
+        if key is None:
+            self._fileobj_lookup(fileobj)  # refuses a negative number
             raise KeyError(f"{fileobj!r} is not registered") from None
         if not events or events & INVALID_EVENTS:
             raise ValueError(f"Invalid events: {events!r}")
-        old_fileobj, _, was, old_data = key
-        replaced = fileobj is not old_fileobj and not (
-            isinstance(fileobj, int) and isinstance(old_fileobj, int)
-        )
-        if events == was and not replaced and not data != old_data:
+        was = key[2]
+        replaced = fileobj is not key[0] and not (isinstance(fileobj, int) and isinstance(key[0], int))
+        if events == was and not replaced and not data != key[3]:
             return key
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         try:

@@ -89,6 +89,7 @@ class EpollSelector(Backend):
         self._records: dict[bytes, Pair] = {}
         self._records_of: dict[int, list[bytes]] = {}  # by token
         self._made: list[Any] = []  # a reference to each buffer that lives, idle or in use
+        self._several = False  # whether there was ever more than one
         self._idle: list[Buffer] = [None]  # type: ignore[list-item] # buffers that no call is using
         self._idle.pop()  # a list of one and its memory stay: 400 instructions less in each wait
         self._descriptor = Descriptor(binding, self._facts.create())
@@ -109,31 +110,34 @@ class EpollSelector(Backend):
             raise ValueError(CLOSED)
 
     def _watch(self, fd: int, events: int, was: int) -> None:
-        facts, epfd = self._facts, self._descriptor.fd
-        epoll_ctl, operation = facts.epoll_ctl, facts.ADD
+        facts = self._facts
         token = self._tokens.get(fd, fd) if self._tokens else fd
         if was:
             self._pairs.pop(token, None)
             if self._duplex:
                 self._duplex.pop(fd, None)
-            if self._records_of:  # also without a key for both directions: there may be one again
-                self._forget_records(token)
+                if self._records_of:
+                    self._forget_records(token)
             if not events:
-                refused = epoll_ctl(epfd, facts.DEL, fd, facts.NULL)
-                if refused or len(self._idle) < len(self._made):
+                epoll_ctl = facts.epoll_ctl
+                refused = epoll_ctl(self._descriptor.fd, facts.DEL, fd, facts.NULL)
+                if refused or (self._made and (self._several or not self._idle) and self._in_call()):
                     self._new_token(fd)
                 return
             operation = facts.MOD
-            if events != was and len(self._idle) < len(self._made):
+            if events != was and self._made and (self._several or not self._idle) and self._in_call():
                 token = self._new_token(fd)  # another thread may hold an event for the old interest
+        else:
+            operation = facts.ADD
         if events == BOTH:
             self._duplex[fd] = None
-        pack, attempts = facts.pack, facts.attempts
+        pack = facts.pack
         try:
             event = pack(facts.flags[events], token)
         except StructError:
             raise OverflowError(TOO_LARGE) from None
-        for refused in attempts(epoll_ctl, ((epfd, operation, fd, event),)):
+        attempts, epoll_ctl = facts.attempts, facts.epoll_ctl
+        for refused in attempts(epoll_ctl, ((self._descriptor.fd, operation, fd, event),)):
             break
         if refused:
             self._insist(fd, events, facts.errno(refused))
@@ -154,13 +158,11 @@ class EpollSelector(Backend):
         except IndexError:
             buffer = self._new_buffer()
         try:
-            start = 0.0
             if timeout is None:
                 steps = buffer.forever or buffer.bind_forever()
             elif timeout <= 0:
                 steps = buffer.now or buffer.bind_now()
             else:
-                start = clock()
                 steps = buffer.until(timeout)
             for n in steps:
                 break
@@ -192,7 +194,7 @@ class EpollSelector(Backend):
                 if result or not go_on:
                     return result
                 n = -EINTR  # what was mended may be ready
-            return self._wait_on(buffer, n, timeout, start)
+            return self._wait_on(buffer, n, timeout)
         except BaseException:
             # A call that has failed is spent, see ``Binding.calls``. No call is made here: another
             # signal handler could take the place of the exception.
@@ -226,7 +228,8 @@ class EpollSelector(Backend):
         except IndexError:
             buffer = self._new_buffer()
         try:
-            self._wait_on(buffer, -EINTR, timeout, clock(), native)
+            buffer.began = clock()
+            self._wait_on(buffer, -EINTR, timeout, native)
             return native
         finally:
             buffer.bind()
@@ -269,7 +272,7 @@ class EpollSelector(Backend):
         return {fd: self._tokens.get(fd, fd) for fd in self._fd_to_key.copy()}
 
     def _release(self) -> None:
-        busy, idle, self._idle = len(self._idle) < len(self._made), self._idle, []
+        busy, idle, self._idle = self._in_call(), self._idle, []
         # In place, since a copy of this selector shares them.
         for table in (self._pairs, self._records, self._records_of, self._duplex, self._made):
             table.clear()
@@ -310,7 +313,14 @@ class EpollSelector(Backend):
 
     def _new_buffer(self) -> Buffer:
         self._check_open()
-        return self._facts.lend(self._descriptor.fd, self._made)
+        buffer = self._facts.lend(self._descriptor.fd, self._made)
+        if len(self._made) > 1:
+            self._several = True
+        return buffer
+
+    def _in_call(self) -> bool:
+        """Tell whether a call is in flight. The callers rule out first, at less cost, that it can be."""
+        return len(self._idle) < len(self._made)
 
     def _new_token(self, fd: int) -> int:
         serial = 1 << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
@@ -320,6 +330,9 @@ class EpollSelector(Backend):
     def _forget_records(self, token: int) -> None:
         for record in self._records_of.pop(token, ()):
             self._records.pop(record, None)
+        if not self._duplex:  # from now on a change need not forget them
+            self._records.clear()
+            self._records_of.clear()
 
     def _insist(self, fd: int, events: int, errno: int) -> None:
         """Go on where the kernel has more, or less, than was expected.
@@ -365,7 +378,6 @@ class EpollSelector(Backend):
         buffer: Buffer,
         n: int,
         timeout: float | None,
-        start: float,
         native: list[NativeEvent] | None = None,
     ) -> list[Pair]:
         """Wait on while there is nothing to return.
@@ -373,10 +385,9 @@ class EpollSelector(Backend):
         Args:
             n: what the call before returned: 0, or -errno.
             timeout: as given to ``select``.
-            start: when a wait with a timeout > 0 began.
             native: takes every event as the kernel reported it, if given.
         """
-        deadline, timed = Deadline(timeout, start), timeout is not None and timeout > 0
+        deadline, timed = Deadline(timeout, buffer.began), timeout is not None and timeout > 0
         while True:
             if -n in REFUSALS and timed and self._facts.precise:
                 self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
@@ -441,10 +452,12 @@ class EpollSelector(Backend):
         if isinstance(field, bytes):
             self._records[field] = pair
             self._records_of.setdefault(token, []).append(field)
-        # A change writes the registry first and forgets then: one of the two sees the other.
+        # A change writes the registry first and forgets then: one of the two sees the other. While no
+        # key has both directions, a change forgets no record.
+        if not self._duplex or self._fd_to_key.get(key.fd) is not key:
+            self._records.pop(field, None)
         if self._fd_to_key.get(key.fd) is not key:
             self._pairs.pop(token, None)
-            self._records.pop(field, None)
 
     def _heal(self, buffer: Buffer, unknown: list[tuple[int, int]]) -> bool:
         """Make the kernel agree with the registry about what it should not have reported.

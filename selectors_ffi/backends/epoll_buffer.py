@@ -10,6 +10,7 @@ from operator import itemgetter
 from struct import Struct
 
 from ..binding import milliseconds, nanoseconds
+from .clock import clock
 from .directions import Directions
 
 TYPE_CHECKING = False
@@ -103,8 +104,8 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "_arguments", "_facts", "_made", "_timeout", "_timespec", "_token", "_uses",
-        "array", "batch", "capacity", "forever", "layout", "now", "timed", "token", "tokens", "unknown",
-        "view",
+        "array", "batch", "began", "capacity", "forever", "layout", "now", "timed", "token", "tokens",
+        "unknown", "view",
     )  # fmt: skip
 
     now: Iterator[int] | None
@@ -132,6 +133,7 @@ class Buffer:
         self.batch: int = 0
         self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here
         self.now = self.forever = self.timed = None
+        self.began = 0.0  # when the last wait with a timeout > 0 began
         self._made = made
         # A callback in C cannot be interrupted, as a __del__ could be.
         made.append(ref(self, made.remove))
@@ -190,6 +192,7 @@ class Buffer:
 
     def until(self, timeout: float) -> Iterator[int]:
         """Return the calls that wait ``timeout`` seconds > 0."""
+        self.began = clock()
         facts = self._facts
         if facts.precise is None:
             return facts.calls(facts.epoll_wait, *self._arguments, milliseconds(timeout))
@@ -217,7 +220,7 @@ class Buffer:
     def sized(self, capacity: int) -> Buffer:
         """Return another buffer for the same set."""
         buffer = Buffer(self._facts, self._arguments[0], capacity, self._made)
-        buffer._uses = 1
+        buffer.began, buffer._uses = self.began, 1
         buffer.prepare()
         return buffer
 
