@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # at run time those that this host can run, see below
 
     from .backends import DevpollSelector as DevpollSelector
     from .backends import EpollSelector as EpollSelector
+    from .backends import EventPortSelector as EventPortSelector
     from .backends import KqueueSelector as KqueueSelector
     from .backends import PollSelector as PollSelector
     from .backends import SelectSelector as SelectSelector
@@ -49,13 +50,20 @@ if TYPE_CHECKING:  # at run time those that this host can run, see below
 
 __version__ = "0.1.0"
 
-#: Most efficient first: the stdlib's order.
-_PREFERENCE = ("kqueue", "epoll", "devpoll", "poll", "select")
+#: Mechanism -> class; the stdlib's order, most efficient first, and then what it does not have.
+_CLASSES = {
+    "kqueue": "KqueueSelector",
+    "epoll": "EpollSelector",
+    "devpoll": "DevpollSelector",
+    "poll": "PollSelector",
+    "select": "SelectSelector",
+    "eventport": "EventPortSelector",
+}
 
 
 def _can_use(name: str) -> type[_BaseSelectorImpl] | None:
     """Return the class of a mechanism if one can be made here, else None."""
-    cls: type[_BaseSelectorImpl] = getattr(backends, f"{name.capitalize()}Selector")
+    cls: type[_BaseSelectorImpl] = getattr(backends, _CLASSES[name])
     try:
         cls().close()
     except (OSError, SelfTestError):
@@ -81,9 +89,9 @@ def _load_debug() -> Any:
 def _choose_classes() -> None:
     """Export the classes that can be made now, and those alone."""
     names = globals()
-    for name in _PREFERENCE:
-        names.pop(f"{name.capitalize()}Selector", None)
-    usable = {name: cls for name in _PREFERENCE if (cls := _can_use(name))}
+    for name in _CLASSES.values():
+        names.pop(name, None)
+    usable = {name: cls for name in _CLASSES if (cls := _can_use(name))}
     names.update({cls.__name__: cls for cls in usable.values()})
     default = _choose(usable)
     if default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI

@@ -148,7 +148,8 @@ def _open(binding: Binding, mechanism: str) -> int:
         return binding.call(binding.function("epoll_create1"), binding.constant("EPOLL_CLOEXEC"))
     if mechanism == "devpoll":
         return binding.call(binding.function("open"), b"/dev/poll", os.O_RDWR | os.O_CLOEXEC)
-    return binding.call(binding.function("kqueue")) if mechanism == "kqueue" else -1
+    makers = {"kqueue": "kqueue", "eventport": "port_create"}
+    return binding.call(binding.function(makers[mechanism])) if mechanism in makers else -1
 
 
 def _problems(test: Iterator[Any]) -> list[Any]:
@@ -269,6 +270,45 @@ def _devpoll(binding: Binding, fds: list[int], device: int) -> Iterator[str]:
         yield f"{count} records, {READY - 1} were asked for"
 
 
+def _eventport(binding: Binding, fds: list[int], port: int) -> Iterator[str]:
+    ffi, call, getn = binding.ffi, binding.call, binding.function("port_getn")
+    writable, source = binding.constant("POLLOUT"), binding.constant("PORT_SOURCE_FD")
+    markers = _markers(ffi, fds, "uintptr_t")
+    room = _patterned(ffi, (READY + 1) * ROOM)
+    events = ffi.cast("struct port_event *", room)
+    number = _patterned(ffi, ROOM)
+    nget = ffi.cast("unsigned int *", number)
+    clock, zero = _zero(ffi, "timespec")
+    for fd, marker in markers.items():
+        user = ffi.cast("void *", marker)
+        call(binding.function("port_associate"), port, source, fd, writable, user)
+    nget[0] = READY
+    call(getn, port, events, READY, nget, zero)
+    seen = {
+        event.portev_object: (
+            event.portev_source,
+            event.portev_events,
+            int(ffi.cast("uintptr_t", event.portev_user)),
+        )
+        for event in (events[i] for i in range(READY))
+    }
+    wanted = {fd: (source, writable, marker) for fd, marker in markers.items()}
+    yield from _records(nget[0], seen, wanted)
+    yield from _touched(ffi, room, READY * ffi.sizeof("struct port_event"))
+    yield from _touched(ffi, number, ffi.sizeof("unsigned int"))
+    yield from _touched(ffi, clock, ffi.sizeof("struct timespec"))
+    nget[0] = 1
+    zero.tv_nsec = -1  # looked at now, as there are no more events
+    try:
+        outcome = str(call(getn, port, events, READY, nget, zero))
+    except OSError as error:
+        if error.errno == EINVAL:
+            return
+        outcome = str(error)
+    size = ffi.sizeof("struct timespec")
+    yield f"port_getn with tv_nsec -1: {outcome}, expected EINVAL (struct timespec of {size} bytes)"
+
+
 def _select(binding: Binding, fds: list[int], _: int) -> Iterator[str]:
     ffi = binding.ffi
     select, null = binding.function("select"), ffi.NULL
@@ -364,4 +404,5 @@ _TESTS: Mapping[str, tuple[str, str, Callable[[Binding, list[int], int], Iterato
     "epoll": ("epoll_create1", "struct epoll_event", _epoll),
     "devpoll": ("ioctl", "struct dvpoll", _devpoll),
     "kqueue": ("kqueue", "struct kevent", _kqueue),
+    "eventport": ("port_create", "struct port_event", _eventport),
 }

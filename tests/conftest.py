@@ -22,6 +22,7 @@ BACKENDS = (
     "EpollSelector",
     "DevpollSelector",
     "KqueueSelector",
+    "EventPortSelector",
 )
 DESCRIPTORS = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
 Pair = tuple[socket.socket, socket.socket]
@@ -41,7 +42,7 @@ class Subject:
 
     @property
     def mechanism(self) -> str:
-        """Name of the system interface: select, poll, epoll, devpoll or kqueue."""
+        """Name of the system interface: select, poll, epoll, devpoll, kqueue or eventport."""
         return self.backend[: -len("Selector")].lower()
 
     @property
@@ -57,7 +58,7 @@ class Subject:
     @property
     def kernel_keeps_list(self) -> bool:
         """Whether the kernel holds the registrations, and so can refuse one."""
-        return self.mechanism in ("epoll", "devpoll", "kqueue")
+        return self.mechanism in ("epoll", "devpoll", "kqueue", "eventport")
 
     def new_binding(self) -> Any:
         """Return a binding of this subject's kernel."""

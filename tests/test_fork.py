@@ -321,7 +321,7 @@ def test_reopen_with_a_closed_descriptor(session, pair):
 
 def test_reopen_that_is_refused(session, pair):
     """The kernel has no new object: an OSError, and reopen() works when it has one."""
-    makers = {"epoll": "epoll_create1", "kqueue": "kqueue", "devpoll": "open"}
+    makers = {"epoll": "epoll_create1", "kqueue": "kqueue", "devpoll": "open", "eventport": "port_create"}
     maker = makers.get(session.machine.mechanism)
     if maker is None:
         pytest.skip("there is no kernel object")

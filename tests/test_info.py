@@ -140,8 +140,8 @@ def test_unknown_system(capsys, monkeypatch):
 
     monkeypatch.setattr("selectors_ffi.binding.load", refuse)
     monkeypatch.delattr(selectors_ffi, "DefaultSelector")
-    for name in info.MECHANISMS:
-        monkeypatch.delattr(selectors_ffi, f"{name.capitalize()}Selector", raising=False)
+    for name in selectors_ffi._CLASSES.values():
+        monkeypatch.delattr(selectors_ffi, name, raising=False)
 
     assert main(["--json"]) == 1
     facts = json.loads(capsys.readouterr().out)

@@ -1,12 +1,13 @@
 """Translates: ``EVENT_*`` masks to native flags and back, one class per mechanism.
 
-All five classes are here on every system. One that this system lacks raises ``OSError`` (ENOSYS)
+All six classes are here on every system. One that this system lacks raises ``OSError`` (ENOSYS)
 when it is made, unless it is given a binding of another kernel.
 """
 
 from .base import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
 from .devpoll import DevpollSelector
 from .epoll import EpollSelector
+from .eventport import EventPortSelector
 from .kqueue import KqueueSelector
 from .poll import PollSelector
 from .select import SelectSelector
@@ -17,6 +18,7 @@ __all__ = [
     "BaseSelector",
     "DevpollSelector",
     "EpollSelector",
+    "EventPortSelector",
     "KqueueSelector",
     "PollSelector",
     "SelectSelector",

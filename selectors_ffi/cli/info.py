@@ -28,10 +28,13 @@ FUNCTIONS = (
     "open",
     "write",
     "ioctl",
+    "port_create",
+    "port_associate",
+    "port_dissociate",
+    "port_send",
+    "port_getn",
     "close",
 )
-
-MECHANISMS = ("kqueue", "epoll", "devpoll", "poll", "select")  # in the order of preference
 
 # Described in docs/environment.md; SELECTORS_FFI_ stands before each.
 VARIABLES = (
@@ -168,12 +171,13 @@ def interface() -> dict[str, Any]:
 
 def self_test(binding: Any) -> dict[str, str]:
     """Return for each mechanism of the host what its self-test found."""
+    from selectors_ffi import _CLASSES
     from selectors_ffi.selftest import check
 
     found: dict[str, str] = {}
     if binding.target == "windows":
         return found  # no test of sockets, see selftest.require
-    for mechanism in MECHANISMS:
+    for mechanism in _CLASSES:
         try:
             report = check(binding, mechanism)
         except ImportError as error:
@@ -195,13 +199,14 @@ def struct_size(ffi: Any, name: str) -> int:
 
 
 def backends() -> dict[str, dict[str, Any]]:
-    """Return for each of the five classes whether it works here, and if not, why.
+    """Return for each of the six classes whether it works here, and if not, why.
 
     ``refused`` says that the system has the mechanism all the same: the standard library has the
     class, or the class failed otherwise than by the absence of a function.
     """
     import selectors
 
+    from selectors_ffi import _CLASSES
     from selectors_ffi import backends as module
     from selectors_ffi.binding import default
 
@@ -210,8 +215,7 @@ def backends() -> dict[str, dict[str, Any]]:
     except OSError:
         real = True
     found: dict[str, dict[str, Any]] = {}
-    for mechanism in MECHANISMS:
-        title = f"{mechanism.capitalize()}Selector"
+    for title in _CLASSES.values():
         try:
             with getattr(module, title)() as selector:
                 selector.select(0)

@@ -47,6 +47,11 @@ _BY_SYSTEM: Mapping[str, tuple[str, ...]] = {
         "int open(const char *, int, ...)",
         "int ioctl(int, int, ...)",
         "ssize_t write(int, const void *, size_t)",
+        "int port_create(void)",
+        "int port_associate(int, int, uintptr_t, int, void *)",
+        "int port_dissociate(int, int, uintptr_t)",
+        "int port_send(int, int, void *)",
+        "int port_getn(int, struct port_event *, unsigned int, unsigned int *, struct timespec *)",
     ),
     "windows": (
         "int __stdcall select(int, fd_set *, fd_set *, fd_set *, const struct timeval *)",

@@ -33,6 +33,7 @@ _SIZES: dict[tuple[str, str], tuple[int, int, int]] = {
     ("sunos", "timeval"): (16, 0, 0),
     ("sunos", "timespec"): (16, 0, 0),
     ("sunos", "dvpoll"): (32, 0, 0),
+    ("sunos", "port_event"): (24, 0, 0),
     ("windows", "timeval"): (8, 8, 8),
     ("libkqueue", "timespec"): (16, 8, 8),
     ("libkqueue", "kevent"): (32, 20, 20),

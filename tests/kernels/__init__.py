@@ -33,6 +33,11 @@ if os.name == "posix":
         for name in NAMES
         if name not in ("linux", "windows")
     ]
+    # Under a name of its own, since the same kernels have /dev/poll.
+    KERNELS += [
+        (f"{name}_ports", "EventPortSelector", partial(kernel, name))
+        for name in ("illumos", "solaris11")
+    ]
     KERNELS.append(("simulated_linux", "EpollSelector", lambda: SimulatedLinux("linux_x86").binding()))
 
     __all__ = ["KERNELS", "POLLING", "WINDOWS", "bsd", "host", "linux", "solaris", "windows"]

@@ -55,6 +55,8 @@ class Session:
         """The kernel's own list, {descriptor: EVENT_*}; None where it keeps none."""
         if self.kernel is not None:
             # fileno() would say that the caller may add registrations of its own.
+            if self.machine.mechanism == "eventport":
+                selector._associate_spent()  # as the next wait would
             found = self.kernel.watched(selector._descriptor.fd)
             if selector._waker is not None:
                 found.pop(selector._waker.reader, None)
@@ -106,7 +108,8 @@ MACHINES = _machines()
 SOME = [
     machine
     for machine in MACHINES
-    if not machine.simulated or machine.name in ("freebsd", "netbsd11", "illumos", "solaris11")
+    if not machine.simulated
+    or machine.name in ("freebsd", "netbsd11", "illumos", "solaris11", "illumos_ports")
 ]
 
 

@@ -2,9 +2,15 @@
  *
  * https://github.com/illumos/illumos-gate/blob/1fdaf7d2e3c6a14040a23ee4342a79474633d5a1/usr/src/uts/common/sys/devpoll.h
  * https://github.com/illumos/illumos-gate/blob/1fdaf7d2e3c6a14040a23ee4342a79474633d5a1/usr/src/uts/common/sys/poll.h
+ * https://github.com/illumos/illumos-gate/blob/12ef7bd6596eedcaafd544ec675d6b72dfd15998/usr/src/uts/common/sys/port.h
+ * https://github.com/illumos/illumos-gate/blob/7c478bd95313f5f23a4c958a745db2134aa03244/usr/src/head/port.h
  * https://illumos.org/man/4D/poll
  * https://illumos.org/man/2/poll
  * https://illumos.org/man/3C/select
+ * https://illumos.org/man/3C/port_create
+ * https://illumos.org/man/3C/port_associate
+ * https://illumos.org/man/3C/port_get
+ * https://illumos.org/man/3C/port_send
  *
  *              sizeof
  *   timeval        16
@@ -12,6 +18,7 @@
  *   pollfd          8
  *   dvpoll         32   24 on Oracle Solaris, which has no dp_setp. DP_POLL reads
  *                       the first 24 bytes on either, so the longer one is safe.
+ *   port_event     24
  */
 
 /* sys/time.h */
@@ -70,6 +77,26 @@ struct dvpoll {
     int dp_timeout;     /* milliseconds, -1 waits for ever */
     void *dp_setp;      /* sigset_t * in the header; always NULL here */
 };
+
+/* sys/port.h, port.h: event ports */
+#define PORT_SOURCE_USER 3   /* port_send */
+#define PORT_SOURCE_FD   4   /* a file descriptor; its events are those of poll */
+
+struct port_event {
+    int portev_events;
+    unsigned short portev_source;
+    unsigned short portev_pad;
+    uintptr_t portev_object;    /* the file descriptor */
+    void *portev_user;          /* as given to port_associate */
+};
+
+int port_create(void);
+int port_associate(int port, int source, uintptr_t object, int events, void *user);
+int port_dissociate(int port, int source, uintptr_t object);
+int port_send(int port, int events, void *user);
+/* nget: in, how many events to wait for; out, how many there are. timeout: NULL waits for ever. */
+int port_getn(int port, struct port_event *list, unsigned int max, unsigned int *nget,
+              struct timespec *timeout);
 
 /* fcntl.h, unistd.h. open and ioctl are variadic: on some processors such
  * arguments travel by another road. ioctl's request is an int here. */

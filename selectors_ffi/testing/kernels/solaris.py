@@ -1,4 +1,4 @@
-"""A Solaris kernel: /dev/poll, in the layouts of illumos and of the Solaris line.
+"""A Solaris kernel: /dev/poll, in the layouts of illumos and of the Solaris line. See ``ports``, too.
 
 Not modelled: edges (POLLET), DP_PPOLL, DP_EPOLLCOMPAT, and what a system's own devices report.
 Readiness is this host's, translated by R1 and R2.
@@ -27,7 +27,7 @@ from typing import Any, Callable
 
 from . import host
 from .base import Handle
-from .unix import SimulatedUnix
+from .ports import Entry, EventPorts, Port
 
 __all__ = ["VARIANTS", "Entry", "PollSet", "SimulatedSolaris", "Variant"]
 
@@ -84,14 +84,6 @@ def _limit() -> int:
     return 2**31 - 1 if soft == resource.RLIM_INFINITY else soft
 
 
-class Entry:
-    """One watched descriptor; without a file it is never looked at (W7)."""
-
-    def __init__(self) -> None:
-        self.events = 0
-        self.file: host.File | None = None
-
-
 class PollSet(Handle):
     """What one open of /dev/poll holds (O1)."""
 
@@ -115,8 +107,8 @@ class PollSet(Handle):
         return owner == process
 
 
-class SimulatedSolaris(SimulatedUnix):
-    """open(2), write(2) and ioctl(2) of /dev/poll; poll(2), select(2) and close(2).
+class SimulatedSolaris(EventPorts):
+    """open(2), write(2) and ioctl(2) of /dev/poll; event ports; poll(2), select(2) and close(2).
 
     ``refusals`` maps a descriptor to the errno of its driver's poll routine (W11).
 
@@ -162,7 +154,7 @@ class SimulatedSolaris(SimulatedUnix):
         """Add and remove descriptors; write(2)."""
         with self.lock:
             handle = self.handle(fd)
-            if handle is None or not handle.writable:  # O1
+            if not isinstance(handle, PollSet) or not handle.writable:  # O1
                 return self.fail(errno.EBADF)
             if not handle.claim(os.getpid()):
                 return self.fail(errno.EACCES)  # F1
@@ -241,8 +233,8 @@ class SimulatedSolaris(SimulatedUnix):
         """Wait, or ask for one descriptor; ioctl(2)."""
         with self.lock:
             handle = self.handle(fd)
-            if handle is None:
-                return self.fail(errno.EBADF)
+            if not isinstance(handle, PollSet):
+                return self.fail(errno.EBADF if handle is None else errno.ENOTTY)
             if not handle.claim(os.getpid()):
                 return self.fail(errno.EACCES)  # F1
         if argument == self.ffi.NULL:
@@ -416,9 +408,14 @@ class SimulatedSolaris(SimulatedUnix):
 
     def watched(self, fd: int) -> dict[int, int]:
         with self.lock:
+            handle = self.handles[fd]
+            if isinstance(handle, Port):
+                masks = self.watched_by_port(handle)
+            else:
+                masks = {n: one.events for n, one in handle.entries.items() if one.file is not None}
             found = {}
-            for number, entry in self.handles[fd].entries.items():
-                mask = (1 if entry.events & POLLIN else 0) | (2 if entry.events & POLLOUT else 0)
-                if entry.file is not None and mask:
+            for number, events in masks.items():
+                mask = (1 if events & POLLIN else 0) | (2 if events & POLLOUT else 0)
+                if mask:
                     found[number] = mask
             return found
