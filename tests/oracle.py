@@ -266,10 +266,15 @@ class DevpollOracle(Oracle):
         return {fd: entry.events for fd, entry in self.registry.items()}
 
 
+class EventportOracle(DevpollOracle):
+    """Event ports: close(2) ends an association; one that was handed out is made again by the number."""
+
+
 ORACLES = {
     "select": SelectOracle,
     "poll": PollOracle,
     "epoll": EpollOracle,
     "kqueue": KqueueOracle,
     "devpoll": DevpollOracle,
+    "eventport": EventportOracle,
 }

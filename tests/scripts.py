@@ -14,7 +14,15 @@ WAITS = {
     "poll": ("poll", "ppoll"),
     "select": ("select",),
     "devpoll": ("ioctl",),
+    "eventport": ("port_getn",),
     "kqueue": ("kevent",),
+}
+#: Mechanism -> the function that changes what the kernel watches.
+CHANGES = {
+    "epoll": "epoll_ctl",
+    "kqueue": "kevent",
+    "devpoll": "write",
+    "eventport": "port_associate",
 }
 
 

@@ -8,13 +8,14 @@ import os
 import pytest
 
 from tests.conftest import Failing, open_descriptors
+from tests.scripts import CHANGES
 
 READ, WRITE = 1, 2
-FUNCTIONS = {"epoll": "epoll_ctl", "kqueue": "kevent", "devpoll": "write"}
 CREATORS = {
     "epoll": ("epoll_create1",),
     "kqueue": ("kqueuex", "kqueue1", "kqueue"),
     "devpoll": ("open",),
+    "eventport": ("port_create",),
 }
 
 
@@ -24,7 +25,7 @@ def test_register_beyond_the_limit(subject, pairs, snapshot, error, events):
     """A registration refused for want of room leaves registry and kernel as they were."""
     if not subject.kernel_keeps_list:
         pytest.skip("select and poll register nothing in the kernel")
-    failing = Failing(subject, FUNCTIONS[subject.mechanism])
+    failing = Failing(subject, CHANGES[subject.mechanism])
     with subject.cls(binding=failing.binding) as selector:
         for left, right in pairs[:3]:
             right.send(b"x")
@@ -86,9 +87,12 @@ def test_process_limit(subject):
 @pytest.mark.parametrize("events", [READ, WRITE, READ | WRITE])
 def test_refused_wait(subject, pairs, events):
     """A wait that the kernel refuses is its OSError, and the next wait gives the events."""
-    function = {"epoll": "epoll_wait", "kqueue": "kevent", "devpoll": "ioctl"}.get(
-        subject.mechanism, subject.mechanism
-    )
+    function = {
+        "epoll": "epoll_wait",
+        "kqueue": "kevent",
+        "devpoll": "ioctl",
+        "eventport": "port_getn",
+    }.get(subject.mechanism, subject.mechanism)
     failing = Failing(subject, function)
     with subject.cls(binding=failing.binding) as selector:
         expected = {(selector.register(left, events), WRITE & events) for left, _ in pairs[:3]}

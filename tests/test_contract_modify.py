@@ -166,7 +166,12 @@ def test_another_file_object(selector, pair, events):
 @pytest.mark.ours
 def test_refused_by_the_kernel(subject, pairs, snapshot):
     """A refused change leaves the old registration in the registry and in the kernel."""
-    function = {"epoll": "epoll_ctl", "kqueue": "kevent", "devpoll": "write"}.get(subject.mechanism)
+    function = {
+        "epoll": "epoll_ctl",
+        "kqueue": "kevent",
+        "devpoll": "write",
+        "eventport": "port_associate",
+    }.get(subject.mechanism)
     if function is None:
         pytest.skip("select and poll ask no kernel before they wait")
     failing = Failing(subject, function)

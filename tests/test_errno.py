@@ -257,6 +257,9 @@ ARGUMENTS = {
     "open": "pi",
     "write": "ipi",
     "ioctl": "iip",
+    "port_create": "",
+    "port_associate": "iiiip",
+    "port_getn": "ipipp",
     "close": "i",
 }
 #: Mechanism -> what is done to a selector, and which C function fails in it: the first that is there.
@@ -291,6 +294,16 @@ OPERATIONS = {
         "wait": ["kevent"],
         "wait for ever": ["kevent"],
         "raw": ["kevent"],
+        "close": ["close"],
+    },
+    "eventport": {
+        "make": ["port_create"],
+        "register": ["port_associate"],
+        "modify": ["port_associate"],
+        "select": ["port_getn"],
+        "wait": ["port_getn"],
+        "wait for ever": ["port_getn"],
+        "raw": ["port_getn"],
         "close": ["close"],
     },
     "devpoll": {

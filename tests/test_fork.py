@@ -20,6 +20,12 @@ from .kernels.machines import MACHINES, no_descriptor_left
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
 
 BOTH = EVENT_READ | EVENT_WRITE
+MAKERS = {
+    "epoll": "epoll_create1",
+    "kqueue": "kqueue",
+    "devpoll": "open",
+    "eventport": "port_create",
+}
 
 
 @pytest.fixture(params=MACHINES, ids=str)
@@ -321,8 +327,7 @@ def test_reopen_with_a_closed_descriptor(session, pair):
 
 def test_reopen_that_is_refused(session, pair):
     """The kernel has no new object: an OSError, and reopen() works when it has one."""
-    makers = {"epoll": "epoll_create1", "kqueue": "kqueue", "devpoll": "open", "eventport": "port_create"}
-    maker = makers.get(session.machine.mechanism)
+    maker = MAKERS.get(session.machine.mechanism)
     if maker is None:
         pytest.skip("there is no kernel object")
     near, _ = pair

@@ -24,6 +24,7 @@ WAITS = {
     "select": (("select", 4, 1000),),
     "kqueue": (("kevent", 5, 1),),
     "devpoll": (("ioctl", 2, 1_000_000),),
+    "eventport": (("port_getn", 4, 1),),
 }
 SYSTEMS = [*SOME, *(machine for machine in MACHINES if machine.name == "simulated_linux")]
 WINSOCK = Machine("windows", "SelectSelector", lambda: WINDOWS[2]())

@@ -39,6 +39,7 @@ from itertools import count
 from ..binding import INT_MAX, nanoseconds
 from .base import ANY, TOO_LARGE, NativeEvent
 from .directions import Directions
+from .refusal import is_open
 from .waits import Buffer, Owned, WaitingSelector
 
 TYPE_CHECKING = False
@@ -86,8 +87,8 @@ class EventPortSelector(WaitingSelector):
         for refused in facts.calls(facts.associate, *arguments):
             break
         if refused:
-            self._check_open()
             code = facts.errno(refused)
+            self._check_open()
             raise self._binding.error(EBADF if code == _EBADFD else code)
 
     def _interrupt(self) -> None:
@@ -95,9 +96,10 @@ class EventPortSelector(WaitingSelector):
         facts = self._facts
         for refused in facts.calls(facts.send, self._descriptor.fd, 0, facts.NULL):
             break
-        if refused and facts.errno(refused) != EAGAIN:  # that is a full queue, which wakes as well
+        code = facts.errno(refused) if refused else 0
+        if code and code != EAGAIN:  # that is a full queue, which wakes as well
             self._check_open()
-            raise self._binding.error(facts.errno(refused))
+            raise self._binding.error(code)
 
     def _buffer(self) -> _Buffer:
         return _Buffer(self._facts.ffi)
@@ -115,16 +117,14 @@ class EventPortSelector(WaitingSelector):
         try:
             for step in facts.calls(facts.getn, *arguments):
                 break
+            code = facts.errno(step) if step < 0 else 0
             buffer.alone = len(self._waits) == 1 and self._handed_out is before
             n = self._note_spent(buffer)
         except BaseException:
             # An exception of a signal handler: what was handed out must be associated again.
             self._note_spent(buffer)
             raise
-        if n or step >= 0:  # ETIME may come with events
-            return n
-        code = facts.errno(step)
-        return 0 if code == _ETIME else -code
+        return n if n or code == _ETIME else -code  # ETIME may come with events
 
     def _decode(
         self, buffer: _Buffer, n: int, native: list[NativeEvent] | None
@@ -208,7 +208,7 @@ class EventPortSelector(WaitingSelector):
                 try:
                     self._watch(fd, key.events, 0)
                 except OSError as error:
-                    if error.errno != EBADF:
+                    if error.errno != EBADF or is_open(fd):
                         raise
                 self._settle(fd, key)
             self._spent.discard(entry)

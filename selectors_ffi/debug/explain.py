@@ -40,6 +40,15 @@ CALLS = {
     "kqueuex": "makes a kernel queue with flags and returns its descriptor.",
     "kevent": "changes what a kernel queue watches, and waits for events: kevent(queue, changes, count,"
     " events, room, timeout).",
+    "port_create": "makes an event port and returns its descriptor.",
+    "port_associate": "asks an event port for the next event of an object: port_associate(port, source,"
+    " object, events, user).",
+    "port_dissociate": "asks an event port for no more event of an object: port_dissociate(port, source,"
+    " object).",
+    "port_send": "puts an event into the queue of a port, which wakes a thread: port_send(port, events,"
+    " user).",
+    "port_getn": "waits for events of a port: port_getn(port, events, room, at least so many, timeout)."
+    " ETIME is the timeout.",
     "open": "opens a file or device and returns its descriptor.",
     "ioctl": "asks a device for something: ioctl(descriptor, request, argument).",
     "close": "gives a descriptor back; its number can be given out again at once.",
@@ -49,6 +58,9 @@ CALLS = {
     "eventfd": "makes a counter with a descriptor that is readable while it is not 0.",
 }
 _PAGES = {"epoll_create1": "epoll_create1(2)", "epoll_pwait2": "epoll_wait(2)", "ppoll": "poll(2)"}
+_PAGES["port_getn"] = "port_get(3C)"
+_PAGES["port_dissociate"] = "port_associate(3C)"
+_PAGES.update({name: f"{name}(3C)" for name in ("port_create", "port_associate", "port_send")})
 _PAGES.update(dict.fromkeys(("kqueue", "kqueue1", "kqueuex", "kevent"), "kqueue(2)"))
 
 #: Of epoll and of poll.
@@ -77,6 +89,8 @@ FLAGS = {
     "EPOLL_CTL_ADD": "begins to watch a descriptor.",
     "EPOLL_CTL_MOD": "changes what a descriptor is watched for.",
     "EPOLL_CTL_DEL": "ends watching a descriptor.",
+    "PORT_SOURCE_FD": "the object is a descriptor, and its events are those of poll.",
+    "PORT_SOURCE_USER": "the event was sent by the program, with port_send.",
     "POLLREMOVE": "removes the descriptor from the set of /dev/poll.",
     "POLLINIGNEOF": "end of file does not count as readable.",
     "EVFILT_READ": "watches whether there is something to read; data is how many bytes.",
@@ -162,7 +176,7 @@ FLAGS = {
 
 _FLAG_PAGES = {
     "EPOLL_CLOEXEC": "epoll_create1(2)", "EPOLL": "epoll_ctl(2)", "POLL": "poll(2)",
-    "DP_": "poll(7D)", "O_": "open(2)", "EFD_": "eventfd(2)",
+    "DP_": "poll(7D)", "PORT_": "port_create(3C)", "O_": "open(2)", "EFD_": "eventfd(2)",
     "EV": "kqueue(2)", "NOTE_": "kqueue(2)", "KQUEUE_": "kqueue(2)",
 }  # fmt: skip
 
@@ -177,6 +191,8 @@ ERRNOS = {
     "epoll_ctl ENOSPC": "the user watches as many descriptors as the system allows"
     " (fs.epoll.max_user_watches).",
     "kevent ENOENT": "the event is not in the queue: its descriptor was closed before unregister().",
+    "port_getn ETIME": "the time was over before there was an event.",
+    "port_dissociate ENOENT": "its event was handed out, which ends an association.",
     "select EBADF": "one of the descriptors is closed; select does not say which.",
     "EBADF": "the descriptor is closed.",
     "EINTR": "a signal came before anything was ready; selectors wait again for the rest of the time.",

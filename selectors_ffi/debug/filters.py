@@ -27,8 +27,11 @@ __all__ = ["Calls", "Chosen", "Filter", "about", "calls_of", "chosen", "nanoseco
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 #: Stand for the functions of whatever mechanism is in use, as in ``selectors_ffi.testing.inject``.
 _GROUPS = {
-    "wait": ("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "kevent", "ioctl"),
-    "control": ("epoll_ctl", "kevent", "write"),
+    "wait": (
+        *("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "kevent", "ioctl"),
+        "port_getn",
+    ),
+    "control": ("epoll_ctl", "kevent", "write", "port_associate", "port_dissociate"),
 }
 
 
@@ -239,7 +242,7 @@ def _longest(record: Record) -> int:
     return record.duration if isinstance(record, Syscall) else 0
 
 
-_FD = re.compile(r"\b(?:fd|ident)=(\d+)")
+_FD = re.compile(r"\b(?:fd|ident|portev_object)=(\d+)")
 _DATA = re.compile(r"\bdata=(0x[0-9a-f]+)")
 _NUMBER = re.compile(r"\d+")
 
@@ -254,7 +257,7 @@ def _descriptors(record: Record) -> set[int] | None:
     if "..." in text:
         return None
     found = {int(fd) for fd in _FD.findall(text)}
-    if record.name == "epoll_ctl":
+    if record.name in ("epoll_ctl", "port_associate", "port_dissociate"):
         found.add(int(record.arguments[2]))
     elif record.name.startswith("epoll_"):  # the lower half of the token, see decode.epoll
         found |= {int(data, 16) & 0xFFFF_FFFF for data in _DATA.findall(text)}

@@ -44,8 +44,8 @@ class RawEvent(NamedTuple):
     """The registration; None if the kernel reported a descriptor that has none."""
     fd: int
     flags: int
-    """``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue; of select(2),
-    which has none, the ``EVENT_*`` of its sets."""
+    """``events`` of epoll, ``revents`` of poll, /dev/poll and event ports, ``flags`` of kqueue; of
+    select(2), which has none, the ``EVENT_*`` of its sets."""
     fflags: int
     """kqueue: with ``EV_EOF`` a socket's errno; otherwise 0."""
     data: int
@@ -128,7 +128,7 @@ def _readers(
 
 
 class _Poll:
-    """The state of an event of epoll, poll or /dev/poll, whose flags have the same names."""
+    """The state of an event of epoll, poll, /dev/poll or a port, whose flags have the same names."""
 
     def __init__(self, bits: Any, prefix: str) -> None:
         def of(*names: str) -> int:

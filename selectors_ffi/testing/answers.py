@@ -49,6 +49,10 @@ class Answer:
         """Make ``ready`` the answer; return the result of the call."""
         raise NotImplementedError
 
+    def count(self, result: int) -> int:
+        """Return how many events a call has brought."""
+        return result
+
     def room(self) -> int:
         """Return how many events there is room for; 0 if the call cannot be given less."""
         return 0
@@ -136,6 +140,30 @@ class DevpollAnswer(Records):
 
     def limit(self, count: int) -> None:
         self._order().dp_nfds = count
+
+
+class PortAnswer(Answer):
+    """port_getn(3C): what it leaves out stays in the queue, but what it has handed out is gone.
+
+    So a call may be given less room, and nothing is withheld or invented.
+    """
+
+    def read(self, result: int) -> list[Ready]:
+        return []
+
+    def write(self, ready: Sequence[Ready]) -> int:
+        return 0
+
+    def count(self, result: int) -> int:
+        return int(pointer_to(self.ffi, "unsigned int", self.call.arguments[3])[0])
+
+    def room(self) -> int:
+        return int(self.call.arguments[2])
+
+    def limit(self, count: int) -> None:
+        arguments = list(self.call.arguments)
+        arguments[2] = count
+        self.call.arguments = tuple(arguments)
 
 
 class PollAnswer(Answer):
@@ -267,6 +295,7 @@ _KINDS: dict[str, type[Answer]] = {
     "epoll_pwait2": EpollAnswer,
     "kevent": KqueueAnswer,
     "ioctl": DevpollAnswer,
+    "port_getn": PortAnswer,
     "poll": PollAnswer,
     "ppoll": PollAnswer,
     "select": SelectAnswer,

@@ -29,6 +29,7 @@ WAITS = {
     "epoll_pwait2": 3,
     "kevent": 5,
     "ioctl": 2,
+    "port_getn": 4,
 }
 
 
@@ -60,7 +61,7 @@ def controls(call: Call) -> bool:
     """Tell whether a call changes what the kernel watches."""
     if call.name == "kevent":
         return int(call.arguments[2]) > 0
-    return call.name in ("epoll_ctl", "write")
+    return call.name in ("epoll_ctl", "write", "port_associate", "port_dissociate")
 
 
 def sleeps(call: Call) -> bool:
@@ -81,10 +82,10 @@ def sleeps(call: Call) -> bool:
 def descriptors(call: Call) -> set[int]:
     """Return the descriptors that a call is about: its own, those it changes, those it is handed.
 
-    epoll, kqueue and /dev/poll are not handed what they watch when they wait.
+    epoll, kqueue, /dev/poll and event ports are not handed what they watch when they wait.
     """
     ffi, arguments = call.binding.ffi, call.arguments
-    if call.name == "epoll_ctl":
+    if call.name in ("epoll_ctl", "port_associate", "port_dissociate"):
         return {int(arguments[0]), int(arguments[2])}
     if call.name in ("poll", "ppoll"):
         array = pointer_to(ffi, "struct pollfd", arguments[0])

@@ -157,7 +157,7 @@ class Chaos:
             result = call.run()
         finally:
             answer.limit(room)
-        if result == limit:
+        if result >= 0 and answer.count(result) == limit:
             self._note(call, "split")
         return result
 

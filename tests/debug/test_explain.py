@@ -30,6 +30,7 @@ NAMES = {
         *grammar.KEVENT_NOTES.values(),
         grammar.KQUEUEX_FLAGS,
         grammar.DEVPOLL_COMMANDS,
+        grammar.PORT_SOURCES,
         grammar.OPEN_FLAGS,
     )
     for name in family

@@ -54,6 +54,12 @@ def test_calls_and_events_of_every_system(records, simulated, pairs):
         fd = pairs[0][0].fileno()
         assert f"[{{fd={fd}, events=POLLREMOVE}}, {{fd={fd}, events=POLLIN}}]" in lines
         assert "DP_POLL, {dp_fds=[{fd=" in lines
+    elif isinstance(selector, backends.EventPortSelector):
+        fd = pairs[0][0].fileno()
+        assert lines.startswith("port_create()")
+        assert f", PORT_SOURCE_FD, {fd}, POLLIN, NULL) = 0" in lines
+        assert f"{{portev_events=POLLIN, portev_source=PORT_SOURCE_FD, portev_object={fd}}}" in lines
+        assert ", [2], {tv_sec=0, tv_nsec=0}) = 0" in lines
 
 
 def test_raw_of_every_system(simulated, pairs):

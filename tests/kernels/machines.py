@@ -55,9 +55,10 @@ class Session:
         """The kernel's own list, {descriptor: EVENT_*}; None where it keeps none."""
         if self.kernel is not None:
             # fileno() would say that the caller may add registrations of its own.
-            if self.machine.mechanism == "eventport":
-                selector._associate_spent()  # as the next wait would
             found = self.kernel.watched(selector._descriptor.fd)
+            if self.machine.mechanism == "eventport":  # the next wait associates these again
+                registry = selector._fd_to_key
+                found.update((fd, registry[fd].events) for fd, _ in selector._spent if fd in registry)
             if selector._waker is not None:
                 found.pop(selector._waker.reader, None)
             return found

@@ -22,7 +22,7 @@ from selectors_ffi.testing.grammar import parse
 
 ROOT = Path(__file__).parent.parent.parent
 KNOWN = ("close", "epoll_ctl", "epoll_wait", "kevent")
-CONTROLS = {"epoll": "epoll_ctl", "kqueue": "kevent", "devpoll": "write"}
+CONTROLS = {"epoll": "epoll_ctl", "kqueue": "kevent", "devpoll": "write", "eventport": "port_associate"}
 
 
 def test_the_third_registration_fails(subject, below, many):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import devpoll, epoll, kqueue, poll, select
+from . import devpoll, epoll, eventport, kqueue, poll, select
 from .form import Arguments, Form, Native
 
 __all__ = ["FORMS", "Arguments", "Form", "Native", "form_of"]
@@ -20,6 +20,7 @@ FORMS: dict[str, type[Form]] = {
     **select.FORMS,
     **kqueue.FORMS,
     **devpoll.FORMS,
+    **eventport.FORMS,
 }
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Names",
     "OPEN_FLAGS",
     "POLL_EVENTS",
+    "PORT_SOURCES",
     "address",
     "array",
     "errno_name",
@@ -82,6 +83,7 @@ KEVENT_NOTES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 KQUEUEX_FLAGS = ("KQUEUE_CLOEXEC", "KQUEUE_CPONFORK")
 DEVPOLL_COMMANDS = ("DP_POLL", "DP_ISPOLLED", "DP_PPOLL", "DP_EPOLLCOMPAT")
+PORT_SOURCES = ("PORT_SOURCE_USER", "PORT_SOURCE_FD")
 OPEN_FLAGS = ("O_RDWR", "O_WRONLY", "O_NONBLOCK", "O_CLOEXEC")
 
 
