@@ -54,7 +54,7 @@ def test_info_as_json(capsys):
     assert facts["default"] == selectors_ffi.DefaultSelector.__name__
     usable = {name for name, row in facts["backends"].items() if row["usable"]}
     assert usable == {name for name in facts["backends"] if hasattr(selectors_ffi, name)}
-    assert len(facts["backends"]) == 5
+    assert len(facts["backends"]) == 6
     assert all(row["reason"] for row in facts["backends"].values() if not row["usable"])
 
 
@@ -102,7 +102,7 @@ def test_refused_mechanism(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "works here only in part" in shown.splitlines()[0]
     assert shown.splitlines()[0].endswith("SelectSelector: select does not fit this kernel")
-    assert "SelectSelector   refused: select does not fit" in shown
+    assert "SelectSelector     refused: select does not fit" in shown
 
 
 def test_class_that_only_the_standard_library_has(capsys, monkeypatch):
@@ -116,7 +116,7 @@ def test_class_that_only_the_standard_library_has(capsys, monkeypatch):
     assert main([]) == 1
     monkeypatch.delattr("selectors.SelectSelector")
     assert main([]) == 0
-    assert "SelectSelector   not usable: [Errno" in capsys.readouterr().out.split("backends:")[-1]
+    assert "SelectSelector     not usable: [Errno" in capsys.readouterr().out.split("backends:")[-1]
 
 
 @pytest.mark.parametrize("name", ["windows", "freebsd", "darwin", "illumos", "linux"])

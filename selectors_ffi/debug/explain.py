@@ -224,7 +224,7 @@ RECORDS: dict[type, str] = {
 _RESULT = (
     "a call is written as name(arguments) = result <seconds>; a failure is -1 and the name of the error."
 )
-_NAME = re.compile(r"\b(?:E?POLL|EVFILT_|EV_|NOTE_|KQUEUE_|DP_|EFD_|O_)\w+|\bE[A-Z]{2,}\b")
+_NAME = re.compile(r"\b(?:E?POLL|EVFILT_|EV_|NOTE_|KQUEUE_|DP_|PORT_|EFD_|O_)\w+|\bE[A-Z]{2,}\b")
 
 
 def explained(sink: FileSink) -> Sink:
