@@ -1,7 +1,7 @@
 """I/O readiness over many file objects: the standard library's ``selectors``, bound by cffi.
 
 ``import selectors_ffi as selectors`` is all it takes. Besides the stdlib's names: ``backends``
-with all five classes on every system, ``binding`` for the kernel interface, ``Debug`` and
+with all six classes on every system, ``binding`` for the kernel interface, ``Debug`` and
 ``debugging`` to see what the kernel said.
 """
 

@@ -10,12 +10,17 @@ import pytest
 import selectors_ffi
 from tests.pages import Page, Run, agrees, masked, run
 
-NAMES = ("README.md", "docs/debugging.md", "docs/cookbook.md", "docs/beyond.md")
 #: Pages with programs and commands; docs/testing.md has tests of its own.
 NAMES = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("cookbook", "debugging", "programs", "start", "tutorial")),
-    *(f"docs/mechanisms/{name}.md" for name in ("devpoll", "epoll", "kqueue", "poll", "select")),
+    *(
+        f"docs/{name}.md"
+        for name in ("beyond", "cookbook", "debugging", "programs", "start", "tutorial")
+    ),
+    *(
+        f"docs/mechanisms/{name}.md"
+        for name in ("devpoll", "epoll", "eventport", "kqueue", "poll", "select")
+    ),
 )
 PAGES = {name: Page(name) for name in NAMES}
 RUNS = [one for page in PAGES.values() for one in page.runs]

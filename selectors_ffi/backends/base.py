@@ -401,7 +401,7 @@ class _BaseSelectorImpl(BaseSelector):
 
 
 class Backend(_BaseSelectorImpl):
-    """What our five selectors share beyond the registry."""
+    """What our six selectors share beyond the registry."""
 
     def modify(
         self,

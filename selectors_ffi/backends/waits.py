@@ -1,4 +1,4 @@
-"""Waits: the one ``select()`` of kqueue and /dev/poll, whose kernels report event by event.
+"""Waits: the one ``select()`` of kqueue, /dev/poll and event ports, whose kernels report event by event.
 
 A call takes a buffer, asks the kernel, and makes a result of what the registry holds. It goes on while
 there is nothing to return. The registry changes before the kernel does, so an event that the registry
@@ -65,7 +65,7 @@ class Owned(Descriptor):
 
 
 class WaitingSelector(Backend):
-    """What ``KqueueSelector`` and ``DevpollSelector`` share.
+    """What ``KqueueSelector``, ``DevpollSelector`` and ``EventPortSelector`` share.
 
     They add ``_watch``, ``_interrupt`` and the methods without a body here.
     """
