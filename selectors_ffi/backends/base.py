@@ -320,12 +320,13 @@ class _BaseSelectorImpl(BaseSelector):
 
     def _waits_on(self, waker: Waker | None) -> bool:
         """Take a wake-up; return whether to wait on, since it was for another call or a change."""
-        if waker is not None and not self._closed:
-            waker.drain()  # first: a wake-up that comes after the look at the flag must stay
+        # Drained first: a wake-up that comes after the look at the flag must stay. A waker that is not
+        # ours is of a process that shares the set since a fork, and would be reported on and on.
+        ours = not self._closed and waker is not None and waker.drain()
         if self._woken:  # written only then: another thread may be setting it
             self._woken = False
             return False
-        return not self._closed
+        return ours and not self._closed
 
     def wakeup(self) -> None:
         """End a ``select()`` in another thread, or else the next one of this selector.

@@ -240,10 +240,9 @@ class EpollSelector(Backend):
 
     def _interrupt(self) -> None:
         waker = self._waker
-        if waker is not None and not waker.intact():  # in a forked child it is the parent's, too
+        if waker is None or not waker.ring():  # in a forked child it is the parent's, too
             self.__dict__.pop("_waker", None)
-            waker = None
-        (waker or self._add_waker()).ring()
+            self._add_waker().ring()
 
     def _reopen(self) -> None:
         if self._forks[1] != forks.as_child:  # the threads of the parent process are not in this one
@@ -272,28 +271,46 @@ class EpollSelector(Backend):
         return {fd: self._tokens.get(fd, fd) for fd in self._fd_to_key.copy()}
 
     def _release(self) -> None:
-        busy, idle, self._idle = self._in_call(), self._idle, []
+        # One by one: another thread may be about to take one of this very list. What it cannot find
+        # there it asks ``_new_buffer`` for.
+        idle, unused = [], self._idle
+        try:
+            while True:
+                idle.append(unused.pop())
+        except IndexError:
+            pass
+        busy = len(idle) < len(self._made)
         # In place, since a copy of this selector shares them.
-        for table in (self._pairs, self._records, self._records_of, self._duplex, self._made):
+        for table in (self._pairs, self._records, self._records_of, self._duplex):
             table.clear()
+        for buffer in idle:
+            buffer.forget()
         self._facts.give_back(idle)
         idle.clear()
         try:
-            if (
-                busy and len(_current_frames()) > 1
-            ):  # else a signal handler closes it, and no wait goes on
-                self._interrupt()  # the waker goes with the selector, when the last thread has left
+            # Alone, this is a signal handler, and the call that it interrupts does not go on.
+            if busy and len(_current_frames()) > 1:
+                self._interrupt()
             else:
-                for name in ("_waker", "_rung"):
-                    waker = self.__dict__.pop(name, None)
-                    if waker:
-                        give_back(waker)
+                self._drop_wakers()
         except OSError:
             pass  # no descriptor is left: the waits end with their timeout
         if not (busy and self._rebuilder):  # else the call that replaces the set will close it
             self._descriptor.close()
 
     # Everything below is cold.
+
+    def _leave(self, buffer: Buffer) -> None:
+        """End a call of a closed selector; the last one gives the wakers back."""
+        buffer.forget()
+        if not self._made:
+            self._drop_wakers()
+
+    def _drop_wakers(self) -> None:
+        for name in ("_waker", "_rung"):
+            waker = self.__dict__.pop(name, None)
+            if waker:
+                give_back(waker)
 
     def _first(self, buffer: Buffer) -> Pair | None:
         """Decode the one event in the buffer, if it is the first of a registration."""
@@ -312,10 +329,12 @@ class EpollSelector(Backend):
         return pair
 
     def _new_buffer(self) -> Buffer:
-        self._check_open()
         buffer = self._facts.lend(self._descriptor.fd, self._made)
         if len(self._made) > 1:
             self._several = True
+        if self._closed:  # after it was noted in ``_made``, where ``_release`` looks after it closed
+            buffer.forget()
+            raise ValueError(CLOSED)
         return buffer
 
     def _in_call(self) -> bool:
@@ -395,7 +414,10 @@ class EpollSelector(Backend):
                 self._check_open()
                 raise self._binding.error(-n)
             remaining = deadline.remaining()
-            if self._closed or (remaining == 0 and n >= 0):
+            if self._closed:
+                self._leave(buffer)
+                return []
+            if remaining == 0 and n >= 0:
                 return []
             timed = bool(remaining)
             n = buffer.step(remaining)
@@ -436,6 +458,8 @@ class EpollSelector(Backend):
                 unknown.append((fd, token if key is None else -1))
         if unknown:
             go_on = self._heal(buffer, unknown) and go_on
+        if self._closed:
+            self._leave(buffer)
         return result, go_on
 
     def _remember(self, token: int, field: Any, pair: Pair) -> None:
@@ -485,10 +509,13 @@ class EpollSelector(Backend):
     def _add_waker(self) -> Waker:
         """Have the set watch a waker; the threads that wait already are woken by it, too."""
         lent = lend()
+        # Before it is the waker: an exception leaves none that the set does not watch.
+        self._watch_waker(self._descriptor.fd, lent)
         waker: Waker = self.__dict__.setdefault("_waker", lent)
-        if waker is not lent:
-            give_back(lent)
-        self._watch_waker(self._descriptor.fd, waker)
+        if waker is lent:
+            self._watch_waker(self._descriptor.fd, waker)  # if the set was replaced meanwhile
+        else:
+            lent.close()  # another thread was faster; the set forgets this one
         return waker
 
     def _watch_waker(self, epfd: int, waker: Waker) -> None:
@@ -498,6 +525,9 @@ class EpollSelector(Backend):
             self._binding.call(facts.epoll_ctl, epfd, facts.ADD, waker.reader, event)
         except FileExistsError:
             pass
+        except OSError:
+            self._check_open()
+            raise
 
     def _rebuild(self, buffer: Buffer, *, strict: bool = True) -> bool:
         """Replace the set by one made from the registry; return whether to wait on.
@@ -561,8 +591,10 @@ class EpollSelector(Backend):
             self._watch_waker(new, waker)
         if len(_current_frames()) > 1:
             # Never drained, so every thread that waits on the old set leaves it.
-            rung = self._rung = self._rung or lend()
-            rung.ring()
+            rung = self._rung
+            if rung is None or not rung.ring():
+                rung = self._rung = lend()
+                rung.ring()
             self._watch_waker(epfd, rung)
         call(dup3, new, epfd, os.O_CLOEXEC)
         if self._waker is not waker and self._waker:  # another thread has added it to the old set

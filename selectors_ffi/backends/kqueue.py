@@ -86,7 +86,9 @@ class KqueueSelector(WaitingSelector):
 
     def _interrupt(self) -> None:
         self._check_open()
-        (self._waker or self._add_waker()).ring()
+        if self._waker is None or not self._waker.ring():
+            self.__dict__.pop("_waker", None)  # the program has closed its descriptors
+            self._add_waker().ring()
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
         self._facts = binding.facts(_Facts)

@@ -122,19 +122,17 @@ class Table:
 
     def lend(self) -> None:
         """Have a waker from the next ``fill`` on, which is called for."""
-        self.lose()
         try:
-            self.waker = lend(self.kind)
+            waker = lend(self.kind)
         except OSError:
-            pass  # no descriptor is left: a change takes effect with the next call
+            return  # no descriptor is left: a change takes effect with the next call
+        self.lose()
+        self.waker = waker
 
     def drain(self) -> bool:
         """Take what was rung, so that the next call can sleep; tell whether the waker was lost."""
         waker = self.waker
-        if waker is None:
-            return False
-        if waker.intact():
-            waker.drain()
+        if waker is None or waker.drain():
             return False
         self.lose()  # the program has closed its descriptors
         return True
@@ -295,13 +293,10 @@ class TableSelector(Backend):
         for table in list(self._asleep):
             table.poke()
             waker = table.waker
-            if waker is not None:
-                if waker.intact():
-                    waker.ring()
-                elif waker.child != forks.as_child:
-                    # A call of a thread that stayed in the parent process; or, in a signal handler,
-                    # of this thread, which ``poke`` has reached.
-                    self._asleep.pop(table, None)
+            if waker is not None and not waker.ring() and waker.child != forks.as_child:
+                # A call of a thread that stayed in the parent process; or, in a signal handler, of
+                # this thread, which ``poke`` has reached.
+                self._asleep.pop(table, None)
 
     def _update(self, table: Any) -> bool:
         """Bring a table up to date; tell whether the wait is to end, after a look at what is ready."""
@@ -321,8 +316,10 @@ class TableSelector(Backend):
         table.bind()
         table.seen = end
         table.log, table.latest = log, latest  # last: after an exception it is filled anew
-        woken, self._woken = self._woken, False
-        return woken or self._closed
+        if self._woken:  # written only then: another thread may be setting it
+            self._woken = False
+            return True
+        return self._closed
 
     def _wait(
         self, table: Any, timeout: float | None, native: list[NativeEvent] | None = None

@@ -37,6 +37,7 @@ class Waker:
 
     def __init__(self) -> None:
         self.reader = self._writer = -1
+        self._file: object = None  # not known yet, if an exception ends ``_open``
         self._open()
 
     def _open(self) -> None:
@@ -51,30 +52,44 @@ class Waker:
         status = os.fstat(self.reader), os.fstat(self._writer)
         return [(one.st_dev, one.st_ino) for one in status]
 
-    def intact(self) -> bool:
-        """Tell whether both numbers still name this pipe, and no other process shares it."""
+    def _mine(self) -> bool:
+        """Tell whether both numbers still name this pipe."""
         try:
-            return self.child == forks.as_child and self._identity() == self._file
+            return self._file is None or self._identity() == self._file
         except OSError:
             return False
 
-    def ring(self) -> None:
-        """End the waits that include ``reader``; may be called from a signal handler."""
+    def intact(self) -> bool:
+        """Tell whether both numbers still name this pipe, and no other process shares it."""
+        return self.child == forks.as_child and self._mine()
+
+    def ring(self) -> bool:
+        """End the waits that include ``reader``; may be called from a signal handler.
+
+        Returns:
+            Whether the waker is intact. If not, nothing is written.
+        """
+        if not self.intact():
+            return False
         try:
             os.write(self._writer, b"\0")
         except BlockingIOError:
             pass  # full: it has been rung
+        return True
 
-    def drain(self) -> None:
-        """Take all that was rung."""
+    def drain(self) -> bool:
+        """Take all that was rung; return whether the waker is intact. If not, nothing is read."""
+        if not self.intact():
+            return False
         try:
             os.read(self.reader, 65536)
         except BlockingIOError:
             pass  # another thread was faster
+        return True
 
     def renew(self) -> None:
         """Give a forked child a pipe of its own under the same numbers; fork(2) shared the parent's."""
-        if self.child == forks.as_child:
+        if self.child == forks.as_child or not self._mine():
             return
         reader, writer = os.pipe()
         for new, number in ((reader, self.reader), (writer, self._writer)):
@@ -87,11 +102,7 @@ class Waker:
     def close(self) -> None:
         """Close both ends, unless their numbers have gone to other files."""
         if self.reader >= 0:
-            try:
-                mine = self._identity() == self._file
-            except OSError:
-                mine = False
-            if mine:
+            if self._mine():
                 os.close(self.reader)
                 os.close(self._writer)
             self.reader = self._writer = -1
@@ -121,17 +132,19 @@ class SocketWaker(Waker):
     def _identity(self) -> object:
         return None
 
-    def ring(self) -> None:
+    def ring(self) -> bool:
         try:
             self._ends[1].send(b"\0")
         except BlockingIOError:
             pass
+        return True
 
-    def drain(self) -> None:
+    def drain(self) -> bool:
         try:
             self._ends[0].recv(65536)
         except BlockingIOError:
             pass
+        return True
 
     def close(self) -> None:
         self.reader = self._writer = -1
@@ -150,8 +163,7 @@ def lend(kind: type[Waker] = Waker) -> Waker:
             waker = kind.pool.pop()
         except IndexError:
             return kind()
-        if waker.intact():
-            waker.drain()
+        if waker.drain():
             return waker
 
 

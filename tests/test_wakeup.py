@@ -1,0 +1,581 @@
+"""``wakeup()``: on every backend it ends the wait of another thread, or the next one of this thread."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+if os.name != "posix":
+    pytest.skip("the machines are Unix's", allow_module_level=True)
+
+import selectors_ffi
+from selectors_ffi import EVENT_READ as READ
+from selectors_ffi import EVENT_WRITE as WRITE
+from selectors_ffi.backends import wake
+from selectors_ffi.testing.calls import sleeps, waits
+from selectors_ffi.testing.library import Proxy
+
+from . import tally
+from .crew import PATIENCE, Crew
+from .kernels.machines import MACHINES, SOME, no_descriptor_left
+from .test_async_exceptions import Interrupter
+from .test_fork import in_child
+from .wakers import close_idle_wakers
+
+pytestmark = pytest.mark.ours
+
+BOTH = READ | WRITE
+PACKAGE = os.path.dirname(selectors_ffi.__file__)
+KERNELS = os.path.join(PACKAGE, "testing")  # a real kernel has no bytecode
+
+
+@pytest.fixture(params=MACHINES, ids=str)
+def machine(request):
+    """Every backend on every kernel."""
+    return request.param
+
+
+@pytest.fixture
+def stage(machine):
+    """A selector, and what happens when a wait is about to sleep."""
+    return on_stage(machine)
+
+
+def on_stage(machine):
+    """Return a booted machine whose sleeping waits call ``stage.arrive``."""
+    stage = SimpleNamespace(arrive=bool, sleeping=0)
+
+    def hook(call):
+        if waits(call) and sleeps(call):
+            stage.sleeping += 1
+            stage.arrive()
+        return call.run()
+
+    stage.session = machine.boot(lambda whole: Proxy(whole, hook))
+    stage.selector = stage.session.selector
+    return stage
+
+
+def waiting(stage, selector, timeout=None):
+    """Start a thread that waits in ``selector``; return its crew and where its result will be."""
+    arrived, found = threading.Event(), []
+    stage.arrive = arrived.set
+    crew = Crew()
+    crew.start(lambda: found.append(selector.select(timeout)))
+    assert arrived.wait(PATIENCE)
+    stage.arrive = bool
+    return crew, found
+
+
+def takes(selector, seconds):
+    """Tell whether a wait with nothing ready takes its time."""
+    begin = time.monotonic()
+    found = selector.select(seconds)
+    return found == [] and time.monotonic() - begin >= seconds
+
+
+# -- one thread
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE, 0])
+@pytest.mark.parametrize("used", ["never", "once", "twice"])
+def test_the_next_wait_ends_at_once(stage, pair, timeout, used):
+    """A wake-up before the wait ends it with [], and only that one."""
+    with stage.selector() as selector:
+        selector.register(pair[0], READ)
+        for _ in range(["never", "once", "twice"].index(used)):
+            selector.select(0)
+        selector.wakeup()
+        assert selector.select(timeout) == []
+        assert takes(selector, 0.02)
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE, 0])
+def test_several_wakeups_end_one_wait(stage, pair, timeout):
+    """Wake-ups are coalesced: however many there were, the wait after the next takes its time."""
+    with stage.selector() as selector:
+        selector.register(pair[0], READ)
+        for _ in range(3):
+            selector.wakeup()
+        assert selector.select(timeout) == []
+        assert takes(selector, 0.02)
+
+
+@pytest.mark.parametrize("events", [READ, BOTH])
+@pytest.mark.parametrize("timeout", [None, PATIENCE, 0])
+def test_what_is_ready_is_returned(stage, pairs, events, timeout):
+    """The wait that a wake-up ends returns what is ready; the wake-up itself is no result."""
+    with stage.selector() as selector:
+        for near, far in pairs:
+            selector.register(near, events)
+            far.send(b"x")
+        expected = {near.fileno(): events for near, _ in pairs}
+        for _ in range(3):
+            selector.wakeup()
+            assert {key.fd: ready for key, ready in selector.select(timeout)} == expected
+        for near, _ in pairs:
+            near.recv(1)
+            selector.unregister(near)
+        assert takes(selector, 0.02)
+
+
+def test_it_is_not_in_the_map(stage, pair):
+    """A wake-up adds nothing to the registrations, and raw events do not report it."""
+    with stage.selector() as selector:
+        key = selector.register(pair[0], WRITE)
+        selector.wakeup()
+        assert [(event.key, event.fd) for event in selector.select_raw(PATIENCE)] in (
+            [(key, key.fd)],
+            [],
+        )
+        selector.wakeup()
+        assert selector.select(None) == [(key, WRITE)]
+        assert list(selector.get_map()) == [key.fd]
+
+
+def test_a_closed_selector_has_no_wakeup(stage):
+    """After close() it is a ValueError, as every method is."""
+    selector = stage.selector()
+    selector.close()
+    with pytest.raises(ValueError, match="closed selector"):
+        selector.wakeup()
+
+
+def test_nothing_is_left_of_a_wakeup(stage, pair):
+    """A selector that was woken, and closed with or without a wait, leaves no descriptor open."""
+    with no_descriptor_left():
+        for wait in (False, True):
+            with stage.selector() as selector:
+                selector.register(pair[0], READ)
+                selector.wakeup()
+                if wait:
+                    assert selector.select(PATIENCE) == []
+
+
+@pytest.mark.parametrize("moment", ["before the call", "in the call"])
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_a_signal_handler_wakes_the_thread_that_it_interrupts(stage, pair, moment, timeout):
+    """A handler that runs just before the system call, or interrupts it, ends the wait."""
+    with stage.selector() as selector:
+        selector.register(pair[0], READ)
+        if moment == "before the call":
+
+            def arrive():
+                stage.arrive = bool
+                selector.wakeup()
+
+            stage.arrive = arrive
+            assert selector.select(timeout) == []
+        else:
+            previous = signal.signal(signal.SIGALRM, lambda *_: selector.wakeup())
+            stage.arrive = lambda: signal.setitimer(signal.ITIMER_REAL, 0.005)
+            try:
+                assert selector.select(timeout) == []
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, previous)
+            stage.arrive = bool
+        assert takes(selector, 0.02)
+
+
+# -- other threads
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+@pytest.mark.parametrize("registered", [0, READ, BOTH])
+def test_another_thread_is_woken(stage, pair, timeout, registered):
+    """Its wait returns [], again and again; then it hears of events as before."""
+    near, far = pair
+    with stage.selector() as selector:
+        if registered:
+            selector.register(near, registered & READ)
+        for _ in range(3):
+            crew, found = waiting(stage, selector, timeout)
+            selector.wakeup()
+            crew.join()
+            assert found == [[]]
+        key = selector.modify(near, READ, 1) if registered else selector.register(near, READ)
+        crew, found = waiting(stage, selector, timeout)
+        far.send(b"x")
+        crew.join()
+        assert found == [[(key, READ)]]
+
+
+def test_each_wakeup_ends_a_wait(stage, pair):
+    """Of three threads that wait, three wake-ups end three, each after the one before."""
+    with stage.selector() as selector:
+        selector.register(pair[0], READ)
+        crews = [waiting(stage, selector) for _ in range(3)]
+        for n in range(1, 4):
+            selector.wakeup()
+            deadline = time.monotonic() + PATIENCE
+            while sum(map(len, (found for _, found in crews))) < n and time.monotonic() < deadline:
+                time.sleep(0.001)
+        for crew, found in crews:
+            crew.join()
+            assert found == [[]]
+
+
+def test_close_ends_the_waits(stage, pair):
+    """close() by another thread ends every wait with [], and no descriptor is left."""
+    with no_descriptor_left():
+        selector = stage.selector()
+        selector.register(pair[0], READ)
+        crews = [waiting(stage, selector, timeout) for timeout in (None, PATIENCE, None)]
+        selector.close()
+        for crew, found in crews:
+            crew.join()
+            assert found == [[]]
+        with pytest.raises(ValueError, match="closed selector"):
+            selector.wakeup()
+        del selector
+        gc.collect()
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_a_change_is_heard_at_once(stage, pairs, timeout):
+    """What another thread registers, modifies and unregisters holds for a wait that sleeps already."""
+    (near, far), (other, _), *_ = pairs
+    with stage.selector() as selector:
+        selector.register(other, READ)
+        crew, found = waiting(stage, selector, timeout)
+        key = selector.register(near, WRITE)
+        crew.join()
+        assert found == [[(key, WRITE)]]
+        selector.modify(near, READ)
+        crew, found = waiting(stage, selector, timeout)
+        key = selector.modify(near, BOTH, "new")
+        crew.join()
+        assert found == [[(key, WRITE)]]
+        selector.modify(near, READ)
+        crew, found = waiting(stage, selector, timeout)
+        selector.unregister(near)
+        far.send(b"x")
+        selector.wakeup()
+        crew.join()
+        assert found == [[]]
+
+
+# -- the order: check, arm, sleep
+
+
+class Pause:
+    """A trace function that does something at the n-th bytecode of the package, once.
+
+    PyPy traces lines only: there it is the n-th line.
+    """
+
+    def __init__(self, place, action):
+        self.left = place
+        self.action = action
+        self.where = "at the system call"
+
+    def __call__(self, frame, event, argument):
+        filename = frame.f_code.co_filename
+        if not filename.startswith(PACKAGE) or filename.startswith(KERNELS):
+            return None
+        unit = "line"
+        if sys.implementation.name == "cpython":
+            unit = "opcode"
+            frame.f_trace_opcodes = True
+        if event == unit:
+            self.left -= 1
+            if self.left == 0:
+                self.where = f"{os.path.basename(filename)}:{frame.f_lineno}"
+                self.act()
+        return self
+
+    def act(self):
+        """Do it, unless it was done."""
+        action, self.action = self.action, None
+        if action is not None:
+            before = sys.gettrace()
+            sys.settrace(None)
+            action()
+            sys.settrace(before)
+
+    def run(self, function):
+        """Run a function under this trace; tell whether the place was reached. ``found`` has its result."""
+        # CPython 3.12 begins to tell of bytecodes with the first settrace() after this.
+        sys._getframe().f_trace_opcodes = sys.implementation.name == "cpython"
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            self.found = function()
+        finally:
+            sys.settrace(before)
+        return self.left <= 0
+
+
+def in_thread(crew, function):
+    """Run a function in another thread, to its end or until it waits for a lock of this thread's."""
+    crew.start(function).join(0.2)
+
+
+LOST = 5  # seconds: a wait that takes so long was not woken
+STEP = 1 if tally.long_profile() or sys.implementation.name != "cpython" else 3
+EVERYWHERE = MACHINES if tally.long_profile() else SOME
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("machine", EVERYWHERE, ids=str)
+@pytest.mark.parametrize("by", ["thread", "handler"])
+@pytest.mark.parametrize("used", [0, 2])
+def test_no_wakeup_is_lost_on_the_way_to_sleep(machine, pair, by, used):
+    """A wake-up at any bytecode of a wait, up to the system call, ends that wait.
+
+    At every third bytecode; at every one with the long profile.
+    """
+    place, reached = 1, True
+    while reached:
+        stage = on_stage(machine)
+        with stage.selector() as selector:
+            selector.register(pair[0], READ)
+            for _ in range(used):
+                selector.select(0)
+            crew = Crew()
+            pause = Pause(
+                place,
+                selector.wakeup if by == "handler" else partial(in_thread, crew, selector.wakeup),
+            )
+            stage.arrive = pause.act  # the last moment
+            begin = time.monotonic()
+            reached = pause.run(partial(selector.select, LOST))
+            stage.arrive = bool
+            crew.join()
+            assert time.monotonic() - begin < LOST, pause.where
+            assert pause.found == [], pause.where
+        place += STEP
+    tally.count("wake-ups at a bytecode of a wait", place // STEP)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("machine", EVERYWHERE, ids=str)
+@pytest.mark.parametrize("used", [0, 2])
+def test_no_change_is_lost_on_the_way_to_sleep(machine, pair, used):
+    """What another thread registers at any bytecode of a wait without end is reported by that wait."""
+    place, reached = 1, True
+    while reached:
+        stage = on_stage(machine)
+        with stage.selector() as selector:
+            for _ in range(used):
+                selector.select(0)
+            crew = Crew()
+            register = partial(selector.register, pair[0], WRITE)
+            pause = Pause(place, partial(in_thread, crew, register))
+            stage.arrive = pause.act
+            reached = pause.run(partial(selector.select, LOST))
+            crew.join()
+            assert pause.found == [(selector.get_key(pair[0]), WRITE)], pause.where
+        place += STEP
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("machine", EVERYWHERE, ids=str)
+@pytest.mark.parametrize("what", ["wakeup", "close", "register"])
+@pytest.mark.parametrize("used", [0, 2])
+def test_a_wait_that_begins_in_the_middle_of_a_wakeup(machine, pair, what, used):
+    """A thread goes to sleep while another one is at any bytecode of wakeup(), close() or register().
+
+    The sleeper is woken when that goes on. close() may be over for it: then it is a ValueError.
+    """
+    place, reached = 1, True
+    while reached:
+        stage = on_stage(machine)
+        with no_descriptor_left() if place % 16 == 1 else stage.selector() as _:
+            selector = stage.selector()
+            for _ in range(used):
+                selector.select(0)
+            crew, found = Crew(), []
+
+            def wait(selector=selector, found=found):
+                try:
+                    found.append(selector.select(LOST))
+                except ValueError:
+                    assert what == "close"
+                    found.append([])
+
+            def begin(stage=stage, crew=crew, wait=wait):
+                arrived = threading.Event()
+                stage.arrive = arrived.set
+                thread = crew.start(wait)
+                # It may have to wait for a lock of this thread's.
+                deadline = time.monotonic() + 0.2
+                while thread.is_alive() and time.monotonic() < deadline and not arrived.wait(0.001):
+                    pass
+                stage.arrive = bool
+
+            begun = time.monotonic()
+            act = {
+                "wakeup": selector.wakeup,
+                "close": selector.close,
+                "register": lambda selector=selector: selector.register(pair[0], WRITE),
+            }[what]
+            reached = Pause(place, begin).run(act)
+            crew.join()
+            if reached:
+                expected = [(pair[0], WRITE)] if what == "register" else []
+                assert [[(key.fileobj, events) for key, events in one] for one in found] == [expected]
+                assert time.monotonic() - begun < LOST, f"at bytecode {place}"
+            selector.close()
+            del selector, act, wait, begin
+            gc.collect() if place % 16 == 1 else None
+        place += STEP
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("machine", EVERYWHERE, ids=str)
+def test_a_wakeup_that_an_exception_ends(machine, pair):
+    """KeyboardInterrupt at any bytecode of wakeup(): the next wake-up ends a wait, and nothing leaks."""
+    place, interrupted = 0, True
+    while interrupted:
+        place += 1
+        stage = on_stage(machine)
+        with stage.selector() as selector:
+            selector.register(pair[0], READ)
+            selector.select(0)
+            interrupted = Interrupter(place).run(selector.wakeup)
+            selector.select(0)
+            selector.wakeup()
+            begin = time.monotonic()
+            assert selector.select(LOST) == []
+            assert time.monotonic() - begin < LOST, f"at bytecode {place}"
+    assert place > 3
+
+
+# -- descriptors
+
+
+def test_a_refused_wakeup_is_made_again(stage, pair, monkeypatch):
+    """Where no descriptor is left, wakeup() may raise OSError; the next one that can be made works."""
+    near, far = pair
+    refused = []
+
+    def refuse(waker):
+        refused.append(waker)
+        raise OSError(24, os.strerror(24))
+
+    close_idle_wakers()
+    with monkeypatch.context() as patch, stage.selector() as selector:
+        selector.register(near, READ)
+        patch.setattr(wake.Waker, "_open", refuse)
+        try:
+            selector.wakeup()
+        except OSError:
+            assert refused
+        patch.undo()
+        selector.wakeup()
+        assert selector.select(PATIENCE) == []
+        far.send(b"x")
+        assert len(selector.select(PATIENCE)) == 1
+
+
+def test_a_thread_waits_where_no_descriptor_is_left(stage, pair, monkeypatch):
+    """A wait that can have no waker sleeps, and keeps its time; what comes is reported."""
+    near, far = pair
+
+    def refuse(waker):
+        raise OSError(24, os.strerror(24))
+
+    close_idle_wakers()
+    with monkeypatch.context() as patch, stage.selector() as selector:
+        key = selector.register(near, READ)
+        patch.setattr(wake.Waker, "_open", refuse)
+        crew, results = Crew(), []
+
+        def wait():
+            results.append(takes(selector, 0.05))
+            far.send(b"x")
+            results.append(selector.select(PATIENCE))
+
+        crew.start(wait)
+        crew.join()
+        assert results == [True, [(key, READ)]]
+        assert stage.sleeping < 10
+
+
+def test_a_program_that_closed_all_descriptors(stage, pair, tmp_path):
+    """The waker's numbers may name other files later, as in a daemon: nothing is written into them."""
+    if stage.session.machine.mechanism in ("kqueue", "devpoll", "epoll"):
+        pytest.skip("the selector's own descriptor is gone, too")
+    with stage.selector() as selector:
+        selector.register(pair[0], READ)
+        crew, found = waiting(stage, selector)
+        selector.wakeup()
+        crew.join()
+        (table,) = selector._idle
+        numbers = table.waker.reader, table.waker._writer
+        with open(tmp_path / "innocent", "w+b") as innocent:
+            for number in numbers:
+                os.dup2(innocent.fileno(), number)
+            crew, found = waiting(stage, selector)
+            selector.wakeup()
+            crew.join()
+            assert found == [[]]
+            assert innocent.read() == b""
+        for number in numbers:
+            os.close(number)
+
+
+@pytest.mark.parametrize("kind", [wake.Waker])
+def test_a_waker_leaves_other_files_alone(kind, tmp_path):
+    """A waker whose numbers name other files writes, reads and closes nothing."""
+    waker = kind()
+    numbers = waker.reader, waker._writer
+    with open(tmp_path / "innocent", "w+b") as innocent:
+        innocent.write(b"untouched")
+        innocent.flush()
+        innocent.seek(0)
+        for number in numbers:
+            os.dup2(innocent.fileno(), number)
+        waker.ring()
+        waker.drain()
+        waker.renew()
+        assert innocent.read() == b"untouched"
+        waker.close()
+        for number in numbers:
+            assert os.path.sameopenfile(number, innocent.fileno())
+            os.close(number)
+
+
+# -- fork(2)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_parent_and_child_wake_themselves(stage, pair, before):
+    """After a fork each process wakes its own wait, and not the other's, as far as it has one."""
+    if stage.session.machine.mechanism == "kqueue":
+        pytest.skip("a child has no kqueue")
+    if stage.session.machine.mechanism == "devpoll":
+        pytest.skip("a child may not use /dev/poll")
+    with stage.selector() as selector:
+        selector.register(pair[0], READ)
+        if before:
+            selector.wakeup()
+            assert selector.select(PATIENCE) == []
+            crew, _ = waiting(stage, selector)
+            selector.wakeup()
+            crew.join()
+
+        def child():
+            selector.wakeup()
+            assert selector.select(PATIENCE) == []
+            crew, found = waiting(stage, selector, PATIENCE)
+            selector.wakeup()
+            crew.join()
+            assert found == [[]]
+            selector.close()
+
+        in_child(child)
+        assert takes(selector, 0.02)
+        selector.wakeup()
+        assert selector.select(PATIENCE) == []
+        assert takes(selector, 0.02)
