@@ -318,16 +318,6 @@ class _BaseSelectorImpl(BaseSelector):
     def _release(self) -> None:
         """Nothing was lent."""
 
-    def _waits_on(self, waker: Waker | None) -> bool:
-        """Take a wake-up; return whether to wait on, since it was for another call or a change."""
-        # Drained first: a wake-up that comes after the look at the flag must stay. A waker that is not
-        # ours is of a process that shares the set since a fork, and would be reported on and on.
-        ours = not self._closed and waker is not None and waker.drain()
-        if self._woken:  # written only then: another thread may be setting it
-            self._woken = False
-            return False
-        return ours and not self._closed
-
     def wakeup(self) -> None:
         """End a ``select()`` in another thread, or else the next one of this selector.
 

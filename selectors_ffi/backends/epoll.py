@@ -273,7 +273,7 @@ class EpollSelector(Backend):
     def _release(self) -> None:
         # One by one: another thread may be about to take one of this very list. What it cannot find
         # there it asks ``_new_buffer`` for.
-        idle, unused = [], self._idle
+        idle, unused, self._idle = [], self._idle, []
         try:
             while True:
                 idle.append(unused.pop())
@@ -442,7 +442,7 @@ class EpollSelector(Backend):
             token, flags = event.data, event.events
             fd = token & _FD_MASK
             if fd == _WAKE:
-                go_on = self._waits_on(self._waker) and go_on
+                go_on = self._waits_on() and go_on
                 continue
             key, ours = self._fd_to_key.get(fd), token == self._tokens.get(fd, fd)
             if not (ours or self._may_be_of_the_caller(token)):
@@ -505,6 +505,19 @@ class EpollSelector(Backend):
             self._settle(fd, key)
         # The kernel was told since this buffer was last filled, and reports it all the same.
         return set(buffer.unknown).isdisjoint(before) or self._rebuild(buffer)
+
+    def _waits_on(self) -> bool:
+        """Take a wake-up; return whether to wait on, since it was for another call or a change."""
+        if self._closed:
+            return False  # it stays for the other threads that wait
+        # First: a wake-up that comes after the look at the flag must stay.
+        waker = self._waker
+        drained = waker is not None and waker.drain()
+        if self._woken:  # written only then: another thread may be setting it
+            self._woken = False
+            return False
+        # That of another process would be reported on and on; of ours, the set was replaced.
+        return drained or not self._is_shared()
 
     def _add_waker(self) -> Waker:
         """Have the set watch a waker; the threads that wait already are woken by it, too."""
