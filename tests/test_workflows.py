@@ -1,0 +1,46 @@
+"""The workflows: what they run cannot change behind our back."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
+def test_every_action_is_pinned(path):
+    """An action is named by the hash of a commit, with its version beside it; rights are given by job."""
+    text = path.read_text("utf-8")
+    uses = re.findall(r"uses: (.*)", text)
+
+    assert uses
+    assert [one for one in uses if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", one)] == []
+    assert re.search(r"^permissions: \{\}$", text, re.M)
+
+
+def test_one_hash_for_an_action():
+    """The workflows agree about the commit of an action."""
+    found: dict[str, set[str]] = {}
+    for path in WORKFLOWS:
+        for name, rest in re.findall(r"uses: ([\w./-]+)@(.*)", path.read_text("utf-8")):
+            found.setdefault(name, set()).add(rest)
+
+    assert found
+    assert {name: rests for name, rests in found.items() if len(rests) > 1} == {}
+
+
+@pytest.mark.skipif(find_spec("zizmor") is None, reason="zizmor is not installed")
+def test_zizmor_finds_nothing():
+    """zizmor knows of no weakness in the workflows."""
+    program = Path(sys.executable).parent / "zizmor"
+    done = subprocess.run(
+        [str(program), "--offline", str(ROOT / ".github")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
