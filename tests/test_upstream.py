@@ -25,6 +25,7 @@ CLASSES = {
     "EpollSelector": "EpollSelectorTestCase",
     "DevpollSelector": "DevpollSelectorTestCase",
     "KqueueSelector": "KqueueSelectorTestCase",
+    "EventPortSelector": "DevpollSelectorTestCase",  # there is none for it
 }
 
 

@@ -67,7 +67,7 @@ class EventPortSelector(WaitingSelector):
     def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
         super().__init__(binding=binding, debug=debug)
         self._facts: _Facts = self._binding.facts(_Facts)
-        self._spent: set[tuple[int, int]] = set()  # (descriptor, a serial) of each event handed out
+        self._spent: dict[tuple[int, int], None] = {}  # (descriptor, serial) of each event handed out
         self._handed_out: object = None  # another object each time
         self._descriptor = self._create()
 
@@ -192,7 +192,7 @@ class EventPortSelector(WaitingSelector):
                 return n
             if event.portev_source == facts.FD:
                 self._handed_out = entry = event.portev_object, next(_serials)
-                spent.add(entry)
+                spent[entry] = None
         return buffer.capacity
 
     def _associate_spent(self) -> None:
@@ -211,7 +211,7 @@ class EventPortSelector(WaitingSelector):
                     if error.errno != EBADF or is_open(fd):
                         raise
                 self._settle(fd, key)
-            self._spent.discard(entry)
+            self._spent.pop(entry, None)
 
 
 class _Buffer(Buffer):

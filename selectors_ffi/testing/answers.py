@@ -142,28 +142,27 @@ class DevpollAnswer(Records):
         self._order().dp_nfds = count
 
 
-class PortAnswer(Answer):
-    """port_getn(3C): what it leaves out stays in the queue, but what it has handed out is gone.
+class PortAnswer(Records):
+    """port_getn(3C): struct port_event, known by object; its number is in an argument.
 
-    So a call may be given less room, and nothing is withheld or invented.
+    What a call leaves out stays in the queue, but what it has handed out is gone. So it may be given
+    less room, and nothing is withheld.
     """
 
-    def read(self, result: int) -> list[Ready]:
-        return []
+    struct, place = "struct port_event", 2
 
-    def write(self, ready: Sequence[Ready]) -> int:
-        return 0
+    def identify(self, record: Any) -> tuple[Hashable, bool]:
+        return int(record.portev_object), False
 
     def count(self, result: int) -> int:
-        return int(pointer_to(self.ffi, "unsigned int", self.call.arguments[3])[0])
+        return int(pointer_to(self.ffi, "unsigned int", self.call.arguments[3])[0]) if not result else 0
 
-    def room(self) -> int:
-        return int(self.call.arguments[2])
+    def read(self, result: int) -> list[Ready]:
+        return super().read(self.count(result))
 
-    def limit(self, count: int) -> None:
-        arguments = list(self.call.arguments)
-        arguments[2] = count
-        self.call.arguments = tuple(arguments)
+    def write(self, ready: Sequence[Ready]) -> int:
+        super().write(ready)
+        return 0
 
 
 class PollAnswer(Answer):

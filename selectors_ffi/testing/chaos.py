@@ -114,7 +114,7 @@ class Chaos:
         answer = answer_of(call)
         watched = readers(call) if self.spurious else []
         result = self._run(call, answer, stream)
-        if result > 1:
+        if answer.count(result) > 1:
             result = self._alter(call, answer, stream, result)
         if result >= 0 and self.spurious and stream.chance(_SPURIOUS):
             result = self._invent(call, answer, stream, result, watched)
@@ -157,7 +157,7 @@ class Chaos:
             result = call.run()
         finally:
             answer.limit(room)
-        if result >= 0 and answer.count(result) == limit:
+        if answer.count(result) == limit:
             self._note(call, "split")
         return result
 
