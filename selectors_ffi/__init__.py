@@ -12,8 +12,13 @@ import sys
 from importlib import import_module
 
 from . import _first_contact, backends  # the first says so if there is no cffi
+from .backends import EDGE as EDGE
+from .backends import EVENT_HANGUP as EVENT_HANGUP
+from .backends import EVENT_PRIORITY as EVENT_PRIORITY
 from .backends import EVENT_READ as EVENT_READ
 from .backends import EVENT_WRITE as EVENT_WRITE
+from .backends import LEVEL as LEVEL
+from .backends import ONESHOT as ONESHOT
 from .backends import BaseSelector as BaseSelector
 from .backends import SelectorKey as SelectorKey
 from .backends.base import _BaseSelectorImpl

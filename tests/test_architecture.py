@@ -20,7 +20,7 @@ LAYERS = (
     *("private_names", "installation", "event_loop", "testing", "cli"),
 )
 NATIVE = re.compile(r"(EPOLL|POLL|EVFILT|EV|NOTE|DP|KQUEUE)_?[A-Z_]+$")
-PUBLIC = {"EVENT_READ", "EVENT_WRITE"}
+PUBLIC = {"EVENT_READ", "EVENT_WRITE", "EVENT_PRIORITY", "EVENT_HANGUP"}
 
 
 def layer(module):

@@ -41,6 +41,7 @@ from errno import EBADF
 
 from ..binding import default
 from ..selftest import require
+from .beyond import Interest, adopt, differ
 from .interface import (
     EVENT_READ,
     EVENT_WRITE,
@@ -150,6 +151,7 @@ class _BaseSelectorImpl(BaseSelector):
         self._view: _SelectorMapping | None = None
         self._closed = False
         self._shared = False  # the kernel object may hold registrations that are not ours
+        self._beyond = False  # a key may hold an ``Interest``, see ``beyond``
         self._woken = False  # ``wakeup`` was called, and no wait has ended for it yet
         if debug is not None:
             load_debug().instrument(self, debug)
@@ -175,9 +177,34 @@ class _BaseSelectorImpl(BaseSelector):
         fileobj: FileDescriptorLike,
         events: int,
         data: Data = None,  # type: ignore[assignment]
+        *,
+        trigger: str | None = None,
+        exclusive: bool | None = None,
     ) -> SelectorKey[Data]:
-        if not events or events & INVALID_EVENTS:
-            raise ValueError(f"Invalid events: {events!r}")
+        """Watch a file object.
+
+        Args:
+            fileobj: a descriptor, or an object with ``fileno()``.
+            events: any of ``EVENT_READ``, ``EVENT_WRITE``, ``EVENT_PRIORITY`` and ``EVENT_HANGUP``.
+            data: anything; comes back in the key.
+            trigger: ``LEVEL``, the default: report it while it is ready. ``EDGE``: report what has
+                become ready. ``ONESHOT``: report it once, and again after ``modify``.
+            exclusive: of the processes and threads that watch it exclusively, wake one or some.
+
+        Returns:
+            The new key.
+
+        Raises:
+            ValueError: an argument is invalid, or the selector is closed.
+            NotImplementedError: this mechanism lacks an event or a trigger; nothing has changed.
+            KeyError: the descriptor is already registered.
+            OSError: the kernel refuses the descriptor; nothing has changed.
+        """
+        if (
+            not events or events & INVALID_EVENTS or trigger is not None or exclusive is not None
+            or self._beyond
+        ):  # fmt: skip
+            events = adopt(self, events, trigger, exclusive)
         fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
         registry = self._fd_to_key
         key: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
@@ -189,10 +216,14 @@ class _BaseSelectorImpl(BaseSelector):
         except BaseException as error:
             self._take_back(key, None, error)
             raise
-        if registry.get(fd) is not key:
-            if key is ANYTHING:
-                raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
-            self._settle(fd, key)
+        try:
+            if registry[fd] is key:
+                return key
+        except KeyError:
+            pass  # another thread has unregistered it
+        if key is ANYTHING:
+            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        self._settle(fd, key)
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
@@ -289,6 +320,10 @@ class _BaseSelectorImpl(BaseSelector):
 
     def _forget(self, fd: int) -> None:
         """Nothing is made of a key."""
+
+    def _lacks(self, interest: Interest) -> str:
+        """Return what this selector lacks to watch ``interest``, as the end of a sentence, or ""."""
+        return "has no events or triggers beyond the standard library's"
 
     def _native(self, timeout: float | None) -> list[NativeEvent]:
         raise NotImplementedError(f"{type(self).__name__} has no native events")
@@ -399,7 +434,25 @@ class Backend(_BaseSelectorImpl):
         fileobj: FileDescriptorLike,
         events: int,
         data: Data = None,  # type: ignore[assignment]
+        *,
+        trigger: str | None = None,
+        exclusive: bool | None = None,
     ) -> SelectorKey[Data]:
+        """Change the interest or the data of a registration, and arm a ``ONESHOT`` again.
+
+        Args:
+            trigger: as of ``register``; None keeps what it is.
+            exclusive: as of ``register``; None keeps what it is.
+
+        Returns:
+            The new key, or the old one if nothing differs.
+
+        Raises:
+            ValueError: an argument is invalid.
+            NotImplementedError: this mechanism lacks an event or a trigger; nothing has changed.
+            KeyError: it is not registered.
+            OSError: the kernel refuses; the old registration stays, unless it is closed (EBADF).
+        """
         registry = self._fd_to_key
         key: SelectorKey | None
         try:
@@ -410,10 +463,14 @@ class Backend(_BaseSelectorImpl):
         if key is None:
             self._fileobj_lookup(fileobj)  # refuses a negative number
             raise KeyError(f"{fileobj!r} is not registered") from None
-        if not events or events & INVALID_EVENTS:
-            raise ValueError(f"Invalid events: {events!r}")
         was = key[2]
         replaced = fileobj is not key[0] and not (isinstance(fileobj, int) and isinstance(key[0], int))
+        if (
+            not events or events & INVALID_EVENTS or trigger is not None or exclusive is not None
+            or self._beyond
+        ):  # fmt: skip
+            events = adopt(self, events, trigger, exclusive, was)
+            replaced = replaced or differ(was, events)
         if events == was and not replaced and not data != key[3]:
             return key
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
@@ -428,6 +485,10 @@ class Backend(_BaseSelectorImpl):
         except BaseException as error:
             self._take_back(new, key, error)
             raise
-        if registry.get(fd) is not new:
-            self._settle(fd, new)
+        try:
+            if registry[fd] is new:
+                return new
+        except KeyError:
+            pass  # another thread has unregistered it
+        self._settle(fd, new)
         return new

@@ -37,6 +37,7 @@ from errno import EACCES, EBADF, EIO
 
 from ..binding import INT_MAX, milliseconds
 from .base import ANY, EVENT_READ, TOO_LARGE, NativeEvent
+from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .directions import Directions
 from .refusal import is_open
 from .waits import Buffer, Owned, WaitingSelector
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..binding import Binding
+    from .base import SelectorKey
     from .directions import Pair
 
 __all__ = ["DevpollSelector"]
@@ -95,8 +97,9 @@ class DevpollSelector(WaitingSelector):
 
     def _write(self, fd: int, events: int) -> None:
         """Replace the mask of a descriptor; write(2)."""
-        facts = self._facts
-        entries = [(fd, facts.REMOVE, 0), (fd, facts.flags[events], 0)]
+        facts, events = self._facts, watched(events)
+        flags = facts.bits[events] if self._beyond else facts.flags[events]
+        entries = [(fd, facts.REMOVE, 0), (fd, flags, 0)]
         array = facts.ffi.new("struct pollfd[]", entries if events else entries[:1])
         size = facts.ffi.sizeof(array)
         with self._lock:
@@ -162,12 +165,27 @@ class DevpollSelector(WaitingSelector):
             events = 0
             if key is not None and not flags & facts.NVAL:
                 events = facts.directions[flags] & key.events
+                if self._beyond:
+                    events = self._report(flags, key)
             if key is not None and events:
                 found[fd] = key, events
             else:
                 unknown.add((fd, 0))
         buffer.changed.clear()
         return found, unknown, rung
+
+    def _lacks(self, interest: Interest) -> str:
+        return lack(interest, self._facts.bits.events, (LEVEL, ONESHOT))
+
+    def _report(self, flags: int, key: SelectorKey) -> int:
+        """Return what of ``key`` is ready. With ``ONESHOT`` it is taken out of the set."""
+        found, interest = self._facts.bits.ready(flags, key.events), key.events
+        if not found or not isinstance(interest, Interest) or interest.trigger is not ONESHOT:
+            return found
+        first = interest.fire()
+        self._renew(key.fd, interest)
+        self._settle(key.fd, key)
+        return found if first else 0
 
     def _renew(self, fd: int, events: int) -> None:
         try:
@@ -228,6 +246,7 @@ class _Facts:
         read, write = constant("POLLIN"), constant("POLLOUT")
         self.flags = (0, read, write, read | write)
         self.directions = Directions(read, write)
+        self.bits: PollBits = binding.facts(PollBits)
 
     def room(self, capacity: int) -> int:
         """Return how many results to ask for; as many as RLIMIT_NOFILE is refused, or more."""

@@ -47,8 +47,10 @@ from sys import _current_frames
 
 from ..binding import REFUSALS
 from . import forks
-from .base import ANY, BOTH, CLOSED, TOO_LARGE, Backend, Descriptor, NativeEvent, SelectorKey
+from .base import ANY, BOTH, CLOSED, TOO_LARGE, Descriptor, NativeEvent, SelectorKey
+from .beyond import ONESHOT, watched
 from .clock import Deadline, clock
+from .epoll_beyond import BeyondEpoll
 from .epoll_buffer import CHUNK, LOOPS, Buffer, Facts
 from .refusal import is_open
 from .wake import Waker, give_back, lend
@@ -70,7 +72,7 @@ _WAKE = _FD_MASK  # the waker's token: no descriptor is as large
 _serials = count()
 
 
-class EpollSelector(Backend):
+class EpollSelector(BeyondEpoll):
     """Epoll-based selector."""
 
     _mechanism = "epoll"
@@ -110,6 +112,9 @@ class EpollSelector(Backend):
             raise ValueError(CLOSED)
 
     def _watch(self, fd: int, events: int, was: int) -> None:
+        if self._beyond:
+            self._watch_beyond(fd, events, was)
+            return
         facts = self._facts
         token = self._tokens.get(fd, fd) if self._tokens else fd
         if was:
@@ -148,7 +153,7 @@ class EpollSelector(Backend):
         self._duplex.pop(fd, None)
         self._forget_records(token)
         key = self._fd_to_key.get(fd)
-        if key is not None and key.events == BOTH:
+        if key is not None and (key.events >= BOTH or self._beyond):
             self._duplex[fd] = None
 
     def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
@@ -209,6 +214,8 @@ class EpollSelector(Backend):
             return buffer.look_up(self._pairs, n, False)
         if not LOOPS:
             return buffer.look_up(self._records, n, True)
+        if self._beyond:
+            return None
         fd_to_key, tokens, directions = self._fd_to_key, self._tokens, self._facts.directions
         words, step, low, high = buffer.layout
         result = []
@@ -367,7 +374,7 @@ class EpollSelector(Backend):
                 operation, token = facts.ADD, self._new_token(fd)
             else:
                 break
-            event = facts.pack(facts.flags[events], token)
+            event = facts.pack((self._bits if self._beyond else facts.flags)[events], token)
             for refused in facts.attempts(
                 facts.epoll_ctl, ((self._descriptor.fd, operation, fd, event),)
             ):
@@ -449,7 +456,10 @@ class EpollSelector(Backend):
                 key = None
             if native is not None:
                 native.append(NativeEvent(key, fd, flags))
-            events = self._facts.directions[flags] & key.events if key else 0
+            if key and self._beyond:
+                events = self._report(flags, key)
+            else:
+                events = self._facts.directions[flags] & key.events if key else 0
             if key and events:
                 result.append((key, events))
                 if fields and ours:
@@ -469,9 +479,9 @@ class EpollSelector(Backend):
         the same token, and would be given this pair.
         """
         key = pair[0]
-        if len(self._idle) + 1 < len(self._made):
+        if len(self._idle) + 1 < len(self._made) or getattr(key.events, "trigger", "") is ONESHOT:
             return
-        if key.events != BOTH:
+        if key.events < BOTH:
             self._pairs[token] = pair
         if isinstance(field, bytes):
             self._records[field] = pair
@@ -590,9 +600,11 @@ class EpollSelector(Backend):
     def _move_to(self, new: int, dup3: Callable[..., int], strict: bool) -> dict[int, SelectorKey]:
         """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
         facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
-        made = self._fd_to_key.copy()
+        made, flags = self._fd_to_key.copy(), self._bits if self._beyond else facts.flags
         for fd, key in made.items():
-            event = facts.pack(facts.flags[key.events], self._tokens.get(fd, fd))
+            if not watched(key.events):
+                continue
+            event = facts.pack(flags[key.events], self._tokens.get(fd, fd))
             try:
                 call(facts.epoll_ctl, new, facts.ADD, fd, event)
             except OSError:

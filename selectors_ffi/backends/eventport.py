@@ -38,6 +38,7 @@ from itertools import count
 
 from ..binding import INT_MAX, nanoseconds
 from .base import ANY, TOO_LARGE, NativeEvent
+from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .directions import Directions
 from .refusal import is_open
 from .waits import Buffer, Owned, WaitingSelector
@@ -78,12 +79,12 @@ class EventPortSelector(WaitingSelector):
         self._check_open()
         if fd > INT_MAX:
             raise OverflowError(TOO_LARGE)
-        facts, port = self._facts, self._descriptor.fd
+        facts, port, events = self._facts, self._descriptor.fd, watched(events)
         if not events:
             for refused in facts.calls(facts.dissociate, port, facts.FD, fd):
                 break
             return  # ENOENT: its event was handed out. EBADFD: it is closed, and so not associated
-        arguments = (port, facts.FD, fd, facts.flags[events], facts.NULL)
+        arguments = (port, facts.FD, fd, self._flags(events), facts.NULL)
         for refused in facts.calls(facts.associate, *arguments):
             break
         if refused:
@@ -155,6 +156,8 @@ class EventPortSelector(WaitingSelector):
             if native is not None:
                 native.append(NativeEvent(key, fd, flags))
             events = facts.directions[flags] & key.events
+            if self._beyond:
+                events = self._report(flags, key)
             if events:
                 found[fd] = key, events
         if not buffer.alone:
@@ -166,7 +169,7 @@ class EventPortSelector(WaitingSelector):
         if not named:
             return {}
         facts = self._facts
-        asked = [(fd, facts.flags[key.events], 0) for fd, key in named.items()]
+        asked = [(fd, self._flags(key.events), 0) for fd, key in named.items() if watched(key.events)]
         pollfds = facts.ffi.new("struct pollfd[]", asked)
         code = EINTR
         while code == EINTR:
@@ -176,6 +179,19 @@ class EventPortSelector(WaitingSelector):
                 return {entry.fd: entry.revents for entry in pollfds}
             code = facts.errno(n)
         raise self._binding.error(code)
+
+    def _lacks(self, interest: Interest) -> str:
+        return lack(interest, self._facts.bits.events, (LEVEL, ONESHOT))
+
+    def _flags(self, events: int) -> int:
+        return self._facts.bits[events] if self._beyond else self._facts.flags[events]
+
+    def _report(self, flags: int, key: SelectorKey) -> int:
+        """Return what of ``key`` is ready. A ``ONESHOT`` is not associated again from then on."""
+        found = self._facts.bits.ready(flags, key.events)
+        if found and isinstance(key.events, Interest) and not key.events.fire():
+            return 0
+        return found
 
     def _renew(self, fd: int, events: int) -> None:
         try:
@@ -245,6 +261,7 @@ class _Facts:
         read, write = constant("POLLIN"), constant("POLLOUT")
         self.flags = (0, read, write, read | write)
         self.directions = Directions(read, write)
+        self.bits: PollBits = binding.facts(PollBits)
 
     def create(self) -> int:
         """Return the descriptor of a new port, which exec(2) closes."""

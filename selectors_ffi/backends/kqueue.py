@@ -32,24 +32,26 @@ from itertools import count
 
 from ..binding import INT_MAX, nanoseconds
 from .base import ANY, EVENT_READ, EVENT_WRITE, TOO_LARGE, NativeEvent
-from .waits import Buffer, Owned, WaitingSelector
+from .beyond import Interest, watched
+from .kqueue_beyond import BeyondKqueue
+from .waits import Buffer, Owned
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..binding import Binding
     from .directions import Pair
-
-    _Changes = tuple[tuple[int, int], ...]  # (filter, flags) of successive changes
+    from .kqueue_beyond import Changes
 
 __all__ = ["KqueueSelector"]
 
 _LONGEST = 1_000_000 * 10**9  # ns; macOS refuses a longer wait, so it is made of several
+_REST = ((), (), (0, 0), (0,))  # fflags and data, by how much of a change is there
 _WAKE = 0  # the serial of the waker
 _serials = count()
 
 
-class KqueueSelector(WaitingSelector):
+class KqueueSelector(BeyondKqueue):
     """Kqueue-based selector."""
 
     _mechanism = "kqueue"
@@ -72,12 +74,14 @@ class KqueueSelector(WaitingSelector):
         self._check_open()
         if fd > INT_MAX:
             raise OverflowError(TOO_LARGE)
-        facts, serial = self._facts, 0
+        facts, serial, wide = self._facts, 0, self._beyond
+        if wide:
+            events = watched(events)
         if events:
             serial = self._serials[fd] = next(_serials) % facts.largest_serial + 1
         else:
             self._serials.pop(fd, None)
-        errno = self._apply(fd, facts.changes[was][events], serial)
+        errno = ENOENT if wide else self._apply(fd, facts.changes[was][events], serial)
         if errno and (errno == ENOENT or facts.add_refuses_existing or not events):
             errno = self._insist(fd, events, serial)
         if errno:
@@ -95,12 +99,12 @@ class KqueueSelector(WaitingSelector):
         super()._rebind(binding)
         return self._serials.copy()
 
-    def _apply(self, fd: int, changes: _Changes, serial: int) -> int:
+    def _apply(self, fd: int, changes: Changes, serial: int) -> int:
         """Make changes in order; return the errno of the first that is refused, which ends it, or 0."""
         facts = self._facts
         if not changes:
             return 0
-        records = [(fd, filter_, flags, 0, 0, serial) for filter_, flags in changes]
+        records = [(fd, *change, *_REST[len(change)], serial) for change in changes]
         changelist = facts.ffi.new("struct kevent[]", records)
         arguments = (self._descriptor.fd, changelist, len(records), facts.NULL, 0, facts.NULL)
         for n in facts.calls(facts.kevent, *arguments):
@@ -114,6 +118,8 @@ class KqueueSelector(WaitingSelector):
         Returns:
             The errno of the first direction that cannot be watched, or 0.
         """
+        if self._beyond:
+            return self._replace(fd, watched(events), serial)
         refused = 0
         for change in self._facts.changes[ANY][events]:
             errno = self._apply(fd, (change,), serial)
@@ -154,6 +160,10 @@ class KqueueSelector(WaitingSelector):
                 rest = (kevent.flags, kevent.fflags, kevent.data, kevent.filter)
                 native.append(NativeEvent(key, fd, *rest))
             event = facts.event_of.get(kevent.filter, 0)
+            if key is not None and type(key.events) is Interest:
+                event = self._report(key, kevent, fd in found)
+                if not event:
+                    continue
             if key is not None and key.events & event:
                 # Between two of its events another thread may have changed the key.
                 found[fd] = key, (event | (found[fd][1] if fd in found else 0)) & key.events
@@ -210,7 +220,7 @@ class _Facts:
         #: The changes that lead from one mask (first index) to another.
         self.changes = [[self._changes(was, events) for events in range(4)] for was in range(4)]
 
-    def _changes(self, was: int, events: int) -> _Changes:
+    def _changes(self, was: int, events: int) -> Changes:
         # What stays is added again: the serial is new, and the number may name another file now. A
         # handler may have changed the mask before ``modify`` wrote the registry, so all else is deleted.
         gone = was if not (was and events) else ANY & ~events
@@ -219,7 +229,7 @@ class _Facts:
             return (*self._each(self._DELETE, was), *self._each(self.ADD, events), *rest)
         return (*self._each(self.ADD, events), *self._each(self._DELETE, gone))
 
-    def _each(self, flags: int, events: int) -> _Changes:
+    def _each(self, flags: int, events: int) -> Changes:
         return tuple((filter_, flags) for filter_, event in self.event_of.items() if events & event)
 
     def create(self) -> int:

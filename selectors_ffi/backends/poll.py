@@ -27,6 +27,7 @@ from struct import Struct
 
 from ..binding import INT_MAX, REFUSALS, milliseconds, nanoseconds
 from .base import BOTH, EVENT_READ, SelectorKey
+from .beyond import Interest, PollBits
 from .directions import Directions
 from .table import LONGEST, Table, TableSelector
 
@@ -49,6 +50,8 @@ _LOW = 6 + (sys.byteorder == "big")  # where the lower byte of revents is
 _EVENTS = 16 if sys.byteorder == "big" else 0  # where the bits of events begin in the second int
 _WAKER: tuple[int, Pair | None] = (_LOW, None)  # that byte of the waker's, and its result
 _pack = Struct("=ii").pack_into
+_revents = Struct("=6xH").iter_unpack
+_INTEREST = 1 << 40  # added to the number of keys with both directions, so that it is never 0
 
 
 class PollSelector(TableSelector):
@@ -76,13 +79,15 @@ class _Facts:
         read, write = binding.constant("POLLIN"), binding.constant("POLLOUT")
         self.flags = tuple(flags << _EVENTS for flags in (0, read, write, read | write))
         self.directions = Directions(read, write)
+        self.bits: PollBits = binding.facts(PollBits)
+        self.events = self.bits.events
 
 
 class _Array(Table):
     """The array of struct pollfd, and the result that belongs to each entry; see ``Table``."""
 
     __slots__ = (
-        "_duplex", "_flags", "_forever", "_last", "_lows", "_memory", "_pairs",
+        "_beyond", "_duplex", "_flags", "_forever", "_last", "_lows", "_memory", "_pairs",
         "_places", "_poked", "_pollfds", "_timed", "_timespec", "_used",
     )  # fmt: skip
 
@@ -100,6 +105,7 @@ class _Array(Table):
         self._places: dict[int, int] = {}  # descriptor -> its place there
         self._duplex = 0  # how many keys have both directions
         self._last = _WAKER
+        self._beyond = False  # there is, or was, a key with an ``Interest``
         size = _SIZE * (len(keys) + 1)
         if self._pollfds is None or not size <= len(self._memory) < 8 * size + 128:
             self._allocate(bytearray(2 * size))
@@ -134,7 +140,17 @@ class _Array(Table):
             pairs[i] = key, events
         if events == BOTH:
             self._duplex += 1
-        _pack(self._memory, _SIZE * (i + 1), fd, self._flags[events])
+        if type(events) is Interest:
+            self._put_interest(i, fd, events)
+        else:
+            _pack(self._memory, _SIZE * (i + 1), fd, self._flags[events])
+
+    def _put_interest(self, i: int, fd: int, interest: Interest) -> None:
+        if not self._beyond:
+            self._beyond = True
+            self._duplex += _INTEREST
+        flags = self.facts.bits[interest] << _EVENTS
+        _pack(self._memory, _SIZE * (i + 1), fd if interest.armed else -1, flags)
 
     def drop(self, fd: int) -> None:
         i = self._places.pop(fd, None)
@@ -149,7 +165,10 @@ class _Array(Table):
             pairs[i] = last
             fd = last[0][1]
             self._places[fd] = i
-            _pack(self._memory, _SIZE * (i + 1), fd, self._flags[last[1]])
+            if type(last[1]) is Interest:
+                self._put_interest(i, fd, last[1])
+            else:
+                _pack(self._memory, _SIZE * (i + 1), fd, self._flags[last[1]])
 
     def bind(self) -> None:
         used = len(self._pairs) + 1
@@ -211,6 +230,8 @@ class _Array(Table):
 
     def ready(self, n: int) -> list[Pair]:
         if self._duplex:
+            if self._beyond:
+                return []
             found = [] if self.woken() else self.found()
             return [(key, events) for key, _, events in found if events]
         low, last = self._last
@@ -230,6 +251,13 @@ class _Array(Table):
         return result
 
     def found(self) -> list[Found]:
+        if self._beyond:  # POLLRDHUP is in the upper byte
+            ready, revents = self.facts.bits.ready, _revents(self._memory[_SIZE : _SIZE * self._used])
+            return [
+                (key, flags, ready(flags, events))
+                for (key, events), (flags,) in zip(self._pairs, revents)
+                if flags
+            ]
         lows, directions = self._memory[self._lows], self.facts.directions
         return [
             (key, flags, directions[flags] & events)

@@ -27,6 +27,7 @@ from itertools import repeat
 
 from ..binding import nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey
+from .beyond import EVENT_PRIORITY, Interest, watched
 from .table import LONGEST, Table, TableSelector
 
 TYPE_CHECKING = False
@@ -69,6 +70,7 @@ class _Facts:
         self.words, self.timeval = ffi.typeof("fd_mask *"), ffi.typeof("struct timeval *")
         self.zero = ffi.new(self.timeval)
         self.word = ffi.sizeof("fd_mask")
+        self.events = EVENT_READ | EVENT_WRITE | EVENT_PRIORITY
         # In pairs, since the kernel copies words of 8 bytes for an x32 process with words of 4.
         self.width = 2 * self.word
         # A descriptor's place among the bits in memory is fd ^ swap: big endian has a word's bytes
@@ -80,8 +82,8 @@ class _Bitmaps(Table):
     """A bitmap for each direction; see ``Table``."""
 
     __slots__ = (
-        "_bell", "_half", "_nfds", "_readers", "_sets", "_swap", "_timed", "_timeval", "_writers",
-        "keys",
+        "_bell", "_beyond", "_excepts", "_half", "_nfds", "_readers", "_sets", "_swap", "_timed",
+        "_timeval", "_writers", "keys",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
@@ -92,7 +94,8 @@ class _Bitmaps(Table):
         self._timed: Iterator[int] | None
 
     def fill(self, keys: list[SelectorKey]) -> None:
-        self._readers = self._writers = 0
+        self._readers = self._writers = self._excepts = 0
+        self._beyond = False  # there is, or was, a key with an ``Interest``
         self._bell = 0 if self.waker is None else 1 << (self.waker.reader ^ self._swap)
         self.keys: dict[int, Any] = {}  # by place
         for key in keys:
@@ -106,6 +109,11 @@ class _Bitmaps(Table):
         if place in self.keys:
             self.drop(fd)
         self.keys[place] = key
+        if type(events) is Interest:
+            self._beyond = True
+            events = watched(events)
+            if events & EVENT_PRIORITY:
+                self._excepts |= 1 << place
         if events & EVENT_READ:
             self._readers |= 1 << place
         if events & EVENT_WRITE:
@@ -116,26 +124,31 @@ class _Bitmaps(Table):
         if self.keys.pop(place, None) is not None:
             self._readers &= ~(1 << place)
             self._writers &= ~(1 << place)
+            self._excepts &= ~(1 << place)
 
     def bind(self) -> None:
         readers = self._readers | self._bell
-        nfds = (readers | self._writers).bit_length()
-        if nfds != self._nfds:
+        nfds = (readers | self._writers | self._excepts).bit_length()
+        if nfds != self._nfds or self._beyond:
             self._bind_sets(nfds)
-        self.interest = (readers | self._writers << self._half).to_bytes(len(self.answer), "little")
+        interest = readers | self._writers << self._half
+        if self._beyond:
+            interest |= self._excepts << 2 * self._half
+        self.interest = interest.to_bytes(len(self.answer), "little")
 
     def _bind_sets(self, nfds: int) -> None:
         facts = self.facts
         size = (nfds // (8 * facts.width) + 1) * facts.width
         self._nfds = -1
         self._half = 8 * size  # bits of one set
-        self.answer = bytearray(2 * size)
+        self.answer = bytearray((2 + self._beyond) * size)
         readers = facts.from_buffer(facts.words, self.answer)
         writers = readers + size // facts.word
+        excepts = writers + size // facts.word if self._beyond else facts.NULL
         # On big endian the last place is not the highest descriptor, so whole words are asked for.
-        self._sets = (self._half if self._swap else nfds, readers, writers, facts.NULL)
+        self._sets = (self._half if self._swap else nfds, readers, writers, excepts)
         self.unbind()
-        self._nfds = nfds  # last: after an exception they are made anew
+        self._nfds = -1 if self._beyond else nfds  # last: after an exception they are made anew
 
     def unbind(self) -> None:
         self.now = self._timed = None
@@ -166,7 +179,7 @@ class _Bitmaps(Table):
 
     def ready(self, n: int) -> list[Pair]:
         answer = int.from_bytes(self.answer, "little")
-        if answer & self._bell:
+        if answer & self._bell or self._beyond:
             return []
         if n == 1:
             place = answer.bit_length() - 1
@@ -176,8 +189,17 @@ class _Bitmaps(Table):
         return self._decode(answer)
 
     def found(self) -> list[Found]:
-        answer = int.from_bytes(self.answer, "little") & ~self._bell
-        return [(key, events, events) for key, events in self._decode(answer)]
+        answer = int.from_bytes(self.answer, "little")
+        excepts = answer >> 2 * self._half
+        answer &= ~(excepts << 2 * self._half | self._bell)
+        found = {key[1]: (key, events, events) for key, events in self._decode(answer)}
+        while excepts:
+            place = excepts.bit_length() - 1
+            excepts &= ~(1 << place)
+            key = self.keys[place]
+            events = EVENT_PRIORITY | found.get(key[1], (key, 0, 0))[1]
+            found[key[1]] = key, events, events
+        return list(found.values())
 
     def _decode(self, answer: int) -> list[Pair]:
         """Return the results of both sets."""

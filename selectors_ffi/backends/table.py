@@ -33,6 +33,7 @@ from errno import EBADF, EINTR
 from ..binding import INT_MAX
 from . import forks
 from .base import ANY, CLOSED, TOO_LARGE, Backend, NativeEvent, SelectorKey
+from .beyond import LEVEL, ONESHOT, Interest, lack
 from .clock import Deadline, clock
 from .refusal import explain, is_open
 from .wake import Waker, give_back, lend
@@ -105,7 +106,7 @@ class Table:
         """Make a call return at once that is about to begin."""
 
     def ready(self, n: int) -> list[Pair]:
-        """Return the ``n`` results of a call; none at all if the waker is among them."""
+        """Return the ``n`` results of a call; none if the waker or an ``Interest`` may be among them."""
         raise NotImplementedError
 
     def found(self) -> list[Found]:
@@ -252,6 +253,17 @@ class TableSelector(Backend):
 
     # Everything below is cold.
 
+    def _lacks(self, interest: Interest) -> str:
+        return lack(interest, self._facts.events, (LEVEL, ONESHOT))
+
+    def _disarm(self, fd: int, table: Any) -> None:
+        """Have the tables of other calls, and this one's from the next call on, not watch ``fd``."""
+        asleep = table in self._asleep
+        self._asleep.pop(table, None)  # it has returned, so it need not be interrupted
+        self._watch(fd, 0, ANY)
+        if asleep:
+            self._asleep[table] = None
+
     def _refuse(self, fd: int) -> None:
         if self._closed:
             raise ValueError(CLOSED)
@@ -385,6 +397,10 @@ class TableSelector(Backend):
             current = registry.get(fd) is key
             if native is not None:
                 native.append(NativeEvent(key if current else None, fd, flags))
+            if current and events and self._beyond and type(key[2]) is Interest:
+                current = key[2].fire()
+                if key[2].trigger is ONESHOT:
+                    self._disarm(fd, table)
             if current and events:
                 result.append((key, events))
             again = again or not current

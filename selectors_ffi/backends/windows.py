@@ -16,6 +16,7 @@ from itertools import repeat
 
 from ..binding import nanoseconds
 from .base import EVENT_READ, EVENT_WRITE
+from .beyond import EVENT_PRIORITY, Interest, watched
 from .table import LONGEST, Table
 from .wake import SocketWaker
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Facts"]
 
+_EVENTS = EVENT_READ, EVENT_WRITE, EVENT_WRITE | EVENT_PRIORITY
 _WSABASE = 10000  # of Winsock's error numbers
 # Those that C has had under another number, which the standard library gives.
 _OLD = {number: number - _WSABASE for number in (10004, 10009, 10013, 10014, 10022, 10024)}
@@ -45,6 +47,7 @@ class Facts:
     def __init__(self, binding: Binding) -> None:
         self.table = _Sockets
         self.pool: list[Table] = []
+        self.events = EVENT_READ | EVENT_WRITE | EVENT_PRIORITY
         self.calls: Callable[..., Iterator[int]] = binding.calls
         self._last_error = binding.function("WSAGetLastError")
         self.select, self.new = binding.function("select"), binding.ffi.new
@@ -93,16 +96,17 @@ class _Sockets(Table):
     unbind = bind
 
     def _select(self, timeval: Any) -> Iterator[int]:
-        new, keys = self.facts.new, self.keys.values()
-        readers = [key[1] for key in keys if key[2] & EVENT_READ]
-        writers = [key[1] for key in keys if key[2] & EVENT_WRITE]
+        new, keys = self.facts.new, [(key[1], watched(key[2])) for key in self.keys.values()]
+        readers = [fd for fd, events in keys if events & EVENT_READ]
+        writers = [fd for fd, events in keys if events & EVENT_WRITE]
+        excepts = [fd for fd, events in keys if events & (EVENT_WRITE | EVENT_PRIORITY)]
         if self.waker is not None:
             readers.append(self.waker.reader)
         self._answer = tuple(
             new("fd_set *", {"fd_count": len(fds), "fd_array": fds})
-            for fds in (readers, writers, writers)
+            for fds in (readers, writers, excepts)
         )
-        if not readers and not writers:
+        if not readers and not excepts:
             return repeat(0)
         steps: Iterator[int] = self.facts.calls(self.facts.select, 0, *self._answer, timeval)
         return steps
@@ -126,7 +130,10 @@ class _Sockets(Table):
         return self.waker is not None and self.waker.reader in self._ready()
 
     def ready(self, n: int) -> list[Pair]:
-        return [] if self.woken() else [(key, events) for key, _, events in self.found()]
+        found = [] if self.woken() else self.found()
+        if any(type(key[2]) is Interest for key, _, _ in found):
+            return []
+        return [(key, events) for key, _, events in found]
 
     def found(self) -> list[Found]:
         keys = self.keys
@@ -137,9 +144,9 @@ class _Sockets(Table):
         ]
 
     def _ready(self) -> dict[int, int]:
-        """Return socket -> directions; an exception is for the writer."""
+        """Return socket -> events; an exception is urgent data, or for the writer a failed connect."""
         ready: dict[int, int] = {}
-        for fd_set, event in zip(self._answer, (EVENT_READ, EVENT_WRITE, EVENT_WRITE)):
+        for fd_set, event in zip(self._answer, _EVENTS):
             for i in range(fd_set.fd_count):
                 fd = fd_set.fd_array[i]
                 ready[fd] = ready.get(fd, 0) | event

@@ -11,7 +11,13 @@ import sys
 
 import pytest
 
-from selectors_ffi.testing.kernels.linux import EPOLL_CLOEXEC, EPOLLET, EPOLLONESHOT, SimulatedLinux
+from selectors_ffi.testing.kernels.linux import (
+    EPOLL_CLOEXEC,
+    EPOLLET,
+    EPOLLEXCLUSIVE,
+    EPOLLONESHOT,
+    SimulatedLinux,
+)
 
 hypothesis = pytest.importorskip("hypothesis")
 given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
@@ -53,7 +59,7 @@ OPERATIONS = st.one_of(
     st.tuples(
         st.sampled_from(sorted(OPS)),
         st.integers(0, 5),
-        st.sampled_from([0, 1, 4, 5, 0x2001, EPOLLONESHOT | 5]),
+        st.sampled_from([0, 1, 4, 5, 0x2001, EPOLLONESHOT | 5, EPOLLET | 5]),
     ),
     st.tuples(st.sampled_from(["send", "drain", "shutdown", "close", "poll"]), st.integers(0, 5)),
     st.tuples(st.sampled_from(["dup", "over"]), st.integers(0, 5), st.integers(0, 5)),
@@ -166,15 +172,42 @@ def test_errors_of_bad_arguments(tmp_path):
     far.close()
 
 
-def test_edges_are_refused_not_faked():
-    """EPOLLET raises: poll(2) cannot show edges, and a wrong answer would be worse."""
+def test_edges():
+    """EPOLLET reports what is new, MOD looks anew, and closing gives all descriptors back."""
+    before = os.listdir("/proc/self/fd")
     process = Process()
     near, far = socket.socketpair()
-    with pytest.raises(NotImplementedError):
-        process.control("register", near.fileno(), EPOLLET)
+    process.control("register", near.fileno(), EPOLLET | 1)
+    assert process.poll() == []
+    for _ in range(2):
+        far.send(b"x")
+        assert process.poll() == [(near.fileno(), 1)]
+        assert process.poll() == []
+    process.control("modify", near.fileno(), EPOLLET | 1)
+    assert process.poll() == [(near.fileno(), 1)]
     process.close()
     near.close()
     far.close()
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("flags", [1, 2, 5, EPOLLET | 1, EPOLLONESHOT | 1, 0x2001])
+def test_exclusive(flags):
+    """EPOLLEXCLUSIVE is refused as by the real epoll: with other flags than a few, and by MOD."""
+    near, far = socket.socketpair()
+    answers = []
+    for process in (Process(), select.epoll()):
+        found = [control(process, "register", near.fileno(), EPOLLEXCLUSIVE | flags)]
+        found += [control(process, "modify", near.fileno(), events) for events in (1, flags)]
+        found.append(control(process, "unregister", near.fileno(), 0))
+        found.append(control(process, "register", near.fileno(), 1))
+        found.append(control(process, "modify", near.fileno(), EPOLLEXCLUSIVE | 1))
+        process.close()
+        answers.append(found)
+    near.close()
+    far.close()
+
+    assert answers[0] == answers[1]
 
 
 def test_a_signal_interrupts():

@@ -220,8 +220,6 @@ def test_arguments_of_kevent(queue, pair):
     assert queue("kevent", queue.kq, null, 1, null, 0, none) == (-1, errno.EFAULT)
     assert queue("kevent", queue.kq, null, 0, null, 1, none) == (-1, errno.EFAULT)
     assert queue.change(near.fileno(), filt=99) == (-1, errno.EINVAL)
-    with pytest.raises(NotImplementedError, match="EV_CLEAR"):
-        queue.change(near.fileno(), flags="EV_ADD|EV_CLEAR")
 
 
 def test_disabled_registrations(queue, pair):

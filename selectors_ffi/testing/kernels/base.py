@@ -18,13 +18,11 @@ from . import host
 
 __all__ = ["Handle", "Library", "SimulatedKernel", "Sleepers"]
 
-_UPPER = 500  # where descriptors are that a program hardly ever closes, reuses or watches
-
 
 def _move_up(fd: int) -> int:
     """Move an open file to a high number, where the program's own descriptors are not."""
     try:
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD, _UPPER)  # PyPy lacks F_DUPFD_CLOEXEC
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD, host.UPPER)  # PyPy lacks F_DUPFD_CLOEXEC
     except OSError:
         moved = fd  # the limit is lower than that
     else:

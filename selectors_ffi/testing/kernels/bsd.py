@@ -1,6 +1,6 @@
 """A BSD kernel or macOS: kqueue(2) and kevent(2), byte for byte in each system's layout.
 
-The clauses K1 to K15 are facts from the systems' headers, their manual pages and the kernel
+The clauses K1 to K17 are facts from the systems' headers, their manual pages and the kernel
 sources of FreeBSD, NetBSD, DragonFly and xnu:
 
 K1 a registration is keyed by (ident, filter), each may be refused alone;
@@ -18,11 +18,14 @@ K11 a NULL timeout blocks, a negative one is EINVAL, NetBSD sleeps in ticks;
 K12 a regular file at its end is not readable; a terminal may be refused;
 K13 NetBSD's filters are unsigned, and READ is 0;
 K14 the layouts agree in their first bytes, so one record proves nothing;
-K15 EVFILT_USER is of no file: NOTE_TRIGGER makes it ready, EV_CLEAR makes that end when reported.
+K15 EVFILT_USER is of no file: NOTE_TRIGGER makes it ready, EV_CLEAR makes that end when reported;
+K16 EVFILT_EXCEPT with NOTE_OOB is ready while urgent data waits (macOS, OpenBSD, DragonFly);
+K17 EV_CLEAR reports what has become ready since it was last reported, and EV_ADD of an existing
+   registration changes neither it nor EV_ONESHOT (``kqueue_register`` of FreeBSD and xnu).
 
-Not modelled: EV_CLEAR for a file (poll(2) of the host shows no edges), filters but READ, WRITE
-and USER, low-water marks, pipes that can be written at both ends, and what a system's own
-sockets, terminals and devices report. Readiness is this host's.
+Not modelled: other filters, low-water marks, pipes that can be written at both ends, and what a
+system's own sockets, terminals and devices report. Readiness is this host's, and so are edges,
+where it has epoll(7).
 """
 
 from __future__ import annotations
@@ -68,6 +71,13 @@ class Knote:
         self.fflags = 0
         self.once = self.dispatch = self.disabled = False
         self.clear = self.triggered = False  # K15
+        self.edges: host.Edges | None = None  # K17
+
+    def end(self) -> None:
+        """Give back what it has of the host."""
+        if self.edges is not None:
+            self.edges.close()
+            self.edges = None
 
 
 class Kqueue(Handle):
@@ -201,10 +211,10 @@ class SimulatedBSD(SimulatedUnix):
         ident, filt, flags, fflags, _, udata = change
         file = None
         if filt != self.variant.user:
-            if filt not in (self.variant.read, self.variant.write):
+            oob = self.variant.oob is not None and (filt, fflags) == self.variant.oob  # K16
+            known = filt in (self.variant.read, self.variant.write)
+            if not (known or oob or (flags & EV_DELETE and filt == (self.variant.oob or (0,))[0])):
                 return errno.EINVAL
-            if flags & EV_CLEAR:
-                raise NotImplementedError("EV_CLEAR: poll(2) of the host does not show edges")
             file = host.file_of(ident)
             if file is None:
                 return errno.EBADF  # K4
@@ -214,22 +224,25 @@ class SimulatedBSD(SimulatedUnix):
                 code = self._refuse(ident, filt, file)
                 if code:
                     return code
-                knote = queue.knotes[ident, filt] = Knote(ident, filt, file)
+                knote = Knote(ident, filt, file)
                 knote.disabled = bool(flags & EV_DISABLE)
+                knote.once = bool(flags & EV_ONESHOT)
+                knote.clear = bool(flags & EV_CLEAR)
+                if knote.clear and file is not None:
+                    knote.edges = host.Edges(ident, self._events(knote))
+                queue.knotes[ident, filt] = knote
             elif self.variant.add_again:
                 return self.variant.add_again  # K5
-            # K5: an update keeps the registration's place and its state.
+            # K5, K17: an update keeps the registration's place and its state.
             knote.udata = udata
             knote.fflags = fflags & ~NOTE_TRIGGER if file is None else fflags
-            knote.once = bool(flags & EV_ONESHOT)
             knote.dispatch = bool(flags & EV_DISPATCH)
-            knote.clear = bool(flags & EV_CLEAR)
         elif knote is None:
             return errno.ENOENT  # K4
         if file is None and fflags & NOTE_TRIGGER:
             knote.triggered = True  # K15
         if flags & EV_DELETE:
-            del queue.knotes[ident, filt]
+            queue.knotes.pop((ident, filt)).end()
         elif flags & EV_DISABLE:
             knote.disabled = True
         elif flags & EV_ENABLE:
@@ -261,22 +274,31 @@ class SimulatedBSD(SimulatedUnix):
         with self.lock:
             for queue in self.handles.values():
                 for key in [key for key in queue.knotes if key[0] == fd]:
-                    del queue.knotes[key]
+                    queue.knotes.pop(key).end()
 
     def _expire(self, queue: Kqueue) -> None:
         """K4: registrations of closed or reused descriptors vanish."""
         for key, knote in list(queue.knotes.items()):
             if knote.file is not None and host.file_of(knote.ident) != knote.file:
-                del queue.knotes[key]
+                queue.knotes.pop(key).end()
 
     def _wanted(self, queue: Kqueue) -> dict[int, int]:
         wanted: dict[int, int] = {}
         for knote in queue.knotes.values():
             # poll(2) always calls a regular file ready; K12 says otherwise.
-            if not knote.disabled and knote.file and knote.file.kind != stat.S_IFREG:
-                events = host.OUT if knote.filter == self.variant.write else host.IN | host.RDHUP
-                wanted[knote.ident] = wanted.get(knote.ident, 0) | events
+            if knote.disabled or not knote.file or knote.file.kind == stat.S_IFREG:
+                continue
+            if knote.edges is not None:
+                wanted[knote.edges.fd] = host.IN
+            else:
+                wanted[knote.ident] = wanted.get(knote.ident, 0) | self._events(knote)
         return wanted
+
+    def _events(self, knote: Knote) -> int:
+        """Return what a filter asks of the host."""
+        if knote.filter == self.variant.write:
+            return host.OUT
+        return host.IN | host.RDHUP if knote.filter == self.variant.read else host.PRI
 
     def _scan(self, queue: Kqueue, room: Any, nevents: int) -> int:
         """Store what is ready; those reported go to the end of the line (K10)."""
@@ -290,11 +312,14 @@ class SimulatedBSD(SimulatedUnix):
             for knote in knotes:
                 if count == nevents:
                     break
-                found = None if knote.disabled else self._status(knote, revents.get(knote.ident, 0))
+                bits = revents.get(knote.ident, 0)
+                if knote.edges is not None and not knote.disabled:
+                    bits = knote.edges.take() if revents[knote.edges.fd] else 0
+                found = None if knote.disabled else self._status(knote, bits)
                 if found is None:
                     continue
                 flags, data = found
-                flags |= EV_ONESHOT * knote.once | EV_DISPATCH * knote.dispatch
+                flags |= EV_ONESHOT * knote.once | EV_DISPATCH * knote.dispatch | EV_CLEAR * knote.clear
                 self._put(
                     room, count, (knote.ident, knote.filter, flags, knote.fflags, data, knote.udata)
                 )
@@ -307,7 +332,7 @@ class SimulatedBSD(SimulatedUnix):
         if knote.clear:
             knote.triggered = False  # K15
         if knote.once:
-            del queue.knotes[key]
+            queue.knotes.pop(key).end()
         else:
             knote.disabled = knote.dispatch
             queue.knotes.move_to_end(key, last=not self.variant.newest_first)
@@ -315,7 +340,7 @@ class SimulatedBSD(SimulatedUnix):
     def _status(self, knote: Knote, revents: int) -> tuple[int, int] | None:
         """Return (flags, data) when ready; K7: the end of the file is readiness."""
         if knote.file is None:
-            return (EV_CLEAR * knote.clear, 0) if knote.triggered else None
+            return (0, 0) if knote.triggered else None
         if knote.file.kind == stat.S_IFREG:
             if knote.filter == self.variant.write:
                 return 0, 0
@@ -323,6 +348,8 @@ class SimulatedBSD(SimulatedUnix):
             return (0, left) if left > 0 else None
         if revents & host.NVAL:
             return None
+        if knote.filter not in (self.variant.read, self.variant.write):
+            return (0, 1) if revents & host.PRI else None  # K16
         end = host.ERR | host.HUP
         usable = host.OUT
         if knote.filter == self.variant.read:
@@ -347,9 +374,14 @@ class SimulatedBSD(SimulatedUnix):
             found: dict[int, int] = {}
             for (ident, filt), knote in queue.knotes.items():
                 if knote.file is not None:
-                    bit = 1 if filt == self.variant.read else 2
+                    bit = {self.variant.read: 1, self.variant.write: 2}.get(filt, 0)
                     found[ident] = found.get(ident, 0) | bit
             return found
+
+    def forget(self, handle: Any) -> None:
+        super().forget(handle)
+        for knote in handle.knotes.values():
+            knote.end()
 
     def after_fork_in_child(self) -> None:
         # K8: the child has no kqueue; the number is free for whatever it opens next.

@@ -1,6 +1,6 @@
 """What the BSD systems and macOS do differently in kqueue(2): a table, and the sources of each row.
 
-Every field of ``Variant`` is an option of ``kernel(name, option=value)``. The clauses K1 to K15
+Every field of ``Variant`` is an option of ``kernel(name, option=value)``. The clauses K1 to K16
 are explained in ``bsd``.
 
 The layouts and numbers are written down here a second time, from the systems' headers, and not
@@ -44,6 +44,8 @@ class Variant:
     read: int = -1
     write: int = -2
     user: int | None = None
+    #: EVFILT_EXCEPT and NOTE_OOB, sys/event.h, K16; None: it does not have them.
+    oob: tuple[int, int] | None = None
     #: How a kqueue can be made, K9; kqueue(2) of each system.
     makers: tuple[str, ...] = ("kqueue",)
     #: O_CLOEXEC, sys/fcntl.h; taken by kqueue1.
@@ -108,6 +110,7 @@ VARIANTS: dict[str, Variant] = {
             "openbsd",
             layout=_PLAIN_INT64,
             user=-10,
+            oob=(-9, 4),
             makers=("kqueue1", "kqueue"),
             o_cloexec=0x10000,
         ),
@@ -115,6 +118,7 @@ VARIANTS: dict[str, Variant] = {
             "dragonfly",
             timespec=_TIMESPEC_LONG,
             user=-9,
+            oob=(-8, 2),
             pipe_without_reader=errno.EPIPE,
             pipe_without_writer=errno.EPIPE,
         ),
@@ -123,6 +127,7 @@ VARIANTS: dict[str, Variant] = {
             select="select$DARWIN_EXTSN",
             timespec=_TIMESPEC_LONG,
             user=-10,
+            oob=(-15, 2),
             ppoll=False,
             terminal=errno.EINVAL,
         ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import stat
 import sys
 import termios
@@ -20,10 +21,12 @@ from typing import Any, NamedTuple
 from ...binding import INT_MAX, load
 
 __all__ = [
-    "IN", "PRI", "OUT", "ERR", "HUP", "NVAL", "RDHUP", "Deadline", "File", "examine", "file_of",
+    "IN", "PRI", "OUT", "ERR", "HUP", "NVAL", "RDHUP", "Deadline", "Edges", "File", "examine", "file_of",
     "open_descriptors", "sleep", "survivors", "unread",
 ]  # fmt: skip
 
+_EPOLLET = 1 << 31
+UPPER = 500  # where descriptors are that a program hardly ever closes, reuses or watches
 _binding = load()
 _poll_function = _binding.function("poll")
 
@@ -122,6 +125,44 @@ def _poll(wanted: dict[int, int], ms: int) -> tuple[Any, int]:
     if code != EINTR:
         raise _binding.error(code)
     return fds, code
+
+
+class Edges:
+    """What has become ready at a descriptor since it was last taken.
+
+    poll(2) shows levels only, so this is an epoll(7) of the host with EPOLLET.
+
+    Args:
+        fd: an open descriptor.
+        events: as for poll(2), whose flags have the same numbers.
+
+    Raises:
+        NotImplementedError: this host has no epoll.
+    """
+
+    def __init__(self, fd: int, events: int) -> None:
+        if not hasattr(select, "epoll"):
+            raise NotImplementedError("edges: poll(2) of this host does not show them")
+        made = select.epoll()
+        try:
+            number: int = fcntl.fcntl(made.fileno(), fcntl.F_DUPFD, UPPER)
+        except OSError:
+            number = os.dup(made.fileno())  # the limit is lower than that
+        made.close()
+        os.set_inheritable(number, False)
+        self._epoll = select.epoll.fromfd(number)
+        self.fd = number
+        """Readable while there is something to take."""
+        self._epoll.register(fd, events | _EPOLLET)
+
+    def take(self) -> int:
+        """Return the events, 0 if there are none."""
+        found = self._epoll.poll(0, 1)
+        return found[0][1] if found else 0
+
+    def close(self) -> None:
+        """Close its descriptor."""
+        self._epoll.close()
 
 
 class Deadline:

@@ -3,10 +3,13 @@
 E1 a registration is keyed by (descriptor, open file); E2 it lives as long as the open file does,
 so a duplicate keeps it; E3 ADD of a known one is EEXIST, MOD and DEL of an unknown one ENOENT;
 E4 regular files and directories are EPERM; E5 ERR and HUP come unasked; E6 ONESHOT leaves it
-disarmed; E7 level-triggered registrations go to the end of the line when reported.
+disarmed; E7 level-triggered registrations go to the end of the line when reported; E8 EPOLLET reports
+what has become ready since it was last reported, and MOD looks anew; E9 EPOLLEXCLUSIVE goes with ADD
+alone, and with EPOLLIN, EPOLLOUT, EPOLLWAKEUP and EPOLLET alone, else it is EINVAL, as is every later
+MOD. Edges are those of this host's own epoll.
 
-Not modelled: EPOLLET (poll(2) of the host shows no edges), EPOLLEXCLUSIVE, an epoll that watches
-another, ELOOP, and the limit of /proc/sys/fs/epoll/max_user_watches.
+Not modelled: whom of several EPOLLEXCLUSIVE wakes (all), an epoll that watches another, ELOOP, and the
+limit of /proc/sys/fs/epoll/max_user_watches.
 
 Sources: epoll_create(2), epoll_ctl(2), epoll_wait(2), epoll(7).
 """
@@ -36,6 +39,10 @@ EPOLLIN = 0x001
 EPOLLPRI = 0x002
 EPOLLOUT = 0x004
 EPOLLRDHUP = 0x2000
+EPOLLERR = 0x008
+EPOLLHUP = 0x010
+EPOLLEXCLUSIVE = 1 << 28
+EPOLLWAKEUP = 1 << 29
 EPOLLONESHOT = 1 << 30
 EPOLLET = 1 << 31
 EPOLL_CLOEXEC = 0o2000000
@@ -43,6 +50,9 @@ EPOLL_CLOEXEC = 0o2000000
 # @ aligns as the C compiler of this host does; linux_x86 is packed.
 _TIMESPEC = struct.Struct("@ll")
 _LAYOUTS = {"linux": struct.Struct("@IQ"), "linux_x86": struct.Struct("=IQ")}
+_EXCLUSIVE_OK = (  # E9
+    EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
+)
 _FROM_HOST = host.IN | host.PRI | host.OUT | host.ERR | host.HUP | host.RDHUP
 
 
@@ -51,6 +61,19 @@ class Interest:
 
     def __init__(self) -> None:
         self.events = self.data = 0
+        self.edges: host.Edges | None = None
+
+    def follow(self, fd: int) -> None:
+        """E8: begin to look at ``fd`` for edges, if they are asked for."""
+        self.end()
+        if self.events & EPOLLET:
+            self.edges = host.Edges(fd, self.events & _FROM_HOST)
+
+    def end(self) -> None:
+        """Give back what it has of the host."""
+        if self.edges is not None:
+            self.edges.close()
+            self.edges = None
 
 
 class Epoll(Handle):
@@ -104,7 +127,9 @@ class SimulatedLinux(SimulatedUnix):
                 os.dup2(oldfd, newfd, not flags)
             except OSError as error:
                 return self.fail(error.errno or 0)
-            self.handles.pop(newfd, None)
+            replaced = self.handles.pop(newfd, None)
+            if replaced is not None:
+                self._end(replaced)
             if epoll is not None:
                 self.handles[newfd] = copied = copy.copy(epoll)
                 copied.fd = newfd
@@ -129,15 +154,18 @@ class SimulatedLinux(SimulatedUnix):
             if known == (op == EPOLL_CTL_ADD):
                 return self.fail(errno.EEXIST if known else errno.ENOENT)  # E3
             if op == EPOLL_CTL_DEL:
-                del epoll.interests[fd, file]
+                epoll.interests.pop((fd, file)).end()
                 return 0
             memory = self.memory(event, self.layout.size)
             if memory is None:
                 return self.fail(errno.EFAULT)
-            interest = epoll.interests.setdefault((fd, file), Interest())
-            interest.events, interest.data = self.layout.unpack(bytes(memory[: self.layout.size]))
-            if interest.events & EPOLLET:
-                raise NotImplementedError("EPOLLET: poll(2) of the host does not show edges")
+            flags, data = self.layout.unpack(bytes(memory[: self.layout.size]))
+            interest = epoll.interests.get((fd, file), Interest())
+            if (flags | interest.events) & EPOLLEXCLUSIVE and (known or flags & ~_EXCLUSIVE_OK):
+                return self.fail(errno.EINVAL)  # E9
+            interest.events, interest.data = flags, data
+            interest.follow(fd)
+            epoll.interests[fd, file] = interest
             epoll.sleepers.wake()
             return 0
 
@@ -187,7 +215,7 @@ class SimulatedLinux(SimulatedUnix):
         """E2: gone with the last descriptor of the open file."""
         for fd, file in list(epoll.interests):
             if host.file_of(fd) != file and not host.survivors(file):
-                del epoll.interests[fd, file]
+                epoll.interests.pop((fd, file)).end()
 
     def _scan(self, epoll: Epoll, room: Any, maxevents: int) -> tuple[int, dict[int, int]]:
         self._expire(epoll)
@@ -196,6 +224,10 @@ class SimulatedLinux(SimulatedUnix):
         for key, interest in epoll.interests.items():
             if interest.events == EPOLLONESHOT:
                 continue  # E6
+            if interest.edges is not None:
+                wanted[interest.edges.fd] = host.IN
+                asked[key] = interest.edges.fd
+                continue
             fd, file = key
             through = fd if host.file_of(fd) == file else host.survivors(file)[0]
             asked[key] = through
@@ -203,9 +235,13 @@ class SimulatedLinux(SimulatedUnix):
         revents = host.examine(wanted)
         count = 0
         for key, through in asked.items():
-            interest = epoll.interests[key]
-            found = revents[through] & (interest.events | host.ERR | host.HUP)  # E5
+            interest, found = epoll.interests[key], revents[through]
             if not found or count == maxevents:
+                continue
+            if interest.edges is not None:
+                found = interest.edges.take()
+            found &= interest.events | host.ERR | host.HUP  # E5
+            if not found:
                 continue
             size = self.layout.size
             room[count * size : (count + 1) * size] = self.layout.pack(found, interest.data)
@@ -214,6 +250,16 @@ class SimulatedLinux(SimulatedUnix):
             if interest.events & EPOLLONESHOT:
                 interest.events = EPOLLONESHOT  # E6
         return count, wanted
+
+    def forget(self, handle: Any) -> None:
+        super().forget(handle)
+        self._end(handle)
+
+    def _end(self, handle: Any) -> None:
+        """Give back what a handle has of the host, unless another one is its duplicate."""
+        if not any(other.interests is handle.interests for other in self.handles.values()):
+            for interest in handle.interests.values():
+                interest.end()
 
     def watched(self, fd: int) -> dict[int, int]:
         with self.lock:

@@ -3,7 +3,8 @@
 U1 poll passes over an entry whose descriptor is negative; U2 it reports a closed one as POLLNVAL;
 U3 ERR, HUP and NVAL come unasked; U4 select with a closed descriptor in a set is EBADF; U5 its
 sets are bitmaps of ``fd_mask`` words, and the answer is written over them; U6 select reports a
-hang-up as readable and an error as both; U7 a negative time is EINVAL, in poll it is for ever.
+hang-up as readable and an error as both, urgent data is in the third set; U7 a negative time is
+EINVAL, in poll it is for ever; U8 POLLRDHUP, of Linux and FreeBSD 13: the peer will send no more.
 
 Not modelled: limits on the number of descriptors (OPEN_MAX, FD_SETSIZE), signal masks, and devices
 that a system cannot poll (terminals on old releases of macOS). Readiness is this host's.
@@ -25,8 +26,11 @@ __all__ = ["SimulatedUnix"]
 
 _POLLFD = struct.Struct("=ihh")
 _SOON = 10_000_000  # nanoseconds
-_NAMES = ("POLLIN", "POLLPRI", "POLLOUT", "POLLERR", "POLLHUP", "POLLNVAL", "POLLRDNORM")
-_HOSTS = (host.IN, host.PRI, host.OUT, host.ERR, host.HUP, host.NVAL, host.IN)
+_NAMES = (
+    *("POLLIN", "POLLPRI", "POLLOUT", "POLLERR", "POLLHUP", "POLLNVAL", "POLLRDNORM"),
+    "POLLRDHUP",  # U8
+)
+_HOSTS = (host.IN, host.PRI, host.OUT, host.ERR, host.HUP, host.NVAL, host.IN, host.RDHUP)
 
 
 class SimulatedUnix(SimulatedKernel):
@@ -138,8 +142,18 @@ class SimulatedUnix(SimulatedKernel):
 
     def _flags(self) -> list[tuple[int, int]]:
         """Return (flag of this system, flag of the host)."""
-        constant = self.ffi.integer_const
-        return [(constant(name), native) for name, native in zip(_NAMES, _HOSTS)]
+        return [
+            (self.ffi.integer_const(name), native)
+            for name, native in zip(_NAMES, _HOSTS)
+            if self._has(name)
+        ]
+
+    def _has(self, name: str) -> bool:
+        try:
+            self.ffi.integer_const(name)
+        except AttributeError:
+            return False
+        return True
 
     def _time(self, pointer: Any, kind: str, fraction: str, unit: int) -> int | None:
         """Return a time struct in nanoseconds, None for NULL; ValueError when it is no time."""

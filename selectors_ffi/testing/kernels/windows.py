@@ -3,9 +3,10 @@
 S1 a set is a count and so many sockets, the answer is written over it; S2 three
 sets that are NULL or empty are WSAEINVAL; S3 what is no open socket is
 WSAENOTSOCK; S4 a failed connect is an exception, and not readiness to write;
-S5 errno stays as it is, WSAGetLastError tells; S6 no signal ends the wait.
+S5 errno stays as it is, WSAGetLastError tells; S6 no signal ends the wait; S7 out-of-band data is
+an exception, too.
 
-Not modelled: FD_SETSIZE, out-of-band data, and handles that are no descriptors.
+Not modelled: FD_SETSIZE, and handles that are no descriptors.
 
 https://learn.microsoft.com/en-us/windows/win32/api/winsock2/nf-winsock2-select
 """
@@ -73,7 +74,7 @@ class SimulatedWindows(SimulatedKernel):
         """Return the sockets of each set that are ready; empty when the time is over."""
         deadline = host.Deadline(nanoseconds)
         wanted: dict[int, int] = {}
-        for one, flags in zip(sets, (host.IN, host.OUT, 0)):
+        for one, flags in zip(sets, (host.IN, host.OUT, host.PRI)):
             for number in one:
                 wanted[number] = wanted.get(number, 0) | flags
         while True:
@@ -89,7 +90,7 @@ class SimulatedWindows(SimulatedKernel):
         return [
             [number for number in reads if revents[number] & (host.IN | host.HUP | host.ERR)],
             [number for number in writes if revents[number] & host.OUT and number not in failed],
-            [number for number in excepts if number in failed],  # S4
+            [n for n in excepts if n in failed or revents[n] & host.PRI],  # S4, S7
         ]
 
     def _array(self) -> int:

@@ -1,0 +1,310 @@
+"""trigger= and exclusive= of register and modify, on every backend and kernel."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import socket
+import threading
+
+import pytest
+
+from selectors_ffi import EDGE, EVENT_HANGUP, EVENT_PRIORITY, EVENT_READ, EVENT_WRITE, LEVEL, ONESHOT
+
+pytestmark = pytest.mark.ours
+
+BOTH = EVENT_READ | EVENT_WRITE
+
+
+def masks(selector, timeout=0):
+    """Return the masks that a wait returns."""
+    return [events for _, events in selector.select(timeout)]
+
+
+@pytest.fixture
+def edges(subject, selector):
+    """A selector whose mechanism has edges."""
+    if subject.mechanism not in ("epoll", "kqueue"):
+        pytest.skip(f"{subject.mechanism} has no edges")
+    return selector
+
+
+@pytest.fixture
+def readable(pair):
+    """A socket with something to read."""
+    left, right = pair
+    right.send(b"x")
+    return left
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "mechanisms"),
+    [
+        ({"trigger": EDGE}, "EDGE", ("epoll", "kqueue")),
+        ({"exclusive": True}, "exclusive", ("epoll",)),
+        ({"trigger": EDGE, "exclusive": True}, "EDGE|exclusive", ("epoll",)),
+        ({"trigger": ONESHOT, "exclusive": True}, "exclusive", ()),
+    ],
+)
+def test_what_the_mechanism_lacks(subject, selector, readable, snapshot, options, name, mechanisms):
+    """It is a NotImplementedError that names it, before anything changes."""
+    key = selector.register(readable, EVENT_READ, "kept")
+    before = snapshot(selector)
+    if subject.mechanism in mechanisms:
+        assert selector.modify(readable, EVENT_READ, **options) is not key
+        return
+
+    for call in (selector.modify, selector.register):
+        with pytest.raises(NotImplementedError, match=name):
+            call(readable, EVENT_READ, **options)
+
+    assert snapshot(selector) == before
+    assert selector.get_key(readable) is key
+
+
+@pytest.mark.parametrize("trigger", ["", "sometimes", 1, []])
+def test_unknown_trigger(selector, readable, snapshot, trigger):
+    """A trigger that does not exist is a ValueError that lists those that do."""
+    before = snapshot(selector)
+
+    with pytest.raises(ValueError, match="LEVEL, EDGE and ONESHOT"):
+        selector.register(readable, EVENT_READ, trigger=trigger)
+
+    assert snapshot(selector) == before
+
+
+def test_keywords_only(selector, readable):
+    """Neither can be given by position."""
+    with pytest.raises(TypeError):
+        selector.register(readable, EVENT_READ, None, ONESHOT)
+
+
+def test_level_is_the_default(selector, readable):
+    """LEVEL is what the standard library has, and its keys are the same."""
+    key = selector.register(readable, EVENT_READ, trigger=LEVEL, exclusive=False)
+
+    assert type(key.events) is int
+    assert selector.modify(readable, EVENT_READ, trigger=LEVEL) is key
+    assert selector.select(0) == selector.select(0) == [(key, EVENT_READ)]
+
+
+def test_the_key_tells(selector, readable):
+    """The events of such a key are an int that knows the trigger, and survives a copy."""
+    key = selector.register(readable, EVENT_READ, trigger=ONESHOT)
+
+    assert key.events == EVENT_READ
+    for events in (key.events, copy.copy(key.events), pickle.loads(pickle.dumps(key.events))):
+        assert (events, events.trigger, events.exclusive, events.armed) == (1, ONESHOT, False, True)
+
+
+def test_oneshot_reports_once(selector, readable):
+    """ONESHOT ends with its report; modify arms it again, also with equal arguments."""
+    key = selector.register(readable, EVENT_READ, "data", trigger=ONESHOT)
+
+    assert selector.select(5) == [(key, EVENT_READ)]
+    assert masks(selector) == masks(selector, 0.01) == []
+    assert selector.get_key(readable) is key
+    assert not key.events.armed
+
+    for _ in range(2):
+        again = selector.modify(readable, EVENT_READ, "data")
+        assert again.events.trigger is ONESHOT
+        assert selector.select(5) == [(again, EVENT_READ)]
+        assert masks(selector) == []
+
+
+def test_oneshot_of_both_directions(selector, pair):
+    """One report is for all the events of a registration."""
+    left, right = pair
+    selector.register(left, BOTH, trigger=ONESHOT)
+    assert masks(selector, 5) == [EVENT_WRITE]
+    right.send(b"x")
+    assert masks(selector) == []
+
+    selector.modify(left, BOTH)
+
+    assert masks(selector, 5) == [BOTH]
+    assert masks(selector) == []
+
+
+def test_oneshot_does_not_end_before_its_report(selector, pair):
+    """Waits in which nothing is ready do not use it up."""
+    left, right = pair
+    selector.register(left, EVENT_READ, trigger=ONESHOT)
+    assert masks(selector) == masks(selector, 0.01) == []
+
+    right.send(b"x")
+
+    assert masks(selector, 5) == [EVENT_READ]
+
+
+def test_oneshot_that_has_reported_hears_of_nothing(selector, pair):
+    """Not even a hang-up ends a wait for a registration that has reported."""
+    left, right = pair
+    selector.register(left, EVENT_READ, trigger=ONESHOT)
+    right.send(b"x")
+    assert masks(selector, 5) == [EVENT_READ]
+
+    right.close()
+
+    assert masks(selector) == masks(selector, 0.01) == []
+    selector.modify(left, EVENT_READ)
+    assert masks(selector, 5) == [EVENT_READ]
+
+
+def test_oneshot_beside_others(selector, readable, pairs):
+    """Other registrations are level-triggered, whatever their order."""
+    (before, one), (after, other), (both, _), _ = pairs
+    level = {selector.register(before, EVENT_READ): 1}
+    selector.register(readable, EVENT_READ, trigger=ONESHOT)
+    level.update({selector.register(after, EVENT_READ): 1, selector.register(both, BOTH): 2})
+    one.send(b"x")
+    other.send(b"x")
+    assert len(selector.select(5)) == 4
+
+    for _ in range(3):
+        assert dict(selector.select(0)) == level
+    selector.unregister(before)
+    selector.modify(readable, EVENT_READ)
+    assert len(selector.select(5)) == 3
+    assert len(selector.select(0)) == 2
+
+
+def test_oneshot_is_registered_anew(selector, readable):
+    """What is registered again is armed; the events of a key are a mask to register()."""
+    key = selector.register(readable, EVENT_READ, trigger=ONESHOT)
+    assert masks(selector, 5) == [EVENT_READ]
+    selector.unregister(readable)
+
+    selector.register(readable, key.events, trigger=ONESHOT)
+    assert masks(selector, 5) == [EVENT_READ]
+    assert masks(selector) == []
+    selector.unregister(readable)
+
+    assert type(selector.register(readable, key.events).events) is int
+    assert masks(selector) == masks(selector) == [EVENT_READ]
+
+
+def test_oneshot_becomes_level(selector, readable):
+    """modify(trigger=LEVEL) makes it what the standard library has, and ONESHOT back."""
+    selector.register(readable, EVENT_READ, trigger=ONESHOT)
+    assert masks(selector, 5) == [EVENT_READ]
+
+    selector.modify(readable, EVENT_READ, trigger=LEVEL)
+    assert masks(selector) == masks(selector) == [EVENT_READ]
+
+    selector.modify(readable, EVENT_READ, trigger=ONESHOT)
+    assert masks(selector) == [EVENT_READ]
+    assert masks(selector) == []
+
+
+def test_oneshot_wakes_one_thread(subject, selector, pair):
+    """Of several threads that wait, one is given the report."""
+    left, right = pair
+    if subject.closes_later:
+        pytest.skip("libkqueue may lose a wake-up of two waiting threads")
+    selector.register(left, EVENT_READ, trigger=ONESHOT)
+    found = []
+    threads = [threading.Thread(target=lambda: found.extend(selector.select(0.2))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    right.send(b"x")
+    for thread in threads:
+        thread.join()
+
+    assert [events for _, events in found] == [EVENT_READ]
+
+
+def test_oneshot_raw(selector, readable):
+    """select_raw() uses a ONESHOT up, too."""
+    selector.register(readable, EVENT_READ, trigger=ONESHOT)
+
+    assert [event.fd for event in selector.select_raw(5)] == [readable.fileno()]
+    assert masks(selector) == []
+
+
+def test_edge(edges, pair):
+    """EDGE reports what is new, and not what is still there."""
+    left, right = pair
+    edges.register(left, EVENT_READ, trigger=EDGE)
+    assert masks(edges) == []
+
+    for byte in (b"x", b"y"):
+        right.send(byte)
+        assert masks(edges, 5) == [EVENT_READ]
+        assert masks(edges) == []
+    assert left.recv(3) == b"xy"
+    assert masks(edges) == []
+    right.shutdown(socket.SHUT_WR)
+    assert masks(edges, 5) == [EVENT_READ]
+    assert masks(edges) == []
+
+
+def test_edge_of_both_directions(edges, pair):
+    """Both directions may be new, and are reported apart when they are."""
+    left, right = pair
+    edges.register(left, BOTH, trigger=EDGE)
+    assert masks(edges, 5) == [EVENT_WRITE]
+    assert masks(edges) == []
+
+    right.send(b"x")
+
+    assert masks(edges, 5)[0] & EVENT_READ
+    assert masks(edges) == []
+
+
+def test_edge_is_kept_by_modify(edges, readable):
+    """modify() without a trigger keeps it; the change is looked at anew."""
+    edges.register(readable, EVENT_READ, trigger=EDGE)
+    assert masks(edges, 5) == [EVENT_READ]
+
+    key = edges.modify(readable, BOTH)
+
+    assert key.events.trigger is EDGE
+    assert masks(edges, 5) == [BOTH]
+    assert masks(edges) == []
+    assert edges.modify(readable, BOTH) is key
+    edges.modify(readable, BOTH, trigger=LEVEL)
+    assert masks(edges) == masks(edges) == [BOTH]
+
+
+def test_edge_of_a_hangup(edges, subject, pair):
+    """The end of the peer is new once."""
+    left, right = pair
+    edges.register(left, EVENT_HANGUP, trigger=EDGE)
+    right.close()
+
+    assert masks(edges, 5) == [EVENT_HANGUP]
+    assert masks(edges) == []
+
+
+def test_exclusive(subject, selector, readable):
+    """An exclusive registration reports as any other; modify and unregister work on it."""
+    if subject.mechanism != "epoll":
+        pytest.skip(f"{subject.mechanism} has no exclusive registrations")
+    key = selector.register(readable, EVENT_READ, exclusive=True)
+    assert selector.select(5) == selector.select(0) == [(key, EVENT_READ)]
+    assert key.events.exclusive
+
+    assert selector.modify(readable, EVENT_READ) is key
+    assert selector.modify(readable, BOTH).events.exclusive
+    assert masks(selector) == [BOTH]
+    assert type(selector.modify(readable, BOTH, exclusive=False).events) is int
+    assert masks(selector) == [BOTH]
+    selector.modify(readable, EVENT_WRITE, exclusive=True)
+    assert masks(selector) == [EVENT_WRITE]
+    selector.unregister(readable)
+    assert masks(selector) == []
+
+
+@pytest.mark.parametrize("events", [EVENT_PRIORITY, EVENT_READ | EVENT_HANGUP])
+def test_exclusive_excludes(subject, selector, readable, snapshot, events):
+    """What epoll_ctl(2) does not take with EPOLLEXCLUSIVE is refused before it is asked."""
+    if subject.mechanism != "epoll":
+        pytest.skip(f"{subject.mechanism} has no exclusive registrations")
+    before = snapshot(selector)
+
+    with pytest.raises(NotImplementedError, match="EPOLLEXCLUSIVE"):
+        selector.register(readable, events, exclusive=True)
+
+    assert snapshot(selector) == before
