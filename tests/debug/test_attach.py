@@ -261,7 +261,7 @@ def test_processes_that_cannot_be_reached(monkeypatch):
 @pytest.mark.usefixtures("able")
 @pytest.mark.parametrize(
     ("mapped", "theirs"),
-    [("/usr/bin/python3.9", "CPython 3.9"), ("/x/libpypy3.10-c.so", "PyPy 3.10")],
+    [("/usr/bin/python3.2", "CPython 3.2"), ("/x/libpypy3.10-c.so", "PyPy 3.10")],
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads procfs")
 def test_another_version(monkeypatch, tmp_path, mapped, theirs):
