@@ -15,6 +15,7 @@ from .. import debug
 from ..debug.explain import Explainer
 from ..debug.filters import Filter, about, chosen
 from ..debug.lines import Lines, look_of
+from ..debug.mended import sentences
 from ..debug.records import Marks
 from ..debug.sinks import StandardError, standard_error
 from ..installation import Installation, install
@@ -206,6 +207,8 @@ class Tracing:
         elif self.table is not None:
             self._add_figures(self.table)
             self._tell(str(self.table))
+        for sentence in sentences():
+            self._tell(f"selectors_ffi: {sentence}")
         if not self._child and not self._seen():
             self._tell(self._why_nothing())
         self._output.close()

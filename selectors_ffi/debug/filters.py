@@ -205,6 +205,17 @@ class Filter:
                 return
             self._sink(record)
 
+    def together(self, records: list[Record]) -> None:
+        """Hand on those of several records that are asked for."""
+        together = getattr(self._sink, "together", None)
+        if self._limit or together is None:
+            for record in records:
+                self(record)
+            return
+        wanted = [record for record in records if self.wants(record)]
+        if wanted:
+            together(wanted)
+
     def wants(self, record: Record) -> bool:
         """Tell whether a record is asked for."""
         if isinstance(record, Lint):

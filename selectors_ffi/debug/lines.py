@@ -121,21 +121,30 @@ class Lines(Locked):
 
     def __call__(self, record: Record) -> None:
         with self._lock:
-            text = str(record)
-            if isinstance(record, Wait) and 0 < self._slower <= record.turn:
-                text += f" (the program took {record.turn / 1e9:.6f} s before)"
-            stamp = self._stamp(record.time, self._before or record.time)
-            self._before = record.time
-            line = stamp + self._drawn(record, text, len(stamp))
-            if self._folding is None:
-                self._write([line])
-            elif isinstance(record, Lint):
-                self._write([*self._folding.end(), line])
-            else:
-                shape = _DURATION.sub("", text)
-                self._write(self._folding.add(shape, line, record.time))
-            if self._explain is not None:
-                self._write([f"    {sentence}" for sentence in self._explain(record)])
+            self._write(self._lines_of(record))
+
+    def together(self, records: list[Record]) -> None:
+        """Write several records at once."""
+        with self._lock:
+            self._write([line for record in records for line in self._lines_of(record)])
+
+    def _lines_of(self, record: Record) -> list[str]:
+        """Return what is to be written now that a record has come."""
+        text = str(record)
+        if isinstance(record, Wait) and 0 < self._slower <= record.turn:
+            text += f" (the program took {record.turn / 1e9:.6f} s before)"
+        stamp = self._stamp(record.time, self._before or record.time)
+        self._before = record.time
+        line = stamp + self._drawn(record, text, len(stamp))
+        if self._folding is None:
+            lines = [line]
+        elif isinstance(record, Lint):
+            lines = [*self._folding.end(), line]
+        else:
+            lines = self._folding.add(_DURATION.sub("", text), line, record.time)
+        if self._explain is not None:
+            lines = [*lines, *(f"    {sentence}" for sentence in self._explain(record))]
+        return lines
 
     def note(self, text: str) -> None:
         """Write a line that is no record."""

@@ -17,7 +17,7 @@ from weakref import ref
 
 from ..backends.base import _BaseSelectorImpl
 from .flags import TAPPED, Ambient, Debug, FlagsLike, ambient, enter, flags_of, leave
-from .watch import Observed, observe, release
+from .watch import Tapped, observe, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,7 @@ class Switched:
         _current.append(self)
         enter(self._ambient)
         for selector in alive():
-            if isinstance(selector, Observed):
+            if isinstance(selector, Tapped):
                 self.left += id(selector) not in self._seen
                 continue
             try:
@@ -114,7 +114,7 @@ class Switched:
     def _note(self, selector: Any) -> None:
         """Remember a selector that is to be released."""
         number = id(selector)
-        if isinstance(selector, Observed):
+        if isinstance(selector, Tapped):
             self._seen[number] = ref(selector, lambda _: self._seen.pop(number, None) and None)
 
     def _tell_what_cannot_be_seen(self) -> None:

@@ -106,7 +106,7 @@ class Output:
         """Write in pieces that a pipe takes whole once it is writable."""
         while data:
             try:
-                written = self.send(data[:_PIECE])
+                written = self.send(_piece(data))
             except BlockingIOError:
                 written = 0
             data = data[written:]
@@ -128,6 +128,13 @@ class Output:
 
 
 _PIECE = getattr(select, "PIPE_BUF", 512)
+
+
+def _piece(data: bytes) -> bytes:
+    """Return the first lines, as many as are written at once; at least a part of the first."""
+    if len(data) <= _PIECE:
+        return data
+    return data[: data.rfind(b"\n", 0, _PIECE) + 1 or _PIECE]
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import cache
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..backends import EpollSelector, KqueueSelector, SelectSelector
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ..backends.base import NativeEvent
     from ..binding import Binding
 
-__all__ = ["RawEvent", "ends_of", "select_raw"]
+__all__ = ["RawEvent", "ends_of", "ends_of_sockets", "select_raw"]
 
 _READABLE, _WRITABLE, _HANGUP, _ERROR, _PRIORITY = (1 << bit for bit in range(5))
 
@@ -180,14 +181,21 @@ def _is_socket(fd: int) -> bool:
 
 def ends_of(fds: Iterable[int]) -> dict[int, bool | None]:
     """Return whether each descriptor's other end has stopped sending; None if it is not known."""
-    kinds = {fd: _kind(fd) for fd in fds}
+    return _ends({fd: _kind(fd) for fd in fds})
+
+
+def ends_of_sockets(fds: Iterable[int]) -> dict[int, bool | None]:
+    """Return the same of descriptors that are known to be sockets."""
+    return _ends(dict.fromkeys(fds, stat.S_IFSOCK))
+
+
+def _ends(kinds: dict[int, int]) -> dict[int, bool | None]:
     found: dict[int, bool | None] = dict.fromkeys(kinds)
     asked = [fd for fd, kind in kinds.items() if kind]
     if not asked:
         return found
     try:
-        binding = load()
-        hangup, closed = binding.constant("POLLHUP"), _constant(binding, "POLLRDHUP")
+        binding, hangup, closed = _asking()
         array = binding.ffi.new("struct pollfd[]", [(fd, closed) for fd in asked])
         errno = binding.ffi.errno
         try:
@@ -203,6 +211,17 @@ def ends_of(fds: Iterable[int]) -> dict[int, bool | None]:
             # A pipe without a writer says so in any case.
             found[entry.fd] = False
     return found
+
+
+@cache
+def _asking() -> tuple[Binding, int, int]:
+    """Return the binding of this process, POLLHUP, and POLLRDHUP, which is 0 where there is none.
+
+    Raises:
+        OSError: nothing certain is known of this system.
+    """
+    binding = load()
+    return binding, binding.constant("POLLHUP"), _constant(binding, "POLLRDHUP")
 
 
 def _constant(binding: Binding, name: str) -> int:

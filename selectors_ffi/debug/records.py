@@ -97,6 +97,7 @@ class Event(NamedTuple):
     time: int
     source: Source
     fd: int
+    """-1 if it is the selector's own, by which another thread wakes it."""
     kind: str
     flags: str
     events: int
@@ -113,7 +114,8 @@ class Event(NamedTuple):
         # kqueue's are several fields with names of their own.
         flags = self.flags if "=" in self.flags else f"events={self.flags}"
         flags += ", eof" if self.eof else ""
-        event = f"{{fd={self.fd}, kind={self.kind}, {flags}}}"
+        number = f"fd={self.fd}, " if self.fd >= 0 else ""
+        event = f"{{{number}kind={self.kind}, {flags}}}"
         if self.dropped:
             return f"{_prefix(self.source)}event({event}) = dropped ({self.dropped})"
         return f"{_prefix(self.source)}event({event}) = {interest(self.events)} ({_object(self)})"

@@ -64,6 +64,15 @@ class Emitter:
         finally:
             _inside.sink = False
 
+    def together(self, records: list[Record]) -> None:
+        """Give records that belong together, at once if the sink takes several."""
+        together = getattr(self.sink, "together", None)
+        if together is not None:
+            self.guard(lambda: together(records))
+        else:
+            for record in records:
+                self(record)
+
     def guard(self, action: Callable[[], object]) -> None:
         """Do something with the sink; not from within a sink, and nothing that it raises leaves."""
         if getattr(_inside, "sink", False):
@@ -150,6 +159,10 @@ class FileSink(Locked):
 
     def __call__(self, record: Record) -> None:
         self.write(self.line(record) + "\n")
+
+    def together(self, records: list[Record]) -> None:
+        """Write the lines of several records at once."""
+        self.write("".join([f"{self.line(record)}\n" for record in records]))
 
     def line(self, record: Record) -> str:
         """Return the text of a record, without its end."""

@@ -230,7 +230,9 @@ def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, 
     if now - turn > samples.told:
         samples.told *= 5
         seconds = (now - turn) / 1e9
-        observer.tell_from_outside(here, frame, _finding(samples, f"no wait for {seconds:.1f} s so far"))
+        observer.teller.tell_from_outside(
+            here.source, frame, _finding(samples, f"no wait for {seconds:.1f} s so far")
+        )
 
 
 def _above(frame: FrameType | None, loop: Loop | None, selector: object) -> list[FrameType]:
@@ -286,7 +288,7 @@ def _sweep(here: Here, observer: Observer, wait: int, now: int) -> None:
         here.next_sweep = done + 32 * (done - now)
     if again and here.wait == wait:
         frame = sys._current_frames().get(here.ident)
-        observer.tell_from_outside(here, frame, checks.confirmed(again, registry))
+        observer.teller.tell_from_outside(here.source, frame, checks.confirmed(again, registry))
 
 
 _watchdog = _Watchdog()

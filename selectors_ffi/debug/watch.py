@@ -3,39 +3,42 @@
 ``backends.base`` calls ``instrument`` in a selector's constructor while flags are in force. The
 selector's ``__class__`` becomes a subclass of the same name, made once per class and flags; its
 ``_bind`` puts a tap on the kernel interface. Without flags nothing of this is reached.
-
-The tap is a library whose every function reports its calls, and otherwise is the one below.
-Wrapped and bare functions have one shape, so that no caller asks whether debugging is on.
-``ffi.errno`` after a call is what the call left, whatever the report did in between.
 """
 
 from __future__ import annotations
 
 import os
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Callable
+from errno import ENOENT
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from .._abi.target import SYMBOLS
-from ..binding import Binding
-from .decode import Arguments, form_of
 from .flags import TAPPED, Debug, FlagsLike, arm, resolve
 from .lints import LEAK
-from .observer import Observer, announce
+from .mended import REUSED, mended
+from .observer import Observer
 from .places import place
-from .records import Lint, Marks, Syscall, here, now
+from .records import Lint, Marks, here, now
 from .sinks import Emitter, Sink
+from .tap import copied, tapped
+from .telling import announce
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..backends.base import _BaseSelectorImpl as _Mixin  # they stand before one in the bases
-    from .decode import Form
+    from ..binding import Binding
     from .stats import Stats
 else:
     _Mixin = object
 
-__all__ = ["LeakGuard", "LeakGuarded", "Observed", "Tap", "instrument", "observe", "release", "tapped"]
+__all__ = [
+    "LeakGuard",
+    "LeakGuarded",
+    "Living",
+    "Observed",
+    "Tapped",
+    "instrument",
+    "observe",
+    "release",
+]
 
 
 class LeakGuard:
@@ -85,7 +88,7 @@ class LeakGuarded(_Mixed):
         bound = super()._bind(binding)
         if hasattr(self, "fileno"):
             # There is a descriptor to leak as soon as it has been made, and none if that fails.
-            return _copy(bound, _Creation(bound.lib, guard))
+            return copied(bound, _Creation(bound.lib, guard))
         guard.armed = True
         return bound
 
@@ -117,8 +120,8 @@ class _Creation:
         return create
 
 
-class Observed(_Mixed):
-    """Reports what it does to an ``Observer``.
+class Tapped(_Mixed):
+    """Reports its system calls to an ``Observer``, and what it has mended.
 
     A class of the caller's may have methods with parameters of their own: all are handed on.
     """
@@ -129,6 +132,32 @@ class Observed(_Mixed):
         bound = super()._bind(binding)
         self._observer.below = bound
         return tapped(bound, self._observer)
+
+    def _reopen(self) -> None:
+        self._observer.reopening = True
+        try:
+            super()._reopen()
+        finally:
+            self._observer.reopening = False
+
+    def modify(self, *args: Any, **kwargs: Any) -> Any:
+        here = self._observer.here()
+        here.errno = 0
+        key = super().modify(*args, **kwargs)
+        if here.errno == ENOENT:
+            mended(REUSED)
+        return key
+
+    def select(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().select(*args, **kwargs)  # type: ignore[safe-super] # it is a mixin
+        except BaseException as error:
+            self._observer.raised(error)
+            raise
+
+
+class Observed(Tapped):
+    """Reports what it is asked to do, too."""
 
     def register(self, *args: Any, **kwargs: Any) -> Any:
         observer = self._observer
@@ -151,7 +180,6 @@ class Observed(_Mixed):
     def modify(self, *args: Any, **kwargs: Any) -> Any:
         observer = self._observer
         observer.used()
-        observer.here().errno = 0
         key = super().modify(*args, **kwargs)
         observer.changed("modify", key)
         return key
@@ -165,7 +193,7 @@ class Observed(_Mixed):
         timeout = args[0] if args else kwargs.get("timeout")
         begun = observer.begin()
         try:
-            result = super().select(*args, **kwargs)  # type: ignore[safe-super] # it is a mixin
+            result = super(Tapped, self).select(*args, **kwargs)  # type: ignore[safe-super] # a mixin
         except BaseException as error:
             observer.failed(begun, timeout, error)
             raise
@@ -189,6 +217,9 @@ class Living(Observed):
         self.__class__ = self.class_without_flags
         type(self).__init__(self, *args, **kwargs)
 
+
+#: The flags that need more than the system calls.
+BEYOND_CALLS = Debug.EVENTS | Debug.STATS | Debug.CHECKS
 
 _classes: WeakKeyDictionary[type[Any], dict[Debug, type[Any]]] = WeakKeyDictionary()
 
@@ -253,7 +284,7 @@ def _subclass(cls: type[Any], flags: Debug) -> type[Any]:
     """Return the subclass of ``cls`` that shows what ``flags`` ask for."""
     made = _classes.setdefault(cls, {})
     if flags not in made:
-        made[flags] = _new_subclass(cls, flags, Observed)
+        made[flags] = _new_subclass(cls, flags, Observed if flags & BEYOND_CALLS else Tapped)
     return made[flags]
 
 
@@ -286,170 +317,6 @@ def stats(selector: Any) -> Stats:
         raise RuntimeError("stats() needs a selector made with debug=Debug.STATS")
     found: Stats = observer.stats
     return found
-
-
-class Tap:
-    """Stands for ``binding.lib``.
-
-    Args:
-        binding: the kernel interface to watch.
-        observer: hears of the calls.
-        names: link symbol -> C function name, where they differ.
-    """
-
-    def __init__(self, binding: Binding, observer: Observer, names: dict[str, str]) -> None:
-        self._binding = binding
-        self._observer = observer
-        self._names = names
-
-    def __repr__(self) -> str:
-        return f"Tap({self._binding.lib!r})"
-
-    def __getattr__(self, symbol: str) -> Any:
-        """Return the function of ``symbol``, wrapped; raise what the library raises."""
-        function = getattr(self._binding.lib, symbol)
-        if symbol.startswith("__") and symbol.endswith("__"):
-            return function
-        wrapped = self._wrap(self._names.get(symbol, symbol), function)
-        setattr(self, symbol, wrapped)
-        return wrapped
-
-    def _wrap(self, name: str, function: Callable[..., int]) -> Callable[..., int]:
-        form = form_of(self._binding.ffi, name)
-        flags = self._observer.flags
-        if flags & (Debug.SYSCALLS | Debug.STATS):
-            return _recorded(self._binding, self._observer, name, form, function)
-        # poll and select cannot report what is not registered, so checks need not hear of their calls.
-        if form.remembers or (form.waits and Debug.EVENTS in flags):
-            return _heard(self._binding, self._observer, name, form, function)
-        return function
-
-
-def _recorded(
-    binding: Binding, observer: Observer, name: str, form: Form, function: Callable[..., int]
-) -> Callable[..., int]:
-    """Return ``function``, with a record of each call for the observer."""
-    ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
-    decode, lazy = Debug.SYSCALLS in observer.flags, form.lazy
-    take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
-
-    def call(*arguments: Any) -> int:
-        entered = clock()
-        here = observer.here()
-        kept: Sequence[Any] = _keep(form, arguments) if lazy else arguments
-        texts: Any = _enter(form, arguments) if decode and not lazy else ()
-        result: int | None = None
-        note, errno = "", 0
-        left = ffi.errno  # in the end what the call left there, which is kept on success too
-        begin = end = clock()
-        try:
-            for step in calls(function, *arguments):  # errno is safe here: see binding
-                break
-            result = step
-            if result < 0:
-                errno, result = binding.errno(result), -1
-                here.errno = errno
-            left = errno or ffi.errno
-            end = clock()
-        except BaseException as error:
-            end = clock()
-            note = type(error).__name__
-            raise
-        finally:
-            outcome = -1 if result is None else result
-            if lazy and outcome >= 0:
-                kept = _kept(form, kept, arguments, outcome)
-            if decode:
-                if lazy:
-                    texts = Arguments(form, kept, outcome)
-                elif outcome >= 0:
-                    note = _leave(form, arguments, texts, outcome)
-            if take_note is not None:
-                note = "; ".join(filter(None, (note, take_note())))
-            if outcome >= 0:
-                observer.heard(here, form, kept, outcome)
-            observer.record(Syscall(begin, here.source, name, texts, result, errno, note, end - begin))
-            ffi.errno = left  # the report may have made calls of its own
-            here.spent.ns += clock() - entered - (end - begin)
-        return result
-
-    call.__name__ = call.__qualname__ = name
-    return call
-
-
-def _heard(
-    binding: Binding, observer: Observer, name: str, form: Form, function: Callable[..., int]
-) -> Callable[..., int]:
-    """Return ``function``, which tells the observer what its successful calls bring."""
-    ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
-
-    def call(*arguments: Any) -> int:
-        for step in calls(function, *arguments):  # errno is safe here: see binding
-            break
-        if step < 0:
-            errno = binding.errno(step)
-            observer.here().errno = errno
-            ffi.errno = errno
-            return -1
-        if step or not form.waits:
-            begin, left = clock(), ffi.errno
-            here = observer.here()
-            kept: Sequence[Any] = arguments
-            if form.lazy:
-                kept = _kept(form, _keep(form, arguments), arguments, step)
-            observer.heard(here, form, kept, step)
-            ffi.errno = left
-            here.spent.ns += clock() - begin
-        return step
-
-    call.__name__ = call.__qualname__ = name
-    return call
-
-
-def _keep(form: Form, arguments: tuple[Any, ...]) -> Sequence[Any]:
-    """Copy what the arguments point to; an argument that cannot be copied must not break the call."""
-    try:
-        return form.keep(arguments)
-    except Exception:
-        return arguments
-
-
-def _kept(form: Form, kept: Sequence[Any], arguments: tuple[Any, ...], result: int) -> Sequence[Any]:
-    """Copy what the call wrote."""
-    try:
-        return form.kept(kept, arguments, result)
-    except Exception:
-        return kept
-
-
-def _enter(form: Form, arguments: tuple[Any, ...]) -> list[str]:
-    """Decode the arguments; an argument that cannot be decoded must not break the call."""
-    try:
-        return form.enter(arguments)
-    except Exception as error:
-        return [f"/* undecoded: {type(error).__name__} */"]
-
-
-def _leave(form: Form, arguments: tuple[Any, ...], texts: list[str], result: int) -> str:
-    """Decode what the call wrote into ``texts``; return the note."""
-    try:
-        return form.leave(arguments, texts, result)
-    except Exception as error:
-        return f"undecoded: {type(error).__name__}"
-
-
-def tapped(binding: Binding, observer: Observer) -> Binding:
-    """Return a copy of ``binding`` whose calls the observer hears of."""
-    links = SYMBOLS.get(binding.target, {})
-    names = {symbol: name for name, symbols in links.items() for symbol in symbols}
-    return _copy(binding, Tap(binding, observer, names))
-
-
-def _copy(binding: Binding, lib: Any) -> Binding:
-    """Return a binding of the same kernel, which calls through ``lib``."""
-    copy = Binding(binding.target, binding.ffi, lib)
-    copy.refused = binding.refused
-    return copy
 
 
 arm(instrument)

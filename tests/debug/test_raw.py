@@ -182,6 +182,15 @@ def test_descriptors_that_have_no_other_end(tmp_path):
         }  # fmt: skip
 
 
+@pytest.fixture
+def asked_anew():
+    """What the system tells is asked for in this test, and again after it."""
+    raw._asking.cache_clear()
+    yield
+    raw._asking.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_systems_that_do_not_tell(monkeypatch):
     """Without POLLRDHUP, a socket's end is not known, and a pipe's is."""
     monkeypatch.setattr(raw, "_constant", lambda binding, name: 0)
@@ -194,6 +203,7 @@ def test_systems_that_do_not_tell(monkeypatch):
     os.close(read)
 
 
+@pytest.mark.usefixtures("asked_anew")
 def test_where_poll_is_not_known(monkeypatch):
     """Where poll(2) is not declared, nothing is known."""
 

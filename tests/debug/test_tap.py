@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from selectors_ffi.binding import load
-from selectors_ffi.debug import Debug, watch
+from selectors_ffi.debug import Debug, tap
 from selectors_ffi.debug.decode import form
 from selectors_ffi.debug.observer import Observer
 
@@ -33,10 +33,10 @@ class Undecodable:
 def test_what_cannot_be_decoded_breaks_nothing():
     """A decoder that raises is named in the record, and the call goes on."""
     broken = Undecodable()
-    assert watch._enter(broken, (1,)) == ["/* undecoded: LookupError */"]
-    assert watch._leave(broken, (1,), ["1"], 0) == "undecoded: LookupError"
-    assert watch._keep(broken, (1,)) == (1,)
-    assert watch._kept(broken, (1,), (2,), 0) == (1,)
+    assert tap._enter(broken, (1,)) == ["/* undecoded: LookupError */"]
+    assert tap._leave(broken, (1,), ["1"], 0) == "undecoded: LookupError"
+    assert tap._keep(broken, (1,)) == (1,)
+    assert tap._kept(broken, (1,), (2,), 0) == (1,)
     arguments = form.Arguments(broken, (1,), 0)
     assert arguments == ["/* undecoded: LookupError */"]
     assert repr(arguments) == "('/* undecoded: LookupError */',)"
@@ -64,7 +64,7 @@ def test_a_call_that_raises(flags):
     library = SimpleNamespace(poll=poll, __version__="1")
     whole = type(load())(load().target, ffi, library)
     selector = Selector()
-    tapped = watch.tapped(whole, Observer(selector, flags, kept.append))
+    tapped = tap.tapped(whole, Observer(selector, flags, kept.append))
 
     assert repr(tapped.lib).startswith("Tap(namespace(")
     assert tapped.lib.__version__ == "1"
@@ -79,4 +79,4 @@ def test_what_no_flag_needs_is_not_tapped():
     library = SimpleNamespace(poll=len)
     whole = type(load())(load().target, load().ffi, library)
     selector = Selector()
-    assert watch.tapped(whole, Observer(selector, Debug.CHECKS, keep_nothing)).lib.poll is len
+    assert tap.tapped(whole, Observer(selector, Debug.CHECKS, keep_nothing)).lib.poll is len

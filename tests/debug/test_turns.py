@@ -266,7 +266,7 @@ def test_an_error_is_raised_in_the_loop(backend, lints, monkeypatch):
     with warnings.catch_warnings(), backend() as selector:
         warnings.simplefilter("error", BlockedLoop)
         with pytest.raises(BlockedLoop):
-            loop(selector, lambda: block_until(lambda: selector._observer._pending))
+            loop(selector, lambda: block_until(lambda: selector._observer.teller.pending))
         selector.select(0)
 
 

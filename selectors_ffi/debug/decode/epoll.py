@@ -6,8 +6,19 @@ import os
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from .form import Form, Native, items, records
-from .grammar import EPOLL_CREATE, EPOLL_EVENTS, EPOLL_OPERATIONS, Bits, Names, is_null, struct, timeval
+from .form import Form, Native, items
+from .grammar import (
+    ELLIPSIS_AFTER,
+    EPOLL_CREATE,
+    EPOLL_EVENTS,
+    EPOLL_OPERATIONS,
+    Bits,
+    Names,
+    array,
+    is_null,
+    struct,
+    timeval,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +48,8 @@ class Create(Form):
 
 class Move(Form):
     """``dup3(7, 5, O_CLOEXEC)``."""
+
+    replaces = remembers = True
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         oldfd, newfd, flags = (int(argument) for argument in arguments)
@@ -126,7 +139,13 @@ class Wait(_Events):
         return texts
 
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
-        texts[1] = records(self.ffi, arguments[1], _EVENT, result, self.render)
+        events, bits = arguments[1], self.bits
+        if not is_null(self.ffi, events):
+            shown = [
+                f"{{events={bits(flags)}, data={data:#x}}}"
+                for flags, data in self.unpack(self.copy(events, min(result, ELLIPSIS_AFTER)))
+            ]
+            texts[1] = array(shown if result <= ELLIPSIS_AFTER else [*shown, "..."])
         return ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:

@@ -51,6 +51,8 @@ class Form:
     arms = False
     #: The kernel remembers registrations, so that it can report what is no longer registered.
     remembers = False
+    #: The kernel's object is replaced by another.
+    replaces = False
     #: ``keep`` and ``kept`` copy what the arguments point to, so that they can be decoded later.
     lazy = False
 

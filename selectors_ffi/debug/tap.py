@@ -1,0 +1,188 @@
+"""Tap: a library whose every function reports its calls, and otherwise is the one below.
+
+Wrapped and bare functions have one shape, so that no caller asks whether debugging is on.
+``ffi.errno`` after a call is what the call left, whatever the report did in between.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Callable
+
+from .._abi.target import SYMBOLS
+from ..binding import Binding
+from .decode import Arguments, form_of
+from .flags import Debug
+from .records import Syscall
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .decode import Form
+    from .observer import Observer
+
+__all__ = ["Tap", "copied", "tapped"]
+
+
+class Tap:
+    """Stands for ``binding.lib``.
+
+    Args:
+        binding: the kernel interface to watch.
+        observer: hears of the calls.
+        names: link symbol -> C function name, where they differ.
+    """
+
+    def __init__(self, binding: Binding, observer: Observer, names: dict[str, str]) -> None:
+        self._binding = binding
+        self._observer = observer
+        self._names = names
+
+    def __repr__(self) -> str:
+        return f"Tap({self._binding.lib!r})"
+
+    def __getattr__(self, symbol: str) -> Any:
+        """Return the function of ``symbol``, wrapped; raise what the library raises."""
+        function = getattr(self._binding.lib, symbol)
+        if symbol.startswith("__") and symbol.endswith("__"):
+            return function
+        wrapped = self._wrap(self._names.get(symbol, symbol), function)
+        setattr(self, symbol, wrapped)
+        return wrapped
+
+    def _wrap(self, name: str, function: Callable[..., int]) -> Callable[..., int]:
+        form = form_of(self._binding.ffi, name)
+        flags = self._observer.flags
+        if flags & (Debug.SYSCALLS | Debug.STATS):
+            return _recorded(self._binding, self._observer, name, form, function)
+        # poll and select cannot report what is not registered, so checks need not hear of their calls.
+        if form.remembers or (form.waits and Debug.EVENTS in flags):
+            return _heard(self._binding, self._observer, name, form, function)
+        return function
+
+
+def _recorded(
+    binding: Binding, observer: Observer, name: str, form: Form, function: Callable[..., int]
+) -> Callable[..., int]:
+    """Return ``function``, with a record of each call for the observer."""
+    ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
+    decode, lazy = Debug.SYSCALLS in observer.flags, form.lazy
+    take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
+
+    def call(*arguments: Any) -> int:
+        entered = clock()
+        here = observer.here()
+        kept: Sequence[Any] = _keep(form, arguments) if lazy else arguments
+        texts: Any = _enter(form, arguments) if decode and not lazy else ()
+        result: int | None = None
+        note, errno = "", 0
+        left = ffi.errno  # in the end what the call left there, which is kept on success too
+        begin = end = clock()
+        try:
+            for step in calls(function, *arguments):  # errno is safe here: see binding
+                break
+            result = step
+            if result < 0:
+                errno, result = binding.errno(result), -1
+                here.errno = errno
+            left = errno or ffi.errno
+            end = clock()
+        except BaseException as error:
+            end = clock()
+            note = type(error).__name__
+            raise
+        finally:
+            outcome = -1 if result is None else result
+            if lazy and outcome >= 0:
+                kept = _kept(form, kept, arguments, outcome)
+            if decode:
+                if lazy:
+                    texts = Arguments(form, kept, outcome)
+                elif outcome >= 0:
+                    note = _leave(form, arguments, texts, outcome)
+            if take_note is not None:
+                note = "; ".join(filter(None, (note, take_note())))
+            if outcome >= 0:
+                observer.heard(here, form, kept, outcome)
+            observer.record(Syscall(begin, here.source, name, texts, result, errno, note, end - begin))
+            ffi.errno = left  # the report may have made calls of its own
+            here.spent.ns += clock() - entered - (end - begin)
+        return result
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def _heard(
+    binding: Binding, observer: Observer, name: str, form: Form, function: Callable[..., int]
+) -> Callable[..., int]:
+    """Return ``function``, which tells the observer what its successful calls bring."""
+    ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
+
+    def call(*arguments: Any) -> int:
+        for step in calls(function, *arguments):  # errno is safe here: see binding
+            break
+        if step < 0:
+            errno = binding.errno(step)
+            observer.here().errno = errno
+            ffi.errno = errno
+            return -1
+        if step or not form.waits:
+            begin, left = clock(), ffi.errno
+            here = observer.here()
+            kept: Sequence[Any] = arguments
+            if form.lazy:
+                kept = _kept(form, _keep(form, arguments), arguments, step)
+            observer.heard(here, form, kept, step)
+            ffi.errno = left
+            here.spent.ns += clock() - begin
+        return step
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def _keep(form: Form, arguments: tuple[Any, ...]) -> Sequence[Any]:
+    """Copy what the arguments point to; an argument that cannot be copied must not break the call."""
+    try:
+        return form.keep(arguments)
+    except Exception:
+        return arguments
+
+
+def _kept(form: Form, kept: Sequence[Any], arguments: tuple[Any, ...], result: int) -> Sequence[Any]:
+    """Copy what the call wrote."""
+    try:
+        return form.kept(kept, arguments, result)
+    except Exception:
+        return kept
+
+
+def _enter(form: Form, arguments: tuple[Any, ...]) -> list[str]:
+    """Decode the arguments; an argument that cannot be decoded must not break the call."""
+    try:
+        return form.enter(arguments)
+    except Exception as error:
+        return [f"/* undecoded: {type(error).__name__} */"]
+
+
+def _leave(form: Form, arguments: tuple[Any, ...], texts: list[str], result: int) -> str:
+    """Decode what the call wrote into ``texts``; return the note."""
+    try:
+        return form.leave(arguments, texts, result)
+    except Exception as error:
+        return f"undecoded: {type(error).__name__}"
+
+
+def tapped(binding: Binding, observer: Observer) -> Binding:
+    """Return a copy of ``binding`` whose calls the observer hears of."""
+    links = SYMBOLS.get(binding.target, {})
+    names = {symbol: name for name, symbols in links.items() for symbol in symbols}
+    return copied(binding, Tap(binding, observer, names))
+
+
+def copied(binding: Binding, lib: Any) -> Binding:
+    """Return a binding of the same kernel, which calls through ``lib``."""
+    copy = Binding(binding.target, binding.ffi, lib)
+    copy.refused = binding.refused
+    return copy
