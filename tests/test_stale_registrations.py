@@ -22,7 +22,7 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("epoll is Linux's", allow_module_level=True)
 
-from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, EpollSelector, epoll
+from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, EpollSelector, epoll_set
 from selectors_ffi.binding import load
 
 from .crew import PATIENCE, Crew, asleep
@@ -268,7 +268,7 @@ def test_one_file_under_many_numbers(selector, script, new_pair, stale):
 
 def test_serials_do_not_end(selector, script, others, make_stale, monkeypatch):
     """After the last serial comes the first one."""
-    monkeypatch.setattr(epoll, "_serials", count(2**32 - 3))  # a multiple of all that there are
+    monkeypatch.setattr(epoll_set, "_serials", count(2**32 - 3))  # a multiple of all that there are
     for _ in range(6):
         number = make_stale(selector)
         duplicate = os.dup2(others[0][0].fileno(), number)

@@ -1,0 +1,327 @@
+"""The epoll set: who else may use it, how a thread that waits on it is woken, how it is replaced.
+
+Stale registrations
+-------------------
+A *stale registration* is one that the kernel still reports although its number was closed, because a
+duplicate keeps the file open::
+
+    register(5); copy = dup(5); close(5)    # EPOLL_CTL_DEL of 5 is now EBADF, or hits another file
+
+No call can delete it. So when a token is reported again after the kernel was told what the registry
+says, the set is replaced: a new one is made from the registry and takes the number of the old one,
+dup3(2). Threads that wait on the old set are woken and go over to the new one.
+
+The set is not ours alone once the caller has asked for ``fileno()`` or the process has forked. From
+then on nothing is replaced, and an event of no registration gives ``[]``, as in the standard library.
+
+https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import get_ident
+from errno import ENOSYS
+from itertools import count
+from sys import _current_frames
+
+from . import forks
+from .base import ANY, CLOSED, Descriptor, SelectorKey
+from .beyond import watched
+from .epoll_beyond import BeyondEpoll
+from .epoll_buffer import Facts
+from .refusal import is_open
+from .wake import Waker, give_back, lend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..binding import Binding
+    from .directions import Pair
+    from .epoll_buffer import Buffer
+
+__all__ = ["WAKE", "EpollSet"]
+
+_SERIAL_SHIFT = 32
+_SERIAL_BITS = 27  # and one more, which is always set: it tells our tokens from a caller's
+WAKE = 0xFFFF_FFFF  # the waker's token: no descriptor is as large
+_serials = count()
+
+
+class EpollSet(BeyondEpoll):
+    """What ``EpollSelector`` has of the kernel, and the tables that go with it."""
+
+    _mechanism = "epoll"
+    _waker: Waker | None = None
+    _rung: Waker | None = None  # wakes the threads that wait on a set that was replaced
+    _rebuilder: tuple[Buffer, int] | None = None  # the call that replaces the set, and its thread
+
+    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
+        super().__init__(debug=debug)
+        self._binding = binding = self._bind(binding)
+        self._facts: Facts = binding.facts(Facts)
+        self._forks = forks.history
+        self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
+        self._pairs: dict[int, Pair] = {}
+        self._duplex: dict[int, None] = {}  # descriptors registered for both directions
+        self._records: dict[bytes, Pair] = {}
+        self._records_of: dict[int, list[bytes]] = {}  # by token
+        self._made: list[Any] = []  # a reference to each buffer that lives, idle or in use
+        self._several = False  # whether there was ever more than one
+        self._idle: list[Buffer] = [None]  # type: ignore[list-item] # buffers that no call is using
+        self._idle.pop()  # up to CPython 3.11 its memory stays: 400 instructions less in each wait
+        self._descriptor = Descriptor(binding, self._facts.create())
+
+    def fileno(self) -> int:
+        """Return the epoll descriptor. From then on stale registrations stay, as in the stdlib.
+
+        Raises:
+            ValueError: the selector is closed.
+        """
+        self._check_open()
+        self._shared = True
+        self._duplex[-1] = None  # the caller may widen an interest: results depend on the flags
+        return self._descriptor.fd
+
+    def _check_open(self) -> None:
+        if self._closed or self._descriptor.fd < 0:
+            raise ValueError(CLOSED)
+
+    def _interrupt(self) -> None:
+        waker = self._waker
+        if waker is None or not waker.ring():  # in a forked child it is the parent's, too
+            self.__dict__.pop("_waker", None)
+            self._add_waker().ring()
+
+    def _reopen(self) -> None:
+        if self._forks[1] != forks.as_child:  # the threads of the parent process are not in this one
+            self._made[:] = [made for made in self._made if made() in self._idle]
+            self.__dict__.pop("_rebuilder", None)
+        for name in ("_waker", "_rung"):
+            waker: Waker | None = self.__dict__.get(name)
+            if waker is not None and not waker.intact():
+                self.__dict__.pop(name, None)
+        buffer = self._new_buffer()
+        try:
+            self._rebuild(buffer, strict=False)
+        finally:
+            self._idle.append(buffer)
+        self._forks = forks.history
+        self._shared = -1 in self._duplex  # the caller has our number, which names the new set now
+
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        super()._rebind(binding)
+        self._facts = facts = binding.facts(Facts)
+        self._descriptor.rebind(binding)
+        for one in self._made.copy():
+            buffer = one()
+            if buffer is not None:
+                buffer.rebind(facts)
+        return {fd: self._tokens.get(fd, fd) for fd in self._fd_to_key.copy()}
+
+    def _release(self) -> None:
+        # One by one: another thread may be about to take one of this very list. What it cannot find
+        # there it asks ``_new_buffer`` for.
+        idle, unused, self._idle = [], self._idle, []
+        try:
+            while True:
+                idle.append(unused.pop())
+        except IndexError:
+            pass
+        busy = len(idle) < len(self._made)
+        # In place, since a copy of this selector shares them.
+        for table in (self._pairs, self._records, self._records_of, self._duplex):
+            table.clear()
+        for buffer in idle:
+            buffer.forget()
+        self._facts.give_back(idle)
+        idle.clear()
+        try:
+            # Alone, this is a signal handler, and the call that it interrupts does not go on.
+            if busy and len(_current_frames()) > 1:
+                self._interrupt()
+            else:
+                self._drop_wakers()
+        except OSError:
+            pass  # no descriptor is left: the waits end with their timeout
+        if not (busy and self._rebuilder):  # else the call that replaces the set will close it
+            self._descriptor.close()
+
+    def _leave(self, buffer: Buffer) -> None:
+        """End a call of a closed selector; the last one gives the wakers back."""
+        buffer.forget()
+        if not self._made:
+            self._drop_wakers()
+
+    def _drop_wakers(self) -> None:
+        for name in ("_waker", "_rung"):
+            waker = self.__dict__.pop(name, None)
+            if waker:
+                give_back(waker)
+
+    def _new_buffer(self) -> Buffer:
+        buffer = self._facts.lend(self._descriptor.fd, self._made)
+        if len(self._made) > 1:
+            self._several = True
+        if self._closed:  # after it was noted in ``_made``, where ``_release`` looks after it closed
+            buffer.forget()
+            raise ValueError(CLOSED)
+        return buffer
+
+    def _in_call(self) -> bool:
+        """Tell whether a call is in flight. The callers rule out first, at less cost, that it can be."""
+        return len(self._idle) < len(self._made)
+
+    def _new_token(self, fd: int) -> int:
+        serial = 1 << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
+        token = self._tokens[fd] = fd | serial << _SERIAL_SHIFT
+        return token
+
+    def _is_shared(self) -> bool:
+        """Tell whether the set may hold registrations that are not ours."""
+        if self._forks is not forks.history:
+            self._shared = True
+        return self._shared
+
+    def _may_be_of_the_caller(self, token: int) -> bool:
+        """Tell whether the caller may have made a registration itself.
+
+        ``select.epoll`` writes the descriptor into half of a token, and leaves in the other half
+        whatever was there.
+        """
+        return token >> _SERIAL_SHIFT + _SERIAL_BITS != 1 and self._is_shared()
+
+    def _heal(self, buffer: Buffer, unknown: list[tuple[int, int]]) -> bool:
+        """Make the kernel agree with the registry about what it should not have reported.
+
+        Args:
+            buffer: that of the call.
+            unknown: descriptors with the tokens that are of no registration; -1: the interest differs.
+
+        Returns:
+            Whether to wait on. If not, the kernel will go on reporting it.
+        """
+        if self._is_shared():
+            return False
+        before, buffer.unknown = buffer.unknown, [token for _, token in unknown if token >= 0]
+        for fd, _ in unknown:
+            key, token = self._fd_to_key.get(fd), self._tokens.get(fd, fd)
+            try:
+                self._watch(fd, key.events if key else 0, ANY)
+            except OSError:
+                self._tokens[fd] = token  # closed, and registered all the same: nothing has changed
+            self._settle(fd, key)
+        # The kernel was told since this buffer was last filled, and reports it all the same.
+        return set(buffer.unknown).isdisjoint(before) or self._rebuild(buffer)
+
+    def _waits_on(self) -> bool:
+        """Take a wake-up; return whether to wait on, since it was for another call or a change."""
+        if self._closed:
+            return False  # it stays for the other threads that wait
+        # First: a wake-up that comes after the look at the flag must stay.
+        waker = self._waker
+        drained = waker is not None and waker.drain()
+        if self._woken:  # written only then: another thread may be setting it
+            self._woken = False
+            return False
+        # That of another process would be reported on and on; of ours, the set was replaced.
+        return drained or not self._is_shared()
+
+    def _add_waker(self) -> Waker:
+        """Have the set watch a waker; the threads that wait already are woken by it, too."""
+        lent = lend()
+        # Before it is the waker: an exception leaves none that the set does not watch.
+        self._watch_waker(self._descriptor.fd, lent)
+        waker: Waker = self.__dict__.setdefault("_waker", lent)
+        if waker is lent:
+            self._watch_waker(self._descriptor.fd, waker)  # if the set was replaced meanwhile
+        else:
+            lent.close()  # another thread was faster; the set forgets this one
+        return waker
+
+    def _watch_waker(self, epfd: int, waker: Waker) -> None:
+        facts = self._facts
+        event = facts.pack(facts.flags[1], WAKE)
+        try:
+            self._binding.call(facts.epoll_ctl, epfd, facts.ADD, waker.reader, event)
+        except FileExistsError:
+            pass
+        except OSError:
+            self._check_open()
+            raise
+
+    def _rebuild(self, buffer: Buffer, *, strict: bool = True) -> bool:
+        """Replace the set by one made from the registry; return whether to wait on.
+
+        If ``strict``, a registered descriptor that is closed is an obstacle, and an obstacle means
+        False. Otherwise it is an OSError.
+
+        One call at a time does it, the one whose buffer is in ``_rebuilder``. A call that an exception
+        has ended there has its buffer back, and is no obstacle.
+        """
+        dup3, mark = self._facts.dup3, (buffer, get_ident())
+        if not dup3:
+            if strict:
+                return False
+            raise self._binding.error(ENOSYS)
+        try:
+            holder = self.__dict__.setdefault("_rebuilder", mark)
+            if holder is not mark:
+                if holder[0] is not buffer and holder[0] not in self._idle:
+                    # A signal handler does not wait for the call that it interrupts.
+                    return bool(holder[1] != mark[1])
+                self._rebuilder = mark
+            if self._closed:
+                return False
+            new = Descriptor(self._binding, self._facts.create())
+            try:
+                made = self._move_to(new.fd, dup3, strict)
+            finally:
+                new.close()
+        except OSError:
+            if not strict:
+                raise
+            return False  # no descriptor or memory is left, or a registered one is closed
+        finally:
+            if self._rebuilder is mark:
+                del self._rebuilder
+            if self._closed:
+                self._descriptor.close()
+        for one in self._made.copy():
+            other = one()
+            if other:
+                other.unknown = []
+        for fd in {*made, *self._fd_to_key.copy()}:  # changes that went to the old set meanwhile
+            self._settle(fd, made.get(fd))
+        return True
+
+    def _move_to(self, new: int, dup3: Callable[..., int], strict: bool) -> dict[int, SelectorKey]:
+        """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
+        facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
+        made, flags = self._fd_to_key.copy(), self._bits if self._beyond else facts.flags
+        for fd, key in made.items():
+            if not watched(key.events):
+                continue
+            event = facts.pack(flags[key.events], self._tokens.get(fd, fd))
+            try:
+                call(facts.epoll_ctl, new, facts.ADD, fd, event)
+            except OSError:
+                # What is closed and still registered may be reported by the old set, not by a new one.
+                if self._fd_to_key.get(fd) is key and (strict or (is_open(fd) and fd != new)):
+                    raise
+        waker = self._waker
+        if waker:
+            self._watch_waker(new, waker)
+        if len(_current_frames()) > 1:
+            # Never drained, so every thread that waits on the old set leaves it.
+            rung = self._rung
+            if rung is None or not rung.ring():
+                rung = self._rung = lend()
+                rung.ring()
+            self._watch_waker(epfd, rung)
+        call(dup3, new, epfd, os.O_CLOEXEC)
+        if self._waker is not waker and self._waker:  # another thread has added it to the old set
+            self._watch_waker(epfd, self._waker)
+        return made
