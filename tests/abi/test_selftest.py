@@ -25,7 +25,7 @@ from . import facts
 from .layout import HOST, cdef, structs_of
 from .test_mutation import mutated_structs
 
-MECHANISMS = ("select", "poll", "epoll", "devpoll", "kqueue")
+MECHANISMS = ("select", "poll", "epoll", "devpoll", "kqueue", "eventport")
 CDEF = Path(abi.__file__).parent / "cdef"
 REAL = abi.host(abi.presence(lambda ffi: ffi.dlopen(None))).target if os.name == "posix" else None
 
@@ -130,9 +130,10 @@ def test_every_bsd_kernel_passes(system):
 
 @pytest.mark.parametrize("system", solaris.VARIANTS)
 def test_every_solaris_kernel_passes(system):
-    """/dev/poll of illumos and of Solaris passes."""
+    """/dev/poll and the event ports of illumos and of Solaris pass."""
     kernel = solaris.SimulatedSolaris(system)
     assert selftest.check(kernel.binding(), "devpoll").problems == ()
+    assert selftest.check(kernel.binding(), "eventport").problems == ()
 
 
 @pytest.mark.parametrize("target", ["linux", "linux_x86"])
@@ -277,13 +278,30 @@ def test_dvpoll_as_its_manual_page_has_it(variant, system):
     refusal(solaris.SimulatedSolaris(system, ffi=ffi).binding(), "devpoll")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("int portev_events;", "long portev_events;"),
+        ("unsigned short portev_pad;", "unsigned short portev_pad[5];"),
+        ("void *portev_user;", "unsigned int portev_user;"),
+    ],
+)
+def test_other_port_event(variant, old, new):
+    """A port_event that is too long or too short, or has a narrow field, is caught."""
+    if HOST.pointer != 8:
+        pytest.skip("the target is of 64-bit processes")
+    ffi = variant("sunos", (old, new))
+    message = refusal(solaris.SimulatedSolaris("illumos", ffi=ffi).binding(), "eventport")
+    assert "struct port_event" in message
+
+
 def test_no_kernel_writes_past_the_buffers():
     """The longest record of any system, thrice, fits into the memory that is handed out."""
     longest = max(
         layout.sizeof
         for host in facts.HOSTS.values()
         for name, layout in host.structs.items()
-        if name in ("epoll_event", "kevent", "pollfd", "dvpoll", "timeval", "timespec")
+        if name in ("epoll_event", "kevent", "pollfd", "dvpoll", "port_event", "timeval", "timespec")
     )
     assert longest == 72
     assert longest <= selftest.ROOM

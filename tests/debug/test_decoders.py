@@ -259,6 +259,33 @@ def test_devpoll():
     assert line(ffi, "close", (4,), 0) == "close(4) = 0"
 
 
+def test_eventport():
+    """The calls of event ports; what was sent by the program has no flags of poll."""
+    ffi = load_ffi("sunos")
+    fd, user = ffi.integer_const("PORT_SOURCE_FD"), ffi.integer_const("PORT_SOURCE_USER")
+    flags = ffi.integer_const("POLLIN") | ffi.integer_const("POLLHUP")
+    events = ffi.new("struct port_event[4]")
+    for event, (source, number, what) in zip(events, [(fd, 7, flags), (user, 0, 5), (9, 8, 6)]):
+        event.portev_source, event.portev_object, event.portev_events = source, number, what
+    nget = ffi.new("unsigned int *", 3)
+    time = ffi.new("struct timespec *", (1, 500))
+
+    assert line(ffi, "port_create", (), 4) == "port_create() = 4"
+    assert line(ffi, "port_associate", (4, fd, 7, flags, ffi.NULL), 0) == (
+        "port_associate(4, PORT_SOURCE_FD, 7, POLLIN|POLLHUP, NULL) = 0"
+    )
+    assert line(ffi, "port_dissociate", (4, fd, 7), 0) == "port_dissociate(4, PORT_SOURCE_FD, 7) = 0"
+    assert line(ffi, "port_send", (4, 0, ffi.NULL), 0) == "port_send(4, 0, NULL) = 0"
+    assert line(ffi, "port_getn", (4, events, 4, nget, time), 0) == (
+        "port_getn(4, [{portev_events=POLLIN|POLLHUP, portev_source=PORT_SOURCE_FD, portev_object=7}, "
+        "{portev_events=5, portev_source=PORT_SOURCE_USER, portev_object=0}, "
+        "{portev_events=6, portev_source=0x9, portev_object=8}], 4, [3], {tv_sec=1, tv_nsec=500}) = 0"
+    )
+    assert line(ffi, "port_getn", (4, events, 4, nget, ffi.NULL), -1).startswith(
+        "port_getn(4, [], 4, [3], NULL) = -1"
+    )
+
+
 def test_write_shows_no_payload():
     """What is written to anything but /dev/poll is nobody's business."""
     ffi = load_ffi("sunos")

@@ -10,7 +10,7 @@ if os.name != "posix":
     pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
 from selectors_ffi._abi import load_ffi
-from selectors_ffi.testing.kernels import NAMES, bsd, kernel, linux, options_of, solaris
+from selectors_ffi.testing.kernels import NAMES, bsd, kernel, linux, options_of, ports, solaris
 
 #: Of illumos alone; Solaris, which shares the declarations, does not have them.
 UNDECLARED = {"POLLONESHOT", "POLLET"}
@@ -41,6 +41,8 @@ def test_numbers_of_bsd(system):
 def test_numbers_of_solaris():
     """The flags of poll and the requests of /dev/poll."""
     constant = load_ffi("sunos").integer_const
+    assert constant("PORT_SOURCE_FD") == ports.PORT_SOURCE_FD
+    assert constant("PORT_SOURCE_USER") == ports.PORT_SOURCE_USER
     found = {name: number for name, number in numbers(solaris).items() if name not in UNDECLARED}
 
     assert {"POLLREMOVE", "DP_POLL"} <= set(found)

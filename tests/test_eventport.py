@@ -1,0 +1,259 @@
+"""EventPortSelector: a level, made of events that come once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from selectors import EVENT_READ, EVENT_WRITE
+
+import pytest
+
+if os.name != "posix":
+    pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
+
+from selectors_ffi.backends import EventPortSelector
+from selectors_ffi.testing import kernel
+from selectors_ffi.testing.library import proxied
+
+from .crew import Crew
+
+BOTH = EVENT_READ | EVENT_WRITE
+
+
+@pytest.fixture
+def pairs():
+    """Thirty pairs of connected sockets."""
+    made = [socket.socketpair() for _ in range(30)]
+    yield made
+    for pair in made:
+        for end in pair:
+            end.close()
+
+
+class Calls:
+    """A binding of illumos that notes its calls, and has those fail whose names are in ``failing``."""
+
+    def __init__(self):
+        self.names = []
+        self.failing = {}
+        self.after = {}
+        self.binding = proxied(kernel("illumos"), self.decide)
+        self.kernel = self.binding.lib.kernel
+
+    def decide(self, call):
+        self.names.append(call.name)
+        if call.name in self.failing:
+            return call.fail(self.failing.pop(call.name))
+        result = call.run()
+        action = self.after.pop(call.name, None)
+        if action:
+            action()
+        return result
+
+    def take(self):
+        """Return the calls since the last time."""
+        names, self.names = self.names, []
+        return names
+
+
+@pytest.fixture
+def calls():
+    """A binding that notes its calls."""
+    return Calls()
+
+
+@pytest.fixture
+def selector(calls):
+    """A selector on illumos."""
+    with EventPortSelector(binding=calls.binding) as made:
+        calls.take()
+        yield made
+
+
+def test_ready_until_it_is_read(selector, calls, pairs):
+    """Each call returns what is ready; only what was returned is associated again, before the next."""
+    (near, far), (idle, _) = pairs[:2]
+    key = selector.register(near, EVENT_READ)
+    selector.register(idle, EVENT_READ)
+    far.send(b"x")
+    calls.take()
+
+    assert selector.select(0) == [(key, EVENT_READ)]
+    assert calls.take() == ["port_getn", "poll"]
+    assert selector.select(None) == [(key, EVENT_READ)]
+    assert calls.take() == ["port_associate", "port_getn", "poll"]
+    near.recv(1)
+    assert selector.select(0) == []
+    assert calls.take() == ["port_associate", "port_getn"]
+    assert selector.select(0) == []
+    assert calls.take() == ["port_getn"]
+
+
+def test_an_event_that_is_no_longer_true(selector, calls, pairs):
+    """What the port still has queued, and was read meanwhile, is not returned, and comes again."""
+    near, far = pairs[0]
+    key = selector.register(near, EVENT_READ)
+    for _ in range(3):
+        far.send(b"x")
+        calls.kernel.fire()
+        near.recv(1)
+        assert selector.select(0) == []
+        assert selector.select_raw(0) == []
+    far.send(b"x")
+    assert selector.select(30) == [(key, EVENT_READ)]
+    (event,) = selector.select_raw(30)
+    assert (event.key, event.decoded, event.readable) == (key, "POLLIN", True)
+
+
+def test_more_than_a_buffer_holds(selector, pairs):
+    """Everything that is ready is returned by one call, and by the next one, too."""
+    expected = {(selector.register(near, BOTH), EVENT_WRITE) for near, _ in pairs}
+
+    for _ in range(3):
+        assert set(selector.select(0)) == expected
+
+
+def test_modified_and_unregistered_while_spent(selector, calls, pairs):
+    """What was returned and changed since is associated as the registry says; what is gone is not."""
+    near, far = pairs[0]
+    far.send(b"x")
+    key = selector.register(near, EVENT_READ)
+    assert selector.select(0) == [(key, EVENT_READ)]
+    key = selector.modify(near, EVENT_WRITE)
+    assert selector.select(0) == [(key, EVENT_WRITE)]
+    selector.unregister(near)
+    calls.take()
+    assert selector.select(0) == []
+    assert calls.take() == ["port_getn"]
+    assert calls.kernel.watched(selector.fileno()) == {}
+
+
+def test_closed_while_spent(selector, pairs):
+    """A descriptor that is closed after it was returned is silent, and the others go on."""
+    (near, _), (other, _) = pairs[:2]
+    selector.register(near, EVENT_WRITE)
+    key = selector.register(other, EVENT_WRITE)
+    assert len(selector.select(0)) == 2
+    near.close()
+
+    for _ in range(2):
+        assert selector.select(0) == [(key, EVENT_WRITE)]
+    assert selector.discard(near).events == EVENT_WRITE
+
+
+def test_associating_again_that_is_refused(selector, calls, pairs):
+    """select() raises what the kernel says, and the next one associates what is missing."""
+    keys = {(selector.register(near, EVENT_WRITE), EVENT_WRITE) for near, _ in pairs[:3]}
+    assert set(selector.select(0)) == keys
+    calls.failing["port_associate"] = errno.EAGAIN
+
+    with pytest.raises(BlockingIOError):
+        selector.select(0)
+    assert set(selector.select(0)) == keys
+
+
+def test_a_look_that_is_refused(selector, calls, pairs):
+    """If poll(2) fails, what the port has handed out is not lost. EINTR is no failure."""
+    key = selector.register(pairs[0][0], EVENT_WRITE)
+    calls.failing["poll"] = errno.ENOMEM
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        selector.select(0)
+    calls.failing["poll"] = errno.EINTR
+    assert selector.select(0) == [(key, EVENT_WRITE)]
+
+
+def test_etime_with_events(pairs):
+    """port_getn may say ETIME and bring events all the same."""
+
+    def decide(call):
+        result = call.run()
+        late = call.name == "port_getn" and result == 0
+        return call.fail(getattr(errno, "ETIME", errno.ETIMEDOUT)) if late else result
+
+    with EventPortSelector(binding=proxied(kernel("illumos"), decide)) as selector:
+        key = selector.register(pairs[0][0], EVENT_WRITE)
+        for _ in range(2):
+            assert selector.select(0) == [(key, EVENT_WRITE)]
+
+
+def test_a_thread_that_waits_hears_of_what_another_was_given(pairs):
+    """Two threads wait for one descriptor: both return it, though the port hands it out once."""
+    near, far = pairs[0]
+    found = []
+    with EventPortSelector(binding=kernel("illumos")) as selector:
+        key = selector.register(near, EVENT_READ)
+        crew = Crew()
+        for _ in range(2):
+            crew.start(lambda: found.append(selector.select(30)))
+        while len(selector._waits) < 2:
+            os.sched_yield()
+        far.send(b"x")
+        crew.join()
+    assert found == [[(key, EVENT_READ)]] * 2
+
+
+def test_many_wakeups(selector, pairs):
+    """A thousand wake-ups end one wait, or a few; then waits wait."""
+    for _ in range(1000):
+        selector.wakeup()
+    assert selector.select(30) == []
+    assert selector.select(0) == []
+    key = selector.register(pairs[0][0], EVENT_WRITE)
+    assert selector.select(30) == [(key, EVENT_WRITE)]
+
+
+def test_a_full_port(selector, calls):
+    """wakeup() of a port that takes no more events is no error: what it has wakes the thread."""
+    calls.failing["port_send"] = errno.EAGAIN
+    selector.wakeup()
+    assert selector.select(0) == []
+    calls.failing["port_send"] = errno.ENOMEM
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        selector.wakeup()
+
+
+def test_what_the_caller_has_associated(selector, calls, pairs):
+    """After fileno() an event of the caller's own ends a wait with [], and is seen by select_raw()."""
+    near = pairs[0][0].fileno()
+    port, binding = selector.fileno(), calls.binding
+    arguments = (port, binding.constant("PORT_SOURCE_FD"), near, binding.constant("POLLOUT"))
+    for look in (selector.select, selector.select_raw):
+        binding.call(binding.function("port_associate"), *arguments, binding.ffi.NULL)
+        seen = look(30)
+        assert [event.key for event in seen] == ([None] if look == selector.select_raw else [])
+
+
+PROGRAM = """
+import selectors_ffi, socket
+left, right = socket.socketpair()
+with left, right, selectors_ffi.DefaultSelector() as selector:
+    print(type(selector).__name__, selectors_ffi.EventPortSelector.__name__)
+    key = selector.register(left, selectors_ffi.EVENT_WRITE)
+    print(selector.select(0) == [(key, selectors_ffi.EVENT_WRITE)])
+"""
+
+
+@pytest.mark.parametrize(("backend", "default"), [("eventport", "EventPort"), ("", "Devpoll")])
+def test_chosen_by_the_environment(backend, default):
+    """The class is exported where the system has ports; the default stays the standard library's."""
+    environment = {**os.environ, "SELECTORS_FFI_KERNEL": "illumos", "SELECTORS_FFI_BACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=environment, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [f"{default}Selector", "EventPortSelector", "True"]
+
+
+def test_not_exported_elsewhere():
+    """On a system without ports there is no such name, and no instance."""
+    import selectors_ffi
+
+    if sys.platform.startswith("sunos"):
+        pytest.skip("this system has them")
+    assert not hasattr(selectors_ffi, "EventPortSelector")
+    with pytest.raises(OSError, match="port_") as caught:
+        EventPortSelector()
+    assert caught.value.errno == errno.ENOSYS
