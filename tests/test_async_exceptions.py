@@ -116,12 +116,12 @@ def test_at_every_bytecode(machine, name):
 def test_a_wait_at_every_bytecode(machine, directions):
     """Wherever a wait is interrupted that finds changes of all kinds, the next one is right.
 
-    At every seventh bytecode; at every one with the long profile.
+    At every 17th bytecode; at every one with the long profile.
     """
     pairs = [socket.socketpair() for _ in range(20)]
     gone, kept, narrowed, *new = [near.fileno() for near, _ in pairs]
     expected = {kept: "old", narrowed: "new", **dict.fromkeys(new, "new")}
-    step = 1 if tally.long_profile() or sys.implementation.name != "cpython" else 7
+    step = 1 if tally.long_profile() or sys.implementation.name != "cpython" else 17
     places = 0
     interrupted = True
     while interrupted:

@@ -77,7 +77,7 @@ def run_apart(kernel, name):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
@@ -122,7 +122,7 @@ def results(request):
         yield {pair: pool.submit(run_apart, *pair) for pair in sorted(asked | stdlib)}
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(bool(MISSING), reason=MISSING)
 def test_selectors(results, kernel, name):
     """As many of CPython's tests run as for its own class, and none fails."""
