@@ -102,6 +102,10 @@ class EventPortSelector(WaitingSelector):
             self._check_open()
             raise self._binding.error(code)
 
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        self._facts = binding.facts(_Facts)
+        return super()._rebind(binding)
+
     def _buffer(self) -> _Buffer:
         return _Buffer(self._facts.ffi)
 
