@@ -32,7 +32,7 @@ from .stats import Stats
 from .telling import Teller
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..binding import Binding
     from .decode import Form, Native
@@ -45,6 +45,7 @@ __all__ = ["WAKE_UP", "Here", "Observer"]
 WAKE_UP = "the selector's own, to be woken up by"
 
 _serials = count(1)
+_make: Callable[[type[Event], tuple[Any, ...]], Event] = tuple.__new__  # what Event(...) calls
 
 
 class Observer:
@@ -338,8 +339,7 @@ class Observer:
     def _together(self, records: list[Record]) -> None:
         """Count and show records that belong together."""
         if self.stats is not None:
-            for record in records:
-                self.stats(record)
+            self.stats.together(records)
         if self._events:
             self.emit.together(records)
 
@@ -364,9 +364,8 @@ class Observer:
             return Event(moment, here.source, fd, kind, flags, events, "", dropped)
         known.last = flags
         kind = known.kind if self._events else ""
-        return Event(
-            moment, here.source, fd, kind, flags, events, known.shown, dropped, known.owner, ends.get(fd)
-        )
+        fields = (moment, here.source, fd, kind, flags, events, known.shown, dropped, known.owner)
+        return _make(Event, (*fields, ends.get(fd)))
 
     def _reason(self, native: Native) -> str:
         """Return why an event was not handed on."""

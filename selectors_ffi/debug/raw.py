@@ -199,17 +199,16 @@ def _ends(kinds: dict[int, int]) -> dict[int, bool | None]:
         array = binding.ffi.new("struct pollfd[]", [(fd, closed) for fd in asked])
         errno = binding.ffi.errno
         try:
-            binding.call(binding.function("poll"), array, len(asked), 0)
+            ended = binding.call(binding.function("poll"), array, len(asked), 0)
         finally:
             binding.ffi.errno = errno
     except OSError:
         return found
-    for entry in array:
+    # A pipe without a writer says so in any case.
+    found.update((fd, False) for fd in asked if closed or stat.S_ISFIFO(kinds[fd]))
+    for entry in array if ended else ():
         if entry.revents & (hangup | closed):
             found[entry.fd] = True
-        elif closed or stat.S_ISFIFO(kinds[entry.fd]):
-            # A pipe without a writer says so in any case.
-            found[entry.fd] = False
     return found
 
 

@@ -111,14 +111,16 @@ class Event(NamedTuple):
     """Whether a socket's peer has stopped sending, where the flags do not say it; None if unknown."""
 
     def __str__(self) -> str:
+        _, source, fd, kind, flags, events, _, dropped, _, eof = self
         # kqueue's are several fields with names of their own.
-        flags = self.flags if "=" in self.flags else f"events={self.flags}"
-        flags += ", eof" if self.eof else ""
-        number = f"fd={self.fd}, " if self.fd >= 0 else ""
-        event = f"{{{number}kind={self.kind}, {flags}}}"
-        if self.dropped:
-            return f"{_prefix(self.source)}event({event}) = dropped ({self.dropped})"
-        return f"{_prefix(self.source)}event({event}) = {interest(self.events)} ({_object(self)})"
+        what = f"kind={kind}, {flags}" if "=" in flags else f"kind={kind}, events={flags}"
+        if eof:
+            what += ", eof"
+        if fd >= 0:
+            what = f"fd={fd}, {what}"
+        if dropped:
+            return f"{_prefix(source)}event({{{what}}}) = dropped ({dropped})"
+        return f"{_prefix(source)}event({{{what}}}) = {interest(events)} ({_object(self)})"
 
     def as_dict(self) -> dict[str, Any]:
         return _fields("event", self)

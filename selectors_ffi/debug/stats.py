@@ -13,6 +13,8 @@ from .locking import Locked
 from .records import Event, Registration, Syscall, Wait
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .records import Record, Source
 
 __all__ = ["Durations", "Stats"]
@@ -123,27 +125,33 @@ class Stats(Locked):
 
     def __call__(self, record: Record) -> None:
         """Count a record; a sink."""
+        self.together((record,))
+
+    def together(self, records: Iterable[Record]) -> None:
+        """Count several records."""
         with self._lock:
-            if isinstance(record, Syscall):
-                self._syscall(record)
-            elif isinstance(record, Event):
-                self._event(record)
-            elif isinstance(record, Wait):
-                self._wait(record)
-            elif isinstance(record, Registration) and record.action == "close":
-                self._found.pop(record.source, None)
-                self._before.pop(record.source, None)
+            for record in records:
+                if type(record) is Event:
+                    self._event(record)
+                elif type(record) is Syscall:
+                    self._syscall(record)
+                elif type(record) is Wait:
+                    self._wait(record)
+                elif type(record) is Registration and record.action == "close":
+                    self._found.pop(record.source, None)
+                    self._before.pop(record.source, None)
 
     def _event(self, record: Event) -> None:
-        self.kinds[record.flags] = self.kinds.get(record.flags, 0) + 1
-        if record.dropped:
-            self.dropped[record.dropped] = self.dropped.get(record.dropped, 0) + 1
+        _, source, fd, _, flags, _, _, dropped, owner, _ = record
+        self.kinds[flags] = self.kinds.get(flags, 0) + 1
+        if dropped:
+            self.dropped[dropped] = self.dropped.get(dropped, 0) + 1
             return
-        label = f"fd {record.fd}, {record.owner}" if record.owner else f"fd {record.fd}"
+        label = f"fd {fd}, {owner}" if owner else f"fd {fd}"
         if label not in self.woken and len(self.woken) >= _APART:
             label = _OTHERS
         self.woken[label] = self.woken.get(label, 0) + 1
-        self._found.setdefault(record.source, []).append(label)
+        self._found.setdefault(source, []).append(label)
 
     def _syscall(self, record: Syscall) -> None:
         call = self.calls.get(record.name)

@@ -149,9 +149,9 @@ class Wait(_Events):
         return ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
-        bits, mask = self.bits, self.hangup
+        bits, mask, make = self.bits, self.hangup, tuple.__new__  # what Native(...) calls
         return [
-            Native(data & _FD, flags, 0, 0, "", data, bits(flags), bool(flags & mask))
+            make(Native, (data & _FD, flags, 0, 0, "", data, bits(flags), bool(flags & mask)))
             for flags, data in self.unpack(self.copy(arguments[1], result))
         ]
 
