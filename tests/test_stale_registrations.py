@@ -340,6 +340,25 @@ def test_what_the_caller_has_added_stays(selector, others, new_pair):
         other.unregister(near)
 
 
+@pytest.mark.parametrize("half", [0, 0x081BF914, 0x5655A000, 0xF7FB3000, 0xFFFFD000, 0x7FFF, 0x3FF00000])
+def test_what_a_caller_leaves_in_a_token(selector, new_pair, half):
+    """select.epoll leaves in half of a token what was in memory: a pointer of any process, a number."""
+    near, far = new_pair()
+    key = selector.register(near, EVENT_READ)
+    call, ffi = selector._binding.call, selector._binding.ffi
+    event = ffi.new("struct epoll_event *", {"events": select.EPOLLIN})
+    event.data = near.fileno() | half << 32
+    epoll_ctl, change = (
+        selector._binding.function("epoll_ctl"),
+        selector._binding.constant("EPOLL_CTL_MOD"),
+    )
+
+    call(epoll_ctl, selector.fileno(), change, near.fileno(), event)
+    far.send(b"x")
+
+    assert selector.select(PATIENCE) == [(key, EVENT_READ)]
+
+
 def test_what_the_caller_has_widened_stays(selector, others):
     """An interest to which the caller has added EPOLLPRI is left alone, and is reported as reading."""
     server = socket.create_server(("127.0.0.1", 0))

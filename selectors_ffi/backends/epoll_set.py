@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 __all__ = ["WAKE", "EpollSet"]
 
 _SERIAL_SHIFT = 32
-_SERIAL_BITS = 27  # and one more, which is always set: it tells our tokens from a caller's
+_SERIAL_BITS = 27
+#: Above the serial, in five bits: it tells our tokens from a caller's, see ``_may_be_of_the_caller``.
+#: No pointer has it: 1 would be code of an i386 process, 31 its stack. No usual double has it.
+_MARK = 9
 WAKE = 0xFFFF_FFFF  # the waker's token: no descriptor is as large
 _serials = count()
 
@@ -175,7 +178,7 @@ class EpollSet(BeyondEpoll):
         return len(self._idle) < len(self._made)
 
     def _new_token(self, fd: int) -> int:
-        serial = 1 << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
+        serial = _MARK << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
         token = self._tokens[fd] = fd | serial << _SERIAL_SHIFT
         return token
 
@@ -191,7 +194,7 @@ class EpollSet(BeyondEpoll):
         ``select.epoll`` writes the descriptor into half of a token, and leaves in the other half
         whatever was there.
         """
-        return token >> _SERIAL_SHIFT + _SERIAL_BITS != 1 and self._is_shared()
+        return token >> _SERIAL_SHIFT + _SERIAL_BITS != _MARK and self._is_shared()
 
     def _heal(self, buffer: Buffer, unknown: list[tuple[int, int]]) -> bool:
         """Make the kernel agree with the registry about what it should not have reported.
