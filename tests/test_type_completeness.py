@@ -26,4 +26,6 @@ def test_all_types_are_known(tmp_path):
         text=True,
     )
 
-    assert "Type completeness score: 100%" in done.stdout, done.stdout + done.stderr
+    found = done.stdout.splitlines()
+    wrong = [" ".join(found[i - 1 : i + 2]) for i, line in enumerate(found) if "error: " in line]
+    assert "Type completeness score: 100%" in done.stdout, "\n".join(wrong) or done.stderr

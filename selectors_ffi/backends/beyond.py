@@ -148,7 +148,7 @@ class Bits:
         self._ended = constant("HUP") | self._native[EVENT_HANGUP]
         self._more = self._native[EVENT_PRIORITY] | self._native[EVENT_HANGUP]
         #: The events that this system has.
-        self.events = sum(event for event, native in self._native.items() if native)
+        self.events: int = sum(event for event, native in self._native.items() if native)
 
     def __getitem__(self, events: int) -> int:
         """Return the native bits of a mask."""
@@ -175,6 +175,7 @@ class PollBits(Bits):
     """Those of poll(2) and /dev/poll."""
 
     prefix = "POLL"
+    events: int
 
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)

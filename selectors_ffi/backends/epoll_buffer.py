@@ -133,7 +133,7 @@ class Buffer:
         self.batch: int = 0
         self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here
         self.now = self.forever = self.timed = None
-        self.began = 0.0  # when the last wait with a timeout > 0 began
+        self.began: float = 0.0  # when the last wait with a timeout > 0 began
         self._made = made
         # A callback in C cannot be interrupted, as a __del__ could be.
         made.append(ref(self, made.remove))

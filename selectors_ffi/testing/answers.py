@@ -149,7 +149,8 @@ class PortAnswer(Records):
     less room, and nothing is withheld.
     """
 
-    struct, place = "struct port_event", 2
+    struct = "struct port_event"
+    place = 2
 
     def identify(self, record: Any) -> tuple[Hashable, bool]:
         return int(record.portev_object), False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .form import Form, items, records
-from .grammar import PORT_SOURCES, Names, struct, timeval
+from .grammar import PORT_SOURCES, Bits, Names, struct, timeval
 from .poll import event_bits
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _EVENT = "struct port_event"
 class _Port(Form):
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.bits = event_bits(ffi)
-        self.source = Names.of(ffi, PORT_SOURCES)
+        self.bits: Bits = event_bits(ffi)
+        self.source: Names = Names.of(ffi, PORT_SOURCES)
 
 
 class Associate(_Port):

@@ -68,10 +68,10 @@ class Association(Entry):
     def __init__(self, fd: int, file: host.File) -> None:
         super().__init__()
         self.fd = fd
-        self.file = file
+        self.file: host.File | None = file
         self.user = 0
         self.active = False  # V5
-        self.owner = os.getpid()  # V13
+        self.owner: int = os.getpid()  # V13
 
 
 class Port(Handle):
