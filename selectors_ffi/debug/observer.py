@@ -74,7 +74,7 @@ class Observer:
         self._tokens: dict[int, int] = {}
         self._threads = local()
         self.open: bool = True
-        self.teller = Teller(self.emit)
+        self.teller: Teller = Teller(self.emit)
         self.reopening = False
         """A forked child makes a kernel object of its own."""
         self.below: Binding | None = None

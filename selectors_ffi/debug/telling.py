@@ -87,7 +87,7 @@ class Teller:
 
     def stop(self, emit: Emitter) -> None:
         """Say nothing any more."""
-        self.emit = emit
+        self.emit: Emitter = emit
         self._on = False
 
 
