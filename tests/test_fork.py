@@ -10,6 +10,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
+from selectors_ffi import EDGE, ONESHOT
 from selectors_ffi.testing.library import proxied
 
 from . import tally
@@ -382,5 +383,48 @@ def test_reopen_ends_sharing(session, pair):
                 assert selector.select(0) == []
             assert session.watched(selector) == {}
             copy.close()
+
+        in_child(child)
+
+
+def test_reopen_keeps_triggers(session, pair):
+    """ONESHOT: what has been reported stays so in the child, until modify(); what has not comes once."""
+    near, far = pair
+    other, far_other = socket.socketpair()
+    far.send(b"x")
+    far_other.send(b"x")
+    with other, far_other, session.selector() as selector:
+        spent = selector.register(near, EVENT_READ, "spent", trigger=ONESHOT)
+        assert selector.select(0) == [(spent, EVENT_READ)]
+        armed = selector.register(other, EVENT_READ, "armed", trigger=ONESHOT)
+
+        def child():
+            selector.reopen()
+            assert selector.select(1) == [(armed, EVENT_READ)]
+            assert selector.select(0) == []
+            again = selector.modify(near, EVENT_READ, "again")
+            assert selector.select(1) == [(again, EVENT_READ)]
+            assert selector.select(0) == []
+
+        in_child(child)
+        assert selector.select(1) == [(armed, EVENT_READ)]
+
+
+def test_reopen_keeps_edges(session, pair):
+    """EDGE: the new object reports once what is ready, and then what is new."""
+    if session.machine.mechanism not in ("epoll", "kqueue"):
+        pytest.skip("it has no edges")
+    near, far = pair
+    far.send(b"x")
+    with session.selector() as selector:
+        key = selector.register(near, EVENT_READ, trigger=EDGE)
+        assert selector.select(0) == [(key, EVENT_READ)]
+
+        def child():
+            selector.reopen()
+            for _ in range(2):
+                assert selector.select(1) == [(key, EVENT_READ)]
+                assert selector.select(0) == []
+                far.send(b"x")
 
         in_child(child)
