@@ -28,7 +28,7 @@ class Teller:
     """
 
     def __init__(self, emit: Emitter) -> None:
-        self.emit = emit
+        self.emit: Emitter = emit
         self.pending: list[Finding] = []
         """To be told in the loop's thread, before its next wait."""
         self._places: set[object] = set()
@@ -87,7 +87,7 @@ class Teller:
 
     def stop(self, emit: Emitter) -> None:
         """Say nothing any more."""
-        self.emit: Emitter = emit
+        self.emit = emit
         self._on = False
 
 
