@@ -315,6 +315,10 @@ class _BaseSelectorImpl(BaseSelector):
             except (OSError, OverflowError, ValueError):
                 pass  # it was accepted before: the descriptor is closed, or the selector
 
+    def _go_beyond(self) -> None:
+        """Expect an ``Interest`` in a key, see ``beyond``."""
+        self._beyond = True
+
     def _watch(self, fd: int, events: int, was: int) -> None:
         """Nothing to arm: a third-party selector, built on the registry alone."""
 

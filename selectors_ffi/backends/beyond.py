@@ -96,7 +96,7 @@ def adopt(selector: Any, events: int, trigger: str | None, exclusive: bool | Non
         binding = getattr(selector, "_binding", None)
         name = f"{selector._mechanism} ({binding.target})" if binding else type(selector).__name__
         raise NotImplementedError(f"{name} {lacks}")
-    selector._beyond = True
+    selector._go_beyond()
     return interest
 
 

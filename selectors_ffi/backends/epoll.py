@@ -52,11 +52,12 @@ class EpollSelector(EpollSet):
     """Epoll-based selector."""
 
     def _watch(self, fd: int, events: int, was: int) -> None:
-        if self._beyond:
-            self._watch_beyond(fd, events, was)
-            return
-        facts = self._facts
-        token = self._tokens.get(fd, fd) if self._tokens else fd
+        facts, token = self._facts, fd
+        if self._tokens:
+            if self._beyond:
+                self._watch_beyond(fd, events, was)
+                return
+            token = self._tokens.get(fd, fd)
         if was:
             self._pairs.pop(token, None)
             if self._duplex:

@@ -64,6 +64,10 @@ class BeyondEpoll(Backend):
             )
         return lack(interest, self._bits.events, (LEVEL, EDGE, ONESHOT), exclusive=True)
 
+    def _go_beyond(self) -> None:
+        super()._go_beyond()
+        self._tokens[-1] = -1  # ``_watch`` looks for ``_beyond`` only if this table is not empty
+
     def _watch_beyond(self, fd: int, events: int, was: int) -> None:
         """Do what ``_watch`` does."""
         events, facts = watched(events), self._facts
