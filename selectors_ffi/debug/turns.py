@@ -7,7 +7,8 @@ that the lint can name the line that blocked. A short turn costs one assignment.
 The same thread looks for closed descriptors while a loop sleeps; see ``Checks.sweep``.
 
 The thread ends before a fork and begins again with the next wait. It is not one of ``threading``'s, so
-that the program does not meet it in ``threading.enumerate()``.
+that the program does not meet it in ``threading.enumerate()``. It changes no selector. So the backends
+that open a pipe as soon as there is another thread, which may wake them, are not to count it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 from weakref import ref
 
+from ..backends import devpoll, table
 from .lints import BlockedLoop, Finding
 from .loops import loop_around, refers_to
 from .owners import owner_of_handle
 from .places import stack_of
+from .records import spent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from .loops import Loop
@@ -122,6 +126,16 @@ def _finding(samples: Samples, what: str) -> list[Finding]:
     return [Finding(BlockedLoop, -1, f"{what}: it was kept{by} at {where}", users)]
 
 
+def _others_but_ours() -> int:
+    """Return how many threads there are beside the main one and ours."""
+    return _thread._count() - 1
+
+
+def _have_others_counted(count: Callable[[], int]) -> None:
+    """Tell the backends how to count the threads that may wake them."""
+    table.other_threads = devpoll.other_threads = count  # type: ignore[attr-defined] # not exported
+
+
 class _Watchdog:
     """The thread, and the loops that it watches."""
 
@@ -151,16 +165,24 @@ class _Watchdog:
         if not self._ended.acquire(blocking=False):
             return  # another thread has started it
         self.running = True
+        begun = _thread.allocate_lock()
+        begun.acquire()
         try:
-            _thread.start_new_thread(self._run, ())
+            _thread.start_new_thread(self._run, (begun.release,))
         except RuntimeError:  # no more threads, or the interpreter ends
             self._ended.release()
+            return
+        # Until it runs it is not counted; after that it is, but no more by the backends.
+        begin = perf_counter_ns()
+        begun.acquire(timeout=0.1)
+        spent().ns += perf_counter_ns() - begin
 
     def stop(self) -> None:
         """End the thread; wait until the kernel knows it no more, for a second at most."""
         if not self._ended.locked():
             return
-        self._wake.release()
+        if self._wake.locked():  # else it was asked before, and is stuck
+            self._wake.release()
         if not self._ended.acquire(timeout=1.0):  # pragma: no cover: it is stuck in a sink
             return
         self._ended.release()
@@ -174,9 +196,12 @@ class _Watchdog:
     def forget(self) -> None:
         """Begin anew in a forked child, which has no such thread."""
         self.__init__()  # type: ignore[misc] # every attribute is to be new
+        _have_others_counted(_thread._count)
 
-    def _run(self) -> None:
+    def _run(self, begun: Callable[[], object]) -> None:
         self._native = _thread.get_native_id()
+        _have_others_counted(_others_but_ours)
+        begun()
         try:
             while self._loops and not self._wake.acquire(timeout=max(Threshold.ns, 20_000_000) / 4e9):
                 try:
@@ -185,6 +210,7 @@ class _Watchdog:
                     self.failed = error
         finally:
             self.running = False
+            _have_others_counted(_thread._count)
             self._ended.release()
 
     def _look(self) -> None:

@@ -2,6 +2,9 @@
 
 Process-wide, not per thread or per task: a loop that is started in the block and runs in a thread
 of its own is to be reached, too. Selectors that were made before the block keep their binding.
+
+There is no lock, which a signal handler would wait for that interrupts its owner. The blocks are a list,
+whose ``append`` and ``remove`` are one step each, and ``_refresh`` looks at it again after it has acted.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .. import binding as interface
@@ -36,20 +38,29 @@ KERNEL = "SELECTORS_FFI_KERNEL"
 CHAOS = "SELECTORS_FFI_CHAOS"
 INJECT = "SELECTORS_FFI_INJECT"
 
-_lock = Lock()
 _stack: list[Binding] = []  # the innermost block last
 
 
 def _current() -> Binding:
     """Return the binding of the innermost block; see ``binding.default``."""
-    with _lock:
-        return _stack[-1] if _stack else interface.load()
+    try:
+        return _stack[-1]
+    except IndexError:  # another thread has just left the last block
+        return interface.load()
 
 
 def _push(made: Binding) -> None:
-    with _lock:
-        _stack.append(made)
-        interface.ambient = _current
+    _stack.append(made)
+    _refresh()
+
+
+def _refresh() -> None:
+    """Make ``binding.ambient`` agree with the blocks; without blocks it costs nothing."""
+    while True:
+        inside = bool(_stack)
+        interface.ambient = _current if inside else None
+        if bool(_stack) is inside:  # else another thread or a signal handler has changed it meanwhile
+            return
 
 
 class Block:
@@ -81,10 +92,8 @@ class Block:
         made, self._binding = self._binding, None
         if made is None:
             raise RuntimeError(f"{type(self).__name__}() was not entered")
-        with _lock:
-            _stack[:] = [one for one in _stack if one is not made]
-            if not _stack:
-                interface.ambient = None
+        _stack.remove(made)
+        _refresh()
         self.leave()
 
 

@@ -347,3 +347,58 @@ def test_a_wait_without_a_caller(backend):
         block_until(lambda: kept)
         block_until(lambda: _thread._count() <= 1)
     assert loop_around(None) is None
+
+
+ALONE = """
+import os, sys
+from time import monotonic
+import selectors_ffi
+from selectors_ffi.debug import turns
+
+def numbers():
+    return len(os.listdir("/proc/self/fd"))
+
+selector = selectors_ffi.{name}(debug="{flags}")
+selector.select(0.001)
+before = numbers()
+deadline = monotonic() + 0.2
+while monotonic() < deadline:
+    selector.select(0.001)
+assert turns._watchdog.running is {watched}
+print(numbers() - before)
+selector.close()
+del selector
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors by procfs")
+@pytest.mark.parametrize("name", ["PollSelector", "SelectSelector"])
+@pytest.mark.parametrize(("flags", "watched"), [("checks", True), ("stats", False)])
+def test_the_watchdog_is_no_thread_that_wakes(name, flags, watched):
+    """A program with one thread opens no pipe for wake-ups because it is checked."""
+    code = ALONE.format(name=name, flags=flags, watched=watched)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, cwd=ROOT
+    )
+    assert done.stdout == "0\n", done.stderr
+
+
+def test_threads_are_counted_again_without_the_watchdog(backend):
+    """When the thread of ours has ended, the backends count every thread."""
+    from selectors_ffi.backends import table
+
+    with backend(debug="checks") as selector:
+        selector.select(0)
+        assert table.other_threads() == _thread._count() - 1
+    turns._watchdog.stop()
+    assert table.other_threads is _thread._count
+
+
+def test_a_stop_that_was_asked_for_before():
+    """Asking a thread that is stuck to end again is no error."""
+    watchdog = turns._Watchdog()
+    assert watchdog._ended.acquire(blocking=False)
+    watchdog._wake.release()
+    threading.Timer(0.05, watchdog._ended.release).start()
+    watchdog.stop()
+    assert not watchdog.running
