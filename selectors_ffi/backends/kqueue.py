@@ -81,7 +81,10 @@ class KqueueSelector(BeyondKqueue):
             serial = self._serials[fd] = next(_serials) % facts.largest_serial + 1
         else:
             self._serials.pop(fd, None)
-        errno = ENOENT if wide else self._apply(fd, facts.changes[was][events], serial)
+        if wide:
+            errno = self._replace(fd, was, events, serial)
+        else:
+            errno = self._apply(fd, facts.changes[was][events], serial)
         if errno and (errno == ENOENT or facts.add_refuses_existing or not events):
             errno = self._insist(fd, events, serial)
         if errno:
@@ -119,7 +122,7 @@ class KqueueSelector(BeyondKqueue):
             The errno of the first direction that cannot be watched, or 0.
         """
         if self._beyond:
-            return self._replace(fd, watched(events), serial)
+            return self._replace(fd, ANY, watched(events), serial)
         refused = 0
         for change in self._facts.changes[ANY][events]:
             errno = self._apply(fd, (change,), serial)

@@ -7,7 +7,7 @@ none from then on.
 
 ``EDGE`` is EV_CLEAR and ``ONESHOT`` EV_ONESHOT. The kernel deletes one filter after its report, so the
 others of the descriptor are deleted then, too: one report is for all of them, as it is on epoll. Since
-EV_ADD changes no such flag of what is there, each change begins with EV_DELETE of every filter.
+EV_ADD changes no such flag of what is there, each change begins with EV_DELETE of what was there.
 
 https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 """
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from .base import EVENT_READ, EVENT_WRITE
-from .beyond import EDGE, EVENT_HANGUP, EVENT_PRIORITY, LEVEL, ONESHOT, Interest, lack
+from .base import ANY, EVENT_READ, EVENT_WRITE
+from .beyond import EDGE, EVENT_HANGUP, EVENT_PRIORITY, LEVEL, ONESHOT, Interest, lack, watched
 from .waits import WaitingSelector
 
 TYPE_CHECKING = False
@@ -40,7 +40,8 @@ class _Bits:
         self.write = constant("EVFILT_WRITE")
         self.eof, self.delete = constant("EV_EOF"), constant("EV_DELETE")
         self._clear, self._add = constant("EV_CLEAR"), constant("EV_ADD")
-        self._triggers = {LEVEL: 0, EDGE: self._clear, ONESHOT: constant("EV_ONESHOT")}
+        self.oneshot = constant("EV_ONESHOT")
+        self._triggers = {LEVEL: 0, EDGE: self._clear, ONESHOT: self.oneshot}
         self.filters = {EVENT_READ: constant("EVFILT_READ"), EVENT_WRITE: self.write}
         try:
             self._notes, self.filters[EVENT_PRIORITY] = constant("NOTE_OOB"), constant("EVFILT_EXCEPT")
@@ -66,6 +67,8 @@ class _Bits:
 class BeyondKqueue(WaitingSelector):
     """The part of ``KqueueSelector`` that is used once a key holds an ``Interest``."""
 
+    _serials: dict[int, int]
+
     @abstractmethod
     def _apply(self, fd: int, changes: Changes, serial: int) -> int:
         """Make changes in order; return the errno of the first that is refused, or 0."""
@@ -78,10 +81,11 @@ class BeyondKqueue(WaitingSelector):
     def _lacks(self, interest: Interest) -> str:
         return lack(interest, self._bits.events, (LEVEL, EDGE, ONESHOT))
 
-    def _replace(self, fd: int, events: int, serial: int) -> int:
-        """Watch exactly ``events``, whatever the kernel has; return the errno of a refusal, or 0."""
+    def _replace(self, fd: int, was: int, events: int, serial: int) -> int:
+        """Watch exactly ``events``, given what the kernel ``was`` told; return an errno, or 0."""
         bits, refused = self._bits, 0
-        for filter_ in bits.event_of:
+        gone = bits.event_of if was == ANY else [change[0] for change in bits.changes(watched(was))]
+        for filter_ in gone:
             self._apply(fd, ((filter_, bits.delete),), serial)  # refused if it is not there
         for change in bits.changes(events):
             refused = refused or self._apply(fd, (change,), serial)
@@ -108,8 +112,12 @@ class BeyondKqueue(WaitingSelector):
         if not event or not (more or interest.fire()):
             return 0
         ends = ended and not interest & EVENT_READ and interest.trigger is LEVEL and not interest.ended
-        interest.ended = interest.ended or ends
-        if ends or interest.trigger is ONESHOT:
-            self._renew(key.fd, interest)
-            self._settle(key.fd, key)
+        if ends:
+            interest.ended = True
+            self._replace(key.fd, interest, interest, self._serials.get(key.fd, 0))
+        elif interest.trigger is ONESHOT and not more:
+            for filter_, flags, *_ in bits.changes(interest):
+                if filter_ != kevent.filter or not flags & bits.oneshot:
+                    self._apply(key.fd, ((filter_, bits.delete),), 0)
+        self._settle(key.fd, key)
         return event

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from selectors import EVENT_READ, EVENT_WRITE
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..backends import EpollSelector
+from ..backends.beyond import EpollBits
+from ..backends.beyond import watched as asked_for
 from .addresses import address_of
 from .decode.epoll import event_bits as epoll_bits
 from .naming import interest, kind_of, shown
@@ -110,13 +112,13 @@ def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selecto
     """Spell out how the two lists differ."""
     ffi = selector._binding.ffi
     bits = epoll_bits(ffi)
-    in_, out = ffi.integer_const("EPOLLIN"), ffi.integer_const("EPOLLOUT")
+    wanted, always = EpollBits(selector._binding), bits.of_names("EPOLLERR", "EPOLLHUP")
     registry = {int(key.fd): key for key in keys}
     listed = set()
     for entry in kernel:
         listed.add(entry.fd)
         # ERR and HUP are always watched, and the kernel adds them to the mask by itself.
-        asked = bits(entry.events & ~bits.of_names("EPOLLERR", "EPOLLHUP"))
+        asked = bits(entry.events & ~always)
         key = registry.get(entry.fd)
         if key is None:
             yield (
@@ -124,11 +126,11 @@ def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selecto
                 " is not registered: a duplicate keeps the file open"
             )
             continue
-        wanted = (in_ if key.events & EVENT_READ else 0) | (out if key.events & EVENT_WRITE else 0)
-        if wanted != entry.events & (in_ | out):
+        # What has reported its ONESHOT is in the list still, and watched for nothing.
+        if asked_for(key.events) and wanted[key.events] != entry.events & ~always:
             yield f"watches fd {entry.fd} for {asked}, registered is {interest(key.events)}"
     for fd, key in registry.items():
-        if fd not in listed:
+        if fd not in listed and asked_for(key.events):
             yield (
                 f"does not watch fd {fd} ({kind_of(fd)}), registered for {interest(key.events)}:"
                 " it was closed, and its number perhaps given out again"
@@ -150,6 +152,8 @@ def watched(epfd: int) -> list[Watched] | None:
     It is in /proc/<pid>/fdinfo/<epfd>; proc_pid_fdinfo(5).
     """
     try:
+        if "eventpoll" not in os.readlink(f"/proc/self/fd/{epfd}"):
+            return None  # a simulated kernel's
         with open(f"/proc/self/fdinfo/{epfd}", encoding="ascii", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:

@@ -10,6 +10,9 @@ import socket
 import stat
 import sys
 
+from ..backends.base import EVENT_READ, EVENT_WRITE
+from ..backends.beyond import EVENT_HANGUP, EVENT_PRIORITY, LEVEL, Interest
+
 __all__ = ["LONGEST", "borrowed", "interest", "kind_of", "link_of", "process_title", "shown"]
 
 #: A repr is cut at this many characters.
@@ -21,6 +24,12 @@ _FORMATS = (
     (stat.S_ISDIR, "directory"),
     (stat.S_ISCHR, "character device"),
     (stat.S_ISBLK, "block device"),
+)
+_EVENTS = (
+    (EVENT_READ, "EVENT_READ"),
+    (EVENT_WRITE, "EVENT_WRITE"),
+    (EVENT_PRIORITY, "EVENT_PRIORITY"),
+    (EVENT_HANGUP, "EVENT_HANGUP"),
 )
 _INTEREST = ("0", "EVENT_READ", "EVENT_WRITE", "EVENT_READ|EVENT_WRITE")
 
@@ -36,8 +45,17 @@ def shown(thing: object) -> str:
 
 
 def interest(events: int) -> str:
-    """Return ``EVENT_*`` names of a mask."""
-    return _INTEREST[events] if 0 <= events < 4 else str(events)
+    """Return ``EVENT_*`` names of a mask, and how it is watched: ``EVENT_READ|ONESHOT``."""
+    if type(events) is not Interest and 0 <= events < 4:
+        return _INTEREST[events]
+    names = [name for bit, name in _EVENTS if events & bit]
+    rest = events & ~sum(bit for bit, _ in _EVENTS)
+    if rest:
+        names.append(str(rest))
+    if type(events) is Interest:
+        names += [events.trigger.upper()] if events.trigger != LEVEL else []
+        names += ["EXCLUSIVE"] if events.exclusive else []
+    return "|".join(names)
 
 
 def kind_of(fd: int) -> str:

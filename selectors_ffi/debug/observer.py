@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..backends import forks
+from ..backends.beyond import watched
 from . import turns
 from .addresses import address_of
 from .checks import Checks
@@ -376,6 +377,8 @@ class Observer:
             return "not registered"
         if native.token is not None and self._tokens.get(native.fd) != native.token:
             return "of an earlier registration of this number"
+        if not watched(key.events):
+            return "its ONESHOT was reported"
         return f"only {interest(key.events)} was asked for"
 
     def _wakes(self, fd: int) -> bool:

@@ -14,7 +14,7 @@ import stat
 from functools import cache
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ..backends import EpollSelector, KqueueSelector, SelectSelector
+from ..backends import EVENT_PRIORITY, EpollSelector, KqueueSelector, SelectSelector
 from ..binding import load
 from .decode.epoll import event_bits as epoll_bits
 from .decode.grammar import struct
@@ -121,11 +121,16 @@ def _readers(
             **render.outcome(event.filter, event.flags, event.fflags, event.data)
         ), _Kqueue(ffi, render)
     if isinstance(selector, SelectSelector):
-        # EVENT_READ and EVENT_WRITE are the first two bits of a state, too.
-        return lambda event: interest(event.flags), lambda event: (event.flags, None)
+        return lambda event: interest(event.flags), _look_at_sets
     epoll = isinstance(selector, EpollSelector)
     bits = epoll_bits(ffi) if epoll else poll_bits(ffi)
     return lambda event: bits(event.flags), _Poll(bits, "EPOLL" if epoll else "POLL")
+
+
+def _look_at_sets(event: NativeEvent) -> tuple[int, bool | None]:
+    # EVENT_READ and EVENT_WRITE are the first two bits of a state, too.
+    urgent = _PRIORITY if event.flags & EVENT_PRIORITY else 0
+    return event.flags & (_READABLE | _WRITABLE) | urgent, None
 
 
 class _Poll:
