@@ -10,7 +10,9 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
-from selectors_ffi import EDGE, ONESHOT
+from selectors_ffi import EDGE, ONESHOT, Debug, debugging
+from selectors_ffi.debug import Lint, RingSink, Syscall
+from selectors_ffi.testing import chaos
 from selectors_ffi.testing.library import proxied
 
 from . import tally
@@ -428,3 +430,53 @@ def test_reopen_keeps_edges(session, pair):
                 far.send(b"x")
 
         in_child(child)
+
+
+def test_reopen_in_trace_and_description(session, pair):
+    """The trace shows the calls that make the new object; describe() finds it in order."""
+    near, far = pair
+    far.send(b"x")
+    sink = RingSink(1000)
+    with debugging(Debug.SYSCALLS | Debug.EVENTS | Debug.CHECKS, sink), session.selector() as selector:
+        key = selector.register(near, EVENT_READ)
+
+        def child():
+            made = len(sink.records())
+            selector.reopen()
+            called = [one.name for one in sink.records()[made:] if isinstance(one, Syscall)]
+            maker = MAKERS.get(session.machine.mechanism)
+            assert maker is None or any(name.startswith(maker) for name in called)
+            assert selector.select(1) == [(key, EVENT_READ)]
+            (raw,) = selector.select_raw(1)
+            assert raw.key is key
+            assert raw.readable
+            described = selector.describe()
+            assert [row.fd for row in described.rows] == [near.fileno()]
+            assert described.differences in (None, [])
+            assert not [one for one in sink.records() if isinstance(one, Lint)]
+
+        in_child(child)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_reopen_under_chaos(session, pair, seed):
+    """Whatever order and time of answers: the child hears of what is ready, and the parent, too."""
+    near, far = pair
+    other, far_other = socket.socketpair()
+    session.binding = chaos(seed, session.binding)
+    with other, far_other, session.selector() as selector:
+        keys = {selector.register(end, BOTH, "data") for end in (near, far, other)}
+
+        def hears():
+            heard = set()
+            while heard != keys:
+                heard |= {key for key, events in selector.select(1) if events == EVENT_WRITE}
+
+        def child():
+            selector.reopen()
+            hears()
+            assert selector.discard(other) in keys
+            assert set(selector.snapshot().values()) < keys
+
+        in_child(child)
+        hears()

@@ -1,8 +1,8 @@
 """The answer of a call that has waited: which descriptors it says are ready, read and written back.
 
-An answer is a list of ``Ready``, whatever the mechanism writes it into. epoll, kqueue and /dev/poll
-fill an array from its beginning; poll writes ``revents`` into the array that it was given; select has
-bitmaps or counted arrays. All are read and written through the declared layouts.
+An answer is a list of ``Ready``, whatever the mechanism writes it into. epoll, kqueue, /dev/poll and
+ports fill an array from its beginning; poll writes ``revents`` into the array that it was given;
+select has bitmaps or counted arrays. All are read and written through the declared layouts.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Answer:
 
 
 class Records(Answer):
-    """An array that the kernel fills from its beginning: epoll, kqueue, /dev/poll."""
+    """An array that the kernel fills from its beginning: epoll, kqueue, /dev/poll, ports."""
 
     struct = ""
     place = 0  # of the array's length among the arguments

@@ -11,25 +11,25 @@ late
     delays mean that the blocking interval may overrun by a small amount".
 split
     A wait brings fewer events than are ready. epoll_wait(2): "successive epoll_wait() calls will
-    round robin through the set of ready file descriptors"; kqueue(2) and poll(4D) return as many
-    as there is room for. epoll, kqueue and /dev/poll are given less room, so that the kernel itself
+    round robin through the set of ready file descriptors"; kqueue(2), poll(4D) and port_get(3C)
+    return as many as there is room for. Those four are given less room, so that the kernel itself
     splits. select(2) and poll(2) have no room to give.
 withheld
     Something that is ready is left out, and comes with a later call. No manual says how soon after
     a write the other end is ready. At least one event stays in an answer; nothing is left out more
     than three times in a row; and nothing that the kernel would not report again is left out
-    (EPOLLET, EPOLLONESHOT, EV_CLEAR, EV_ONESHOT, EV_DISPATCH, EV_ERROR).
+    (EPOLLET, EPOLLONESHOT, EV_CLEAR, EV_ONESHOT, EV_DISPATCH, EV_ERROR, all events of a port).
 permuted
-    Events come in another order. epoll_wait(2), kqueue(2) and poll(4D) name none. The answers of
-    poll(2) and select(2) have no order; a selector gives them in an order of its own.
+    Events come in another order. epoll_wait(2), kqueue(2), poll(4D) and port_get(3C) name none. The
+    answers of poll(2) and select(2) have no order; a selector gives them in an order of its own.
 spurious (only when asked for)
     A socket is reported as readable and is not. select(2), BUGS: "select() may report a socket file
     descriptor as 'ready for reading', while nevertheless a subsequent read blocks"; poll(2) refers
     to it, and epoll(7) "performs a similar task". kqueue(2) and poll(4D) say nothing of the kind.
 
 The same seed and the same program take the same decisions: they come from a generator that is
-advanced by calls, not by time. Each epoll, kqueue or /dev/poll has its own, numbered in the order in
-which they are first waited for; poll and select have one each.
+advanced by calls, not by time. Each epoll, kqueue, /dev/poll or port has its own, numbered in the order
+in which they are first waited for; poll and select have one each.
 """
 
 from __future__ import annotations
