@@ -1,6 +1,7 @@
-"""KeyboardInterrupt at every bytecode of register, unregister, modify and select.
+"""KeyboardInterrupt, or a signal handler's KeyError, at every bytecode of what a selector does.
 
-Afterwards the descriptor can be unregistered, if it is registered, and
+The exception comes out, though a missing entry of a table is a KeyError, too. Afterwards
+the descriptor can be unregistered, if it is registered, and
 registered again; it is then reported as what it is, and others are as before.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
+from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -33,15 +36,17 @@ def in_finaliser(frame):
 
 
 class Interrupter:
-    """A trace function that raises KeyboardInterrupt at the n-th bytecode of the package.
+    """A trace function that raises an exception at the n-th bytecode of the package.
 
     PyPy traces lines only: there it is the n-th line.
     """
 
-    def __init__(self, place):
+    def __init__(self, place, kind=KeyboardInterrupt):
         self.place = place
+        self.error = kind("of a signal handler")
         self.passed = 0
         self.raised = False
+        self.where = ""
 
     def __call__(self, frame, event, argument):
         filename = frame.f_code.co_filename
@@ -55,21 +60,24 @@ class Interrupter:
             self.passed += 1
             if self.passed == self.place:
                 self.raised = True
-                raise KeyboardInterrupt
+                self.where = f"{os.path.basename(filename)}:{frame.f_lineno}"
+                raise self.error
         return self
 
     def run(self, operation):
-        """Whether the operation was interrupted."""
+        """Whether the operation was interrupted; the exception has come out then."""
         before = sys.gettrace()
         # CPython 3.12 begins to tell of bytecodes with the first settrace() after this.
         sys._getframe().f_trace_opcodes = sys.implementation.name == "cpython"
         sys.settrace(self)
+        came = None
         try:
             operation()
-        except KeyboardInterrupt:
-            pass
+        except type(self.error) as error:
+            came = error
         finally:
             sys.settrace(before)
+        assert came is (self.error if self.raised else None), self.where
         return self.raised
 
 
@@ -83,8 +91,9 @@ OPERATIONS = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError])
 @pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
-def test_at_every_bytecode(machine, name):
+def test_at_every_bytecode(machine, name, kind):
     """Wherever it is interrupted, the selector can be brought back by its own methods."""
     before, operation = OPERATIONS[name]
     pairs = [socket.socketpair() for _ in range(3)]
@@ -101,7 +110,7 @@ def test_at_every_bytecode(machine, name):
                     selector.register(other, EVENT_WRITE, "other")
                 if before:
                     selector.register(near.fileno(), before, "old")
-                interrupted = Interrupter(place).run(lambda: operation(selector, near.fileno()))
+                interrupted = Interrupter(place, kind).run(lambda: operation(selector, near.fileno()))
                 check(session, selector, near.fileno(), [end.fileno() for end, _ in others])
     assert place > (20 if sys.implementation.name == "cpython" else 3)
     tally.count("asynchronous exceptions", place - 1)
@@ -112,8 +121,9 @@ def test_at_every_bytecode(machine, name):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("directions", [EVENT_WRITE, BOTH])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError])
 @pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
-def test_a_wait_at_every_bytecode(machine, directions):
+def test_a_wait_at_every_bytecode(machine, kind, directions):
     """Wherever a wait is interrupted that finds changes of all kinds, the next one is right.
 
     At every 17th bytecode; at every one with the long profile.
@@ -121,7 +131,7 @@ def test_a_wait_at_every_bytecode(machine, directions):
     pairs = [socket.socketpair() for _ in range(20)]
     gone, kept, narrowed, *new = [near.fileno() for near, _ in pairs]
     expected = {kept: "old", narrowed: "new", **dict.fromkeys(new, "new")}
-    step = 1 if tally.long_profile() or sys.implementation.name != "cpython" else 17
+    step = every()
     places = 0
     interrupted = True
     while interrupted:
@@ -134,7 +144,7 @@ def test_a_wait_at_every_bytecode(machine, directions):
             selector.modify(narrowed, EVENT_WRITE, "new")
             for fd in new:
                 selector.register(fd, directions, "new")
-            interrupted = Interrupter(places * step).run(lambda: selector.select(0))
+            interrupted = Interrupter(places * step, kind).run(lambda: selector.select(0))
             for _ in range(2):
                 found = selector.select(0)
                 assert {key.fd: key.data for key, _ in found} == expected
@@ -142,6 +152,69 @@ def test_a_wait_at_every_bytecode(machine, directions):
                 assert len(found) == len(expected)
     assert places > 5
     tally.count("asynchronous exceptions", places - 1)
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def every():
+    """How many bytecodes lie between two interrupts."""
+    return 1 if tally.long_profile() or sys.implementation.name != "cpython" else 17
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "beside a thread"])
+def second_thread(request):
+    """Whether Python knows of a second thread, so that waits take wakers with them."""
+    if not request.param:
+        yield
+        return
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    yield
+    end.set()
+    thread.join()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("timeout", "used", "events"),
+    [
+        (0, 0, EVENT_WRITE),
+        (None, 0, BOTH),
+        (0.001, 1, EVENT_WRITE),
+        (0, 3, BOTH),
+        (None, 3, EVENT_WRITE),
+    ],
+)
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError])
+@pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
+@pytest.mark.usefixtures("second_thread")
+def test_any_wait_at_every_bytecode(machine, kind, events, used, timeout):
+    """The first wait and later ones: the exception comes out, and the next two waits are right.
+
+    At every 17th bytecode; at every one with the long profile.
+    """
+    pairs = [socket.socketpair() for _ in range(3)]
+    expected = {near.fileno(): EVENT_WRITE for near, _ in pairs}
+    place, interrupted = 1, True
+    while interrupted:
+        with machine.boot().selector() as selector:
+            for fd in expected:
+                selector.register(fd, events, "data")
+            for _ in range(used):
+                assert len(selector.select(timeout)) == 3
+            interrupter = Interrupter(place, kind)
+            interrupted = interrupter.run(partial(selector.select, timeout))
+            for again in (0, timeout):
+                found = selector.select(again)
+                assert {key.fd: ready for key, ready in found} == expected, interrupter.where
+                assert len(found) == 3
+            selector.unregister(pairs[0][0])
+            selector.wakeup()
+            assert len(selector.select(timeout)) == 2, interrupter.where
+        place += every()
+    tally.count("asynchronous exceptions", place // every())
     for pair in pairs:
         for end in pair:
             end.close()

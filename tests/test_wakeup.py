@@ -324,7 +324,7 @@ def in_thread(crew, function):
 
 
 LOST = 5  # seconds: a wait that takes so long was not woken
-STEP = 1 if tally.long_profile() or sys.implementation.name != "cpython" else 5
+STEP = 1 if tally.long_profile() or sys.implementation.name != "cpython" else 17
 EVERYWHERE = MACHINES if tally.long_profile() else SOME
 
 
@@ -335,7 +335,7 @@ EVERYWHERE = MACHINES if tally.long_profile() else SOME
 def test_no_wakeup_is_lost_on_the_way_to_sleep(machine, pair, by, used):
     """A wake-up at any bytecode of a wait, up to the system call, ends that wait.
 
-    At every fifth bytecode; at every one with the long profile.
+    At every 17th bytecode; at every one with the long profile.
     """
     place, reached = 1, True
     while reached:
@@ -393,7 +393,7 @@ def test_a_wait_that_begins_in_the_middle_of_a_wakeup(machine, pair, what, used)
     place, reached = 1, True
     while reached:
         stage = on_stage(machine)
-        with no_descriptor_left() if place % 16 == 1 else stage.selector() as _:
+        with no_descriptor_left() if place % 3 == 0 else stage.selector() as _:
             selector = stage.selector()
             for _ in range(used):
                 selector.select(0)
@@ -430,7 +430,7 @@ def test_a_wait_that_begins_in_the_middle_of_a_wakeup(machine, pair, what, used)
                 assert time.monotonic() - begun < LOST, f"at bytecode {place}"
             selector.close()
             del selector, act, wait, begin
-            gc.collect() if place % 16 == 1 else None
+            gc.collect() if place % 3 == 0 else None
         place += STEP
 
 

@@ -228,10 +228,8 @@ class _BaseSelectorImpl(BaseSelector):
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
         registry = self._fd_to_key
-        try:
-            fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
-        except KeyError:
-            raise KeyError(f"{fileobj!r} is not registered") from None
+        # No KeyError is caught here: it may be a signal handler's.
+        fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
         try:
             key = registry.pop(fd, None)
             if key is None:
@@ -458,12 +456,8 @@ class Backend(_BaseSelectorImpl):
             OSError: the kernel refuses; the old registration stays, unless it is closed (EBADF).
         """
         registry = self._fd_to_key
-        key: SelectorKey | None
-        try:
-            fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
-            key = registry[fd]
-        except KeyError:
-            key = None
+        fd = fileobj if type(fileobj) is int else self._fileobj_lookup(fileobj)
+        key = registry.get(fd)
         if key is None:
             self._fileobj_lookup(fileobj)  # refuses a negative number
             raise KeyError(f"{fileobj!r} is not registered") from None

@@ -172,10 +172,10 @@ class BaseSelector(selectors.BaseSelector):
         mapping = self.get_map()
         if mapping is None:
             raise RuntimeError("Selector is closed")
-        try:
-            return mapping[fileobj]
-        except KeyError:
+        key = mapping.get(fileobj)
+        if key is None:
             raise KeyError(f"{fileobj!r} is not registered") from None
+        return key
 
     @abstractmethod
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
