@@ -18,7 +18,6 @@ from .known import identity_of
 from .lints import Finding
 from .naming import kind_of
 from .owners import queued_in
-from .places import stack_of
 from .runs import EmptyWaits, Runs
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ class Checks:
         self._stale: set[int] = set()
         self._runs = Runs()
         self._empty = EmptyWaits()
+        self._idle: set[tuple[str, ...]] = set()
         self._round: list[int] = []
         self._credit = CREDIT
         self._swept = perf_counter_ns()
@@ -206,8 +206,18 @@ class Checks:
                 findings += self._once(known, lint, f"{known.about()} {why}")
         idle = self._empty.after(timeout, ready, now)
         if idle is not None:
-            findings.append(_never_sleeps(*idle))
+            findings += self._never_sleeps(*idle)
         return findings
+
+    def _never_sleeps(self, lint: type[lints.SelectorWarning], message: str) -> list[Finding]:
+        """Return the finding with what asyncio has to run in every turn, once for each such thing."""
+        owners, where = queued_in(sys._getframe(1))
+        if tuple(owners) in self._idle:
+            return []
+        self._idle.add(tuple(owners))
+        if owners:
+            message += f"; meanwhile asyncio runs {', '.join(owners)}"
+        return [Finding(lint, -1, message, where)]
 
     def stale(self, fd: int, flags: str, registry: Mapping[int, SelectorKey]) -> list[Finding]:
         """Note an event of a descriptor that is not registered, or of a former file of its number."""
@@ -227,14 +237,6 @@ class Checks:
             return []
         known.told.add(lint.id)
         return [Finding(lint, known.fd, message)]
-
-
-def _never_sleeps(lint: type[lints.SelectorWarning], message: str) -> Finding:
-    """Return the finding with what asyncio has to run in every turn."""
-    owners, frame = queued_in(sys._getframe(1))
-    if owners:
-        message += f"; meanwhile asyncio runs {', '.join(owners)}"
-    return Finding(lint, -1, message, stack_of([frame])[0] if frame is not None else None)
 
 
 def _reused(known: Known) -> str:

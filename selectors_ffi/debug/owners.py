@@ -19,11 +19,13 @@ import types
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Any
 
-from .places import is_users
+from .places import defined_at, is_users, stack_of
 
 if TYPE_CHECKING:
     from selectors import SelectorKey
     from types import FrameType
+
+    from .places import Place
 
 __all__ = ["field", "name_of", "owner_of", "owner_of_handle", "owner_on_stack", "queued_in", "task_of"]
 
@@ -182,8 +184,10 @@ def owner_of_handle(handle: object) -> str:
         return ""
 
 
-def queued_in(frame: FrameType | None) -> tuple[list[str], FrameType | None]:
-    """Return the owners of what asyncio's loop is about to run, and where the first task stands.
+def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None]:
+    """Return the owners of what asyncio's loop is about to run, and a line of the program in it.
+
+    It is where a task stands, or where a callback is defined.
 
     Args:
         frame: from where to look for the loop.
@@ -194,11 +198,20 @@ def queued_in(frame: FrameType | None) -> tuple[list[str], FrameType | None]:
     handles = list(field(loop, "_ready") or ())[:3] or list(field(loop, "_scheduled") or ())[:1]
     where = None
     for handle in handles:
-        callback = field(handle, "_callback")
-        task = getattr(callback, "__self__", None) if _is_safe(callback) else None
-        if where is None and task is not None and _is_task(task):
-            where = _innermost(sys.modules["asyncio.tasks"].Task.get_coro(task))
+        where = where or _place_of(field(handle, "_callback"))
     return list(dict.fromkeys(filter(None, map(owner_of_handle, handles)))), where
+
+
+def _place_of(callback: Any) -> Place | None:
+    """Return where the task stands of which a callback is a step, else where the callback is defined."""
+    while _is(callback, functools.partial):
+        callback = callback.func
+    task = getattr(callback, "__self__", None) if _is_safe(callback) else None
+    if task is not None and _is_task(task):
+        frame = _innermost(sys.modules["asyncio.tasks"].Task.get_coro(task))
+        return stack_of([frame])[0] if frame is not None else None
+    function = callback.__func__ if _is(callback, types.MethodType) else callback
+    return defined_at(function.__code__) if _is(function, types.FunctionType) else None
 
 
 def _innermost(coroutine: Any) -> FrameType | None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType
+    from types import CodeType, FrameType
 
 __all__ = [
-    "NOWHERE", "Place", "called_from", "caller_frame", "depth", "is_users", "place", "stack_of",
-    "user_frame",
+    "NOWHERE", "Place", "called_from", "caller_frame", "defined_at", "depth", "is_users", "place",
+    "stack_of", "user_frame",
 ]  # fmt: skip
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -73,6 +73,13 @@ def is_users(frame: FrameType) -> bool:
     """
     kind = _kind_of(frame.f_code.co_filename)
     return kind == _USER or (kind == _LIBRARY and frame.f_globals.get("__name__") == "__main__")
+
+
+def defined_at(code: CodeType) -> Place | None:
+    """Return where a function of the user's program is defined; None if it is a library's."""
+    if _kind_of(code.co_filename) != _USER:
+        return None
+    return Place(code.co_filename, code.co_firstlineno, code.co_name)
 
 
 def caller_frame(frame: FrameType | None) -> FrameType | None:

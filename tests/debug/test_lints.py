@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -215,7 +216,7 @@ def test_a_loop_that_never_sleeps(backend, pairs):
     with checked(backend) as selector:
         selector.register(pairs[0][0], EVENT_READ)
         with told(NeverSleeps) as caught:
-            for _ in range(6000):
+            for _ in range(11_000):
                 assert selector.select(0) == []
     assert "select() was called 5000 times in " in str(caught[0].message)
     assert "each time nothing was ready. Wait for an event" in str(caught[0].message)
@@ -450,3 +451,22 @@ def test_documentation_has_every_id():
         assert lint.cure.endswith(".")
         assert f"{lint.page})" in str(lint("text"))
     assert all("**Cause.**" in one and "**Cure.**" in one for one in sections)
+
+
+def test_what_never_sleeps_is_told_once_where_it_is(backend):
+    """SEL011 names the callback that comes again and again by its line, and tells of it once."""
+    turns = []
+
+    def again():
+        turns.append(None)
+        loop.call_later(0, again) if len(turns) < 12_000 else loop.stop()
+
+    with checked(backend) as selector:
+        loop = asyncio.SelectorEventLoop(selector)
+        again()
+        with told(NeverSleeps) as caught:
+            loop.run_forever()
+        loop.close()
+    (warning,) = caught
+    assert "meanwhile asyncio runs callback " in str(warning.message)
+    assert (warning.filename, warning.lineno) == (__file__, again.__code__.co_firstlineno)
