@@ -128,7 +128,7 @@ class Binding:
             raise OSError(ENOSYS, reason) from None
 
     def calls(self, function: Callable[..., int], *arguments: object) -> Iterator[int]:
-        """Return an endless iterator of which each step is one ``function(*arguments)``.
+        """Return an endless iterator, each step one call ``function(*arguments)``.
 
         A negative step is a failure; ``errno(step)`` says why. The iterator is spent then.
         """

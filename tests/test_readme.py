@@ -28,7 +28,7 @@ def test_links_to_files():
 
 
 def test_says_what_was_not_run():
-    """The systems that nobody ran are named as such in the support table."""
+    """The systems that were not run are named as such in the support table."""
     rows = [line for line in README.read_text("utf-8").splitlines() if line.startswith("| ")]
 
     for system in ("FreeBSD", "macOS", "Solaris", "Windows"):
