@@ -257,3 +257,51 @@ def test_not_exported_elsewhere():
     with pytest.raises(OSError, match="port_") as caught:
         EventPortSelector()
     assert caught.value.errno == errno.ENOSYS
+
+
+ASYNCIO = """
+import asyncio
+
+async def handle(reader, writer):
+    while data := await reader.read(100):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def client(port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(20):
+        writer.write(b"0123456789")
+        await writer.drain()
+        assert await reader.readexactly(10) == b"0123456789"
+    writer.close()
+    await writer.wait_closed()
+
+async def main():
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await asyncio.gather(*(client(port) for _ in range(10)))
+    loop = asyncio.get_running_loop()
+    print(await loop.run_in_executor(None, lambda: type(loop._selector).__name__))
+    server.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("seed", ["", "1", "2", "3"])
+def test_asyncio(tmp_path, seed):
+    """A server and its clients on one event loop over ports, with a thread, and under chaos."""
+    program = tmp_path / "program.py"
+    program.write_text(ASYNCIO, "utf-8")
+    environment = {
+        **os.environ,
+        "SELECTORS_FFI_KERNEL": "illumos",
+        "SELECTORS_FFI_BACKEND": "eventport",
+        "SELECTORS_FFI_CHAOS": seed,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", "run", str(program)],
+        env=environment, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["EventPortSelector"], done.stderr
