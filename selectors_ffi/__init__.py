@@ -11,7 +11,7 @@ import os
 import sys
 from importlib import import_module
 
-from . import _first_contact, backends  # the first says so if there is no cffi
+from . import _first_contact, backends, binding  # the first says so if there is no cffi
 from .backends import EDGE as EDGE
 from .backends import EVENT_HANGUP as EVENT_HANGUP
 from .backends import EVENT_PRIORITY as EVENT_PRIORITY
@@ -64,12 +64,21 @@ _CLASSES = {
     "select": "SelectSelector",
     "eventport": "EventPortSelector",
 }
+#: Mechanism -> a C function without which it is not there, if it has another name.
+_FUNCTIONS = {
+    "kqueue": "kqueue",
+    "epoll": "epoll_create1",
+    "devpoll": "ioctl",
+    "eventport": "port_create",
+}
 
 
 def _can_use(name: str) -> type[_BaseSelectorImpl] | None:
     """Return the class of a mechanism if one can be made here, else None."""
-    cls: type[_BaseSelectorImpl] = getattr(backends, _CLASSES[name])
     try:
+        if not binding.default().has(_FUNCTIONS.get(name, name)):
+            return None  # before the module of the class is imported
+        cls: type[_BaseSelectorImpl] = getattr(backends, _CLASSES[name])
         cls().close()
     except (OSError, SelfTestError):
         return None
@@ -89,6 +98,11 @@ def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImp
 def _load_debug() -> Any:
     """Import the debug package when it is first asked for, and return it."""
     return import_module(".debug", __name__)
+
+
+def _instrument_first(selector: Any, debug: Any) -> None:
+    """Import the debug package, which takes the place of this, for the first selector that is made."""
+    _load_debug().instrument(selector, debug)
 
 
 def _choose_classes() -> None:
@@ -121,8 +135,10 @@ def _begin() -> None:
         import_module(".testing.ambient", __name__).begin()
     backends.base.load_debug = _load_debug
     # Flags are looked at when a selector is made, so they must be known before the first one.
-    if "SELECTORS_FFI_DEBUG" in os.environ or sys.flags.dev_mode:
+    if "SELECTORS_FFI_DEBUG" in os.environ:
         _load_debug()
+    elif sys.flags.dev_mode:
+        backends.base.instrument = _instrument_first
     if "SELECTORS_FFI_SIGNAL" in os.environ:
         import_module(".debug.signalled", __name__).begin()
 

@@ -70,6 +70,19 @@ def test_import_loads_one_target():
     assert len([name for name in names if not name.endswith(".probe")]) == 1
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
+def test_import_leaves_other_systems_alone():
+    """The modules of mechanisms that this system lacks are imported when their classes are asked for."""
+    theirs = {f"selectors_ffi.backends.{name}" for name in ("kqueue", "devpoll", "eventport", "windows")}
+    code = (
+        "import sys, selectors_ffi as s\n"
+        f"print(sorted({theirs!r} & set(sys.modules)))\n"
+        "print(s.backends.KqueueSelector.__module__, 'PollSelector' in dir(s.backends))"
+    )
+
+    assert python("-c", code).split() == ["[]", "selectors_ffi.backends.kqueue", "True"]
+
+
 def test_no_program_is_called(tmp_path):
     """Importing and using every class starts no program: no compiler, no ldconfig."""
     code = (

@@ -239,6 +239,18 @@ def test_development_mode_switches_on_leaks_alone(how):
     assert "created at <string>:2 in <module>" in done.stderr
 
 
+def test_development_mode_imports_debug_with_the_first_selector():
+    """-X dev costs a program nothing that imports the package and makes no selector."""
+    code = (
+        "import sys, selectors_ffi as s\n"
+        "print(any(m.startswith('selectors_ffi.debug') for m in sys.modules))\n"
+        "s.DefaultSelector().close()\n"
+        "print('selectors_ffi.debug.watch' in sys.modules)"
+    )
+
+    assert python(code, "-Xdev").stdout.split() == ["False", "True"]
+
+
 def test_import_does_not_import_debug():
     """Importing the package does not import the debug package, nor logging."""
     code = (
