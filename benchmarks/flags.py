@@ -23,6 +23,7 @@ import selectors_ffi
 from benchmarks.echo import Echo, Loop
 from benchmarks.others import raise_descriptor_limit
 from selectors_ffi import debugging
+from selectors_ffi.debug import RingSink
 
 IDLE = 1000
 
@@ -42,6 +43,7 @@ def columns(path: str) -> dict[str, tuple[str, Any]]:
         "stats": ("stats", keep_nothing),
         "checks": ("checks", keep_nothing),
         "leaks": ("leaks", keep_nothing),
+        "ring": ("syscalls,events", RingSink()),
         "all, text": ("syscalls,events,stats,checks", path),
     }
 

@@ -61,7 +61,8 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
-    from ..debug.inspect import Description, RawEvent
+    from ..debug.inspect import Description
+    from ..debug.raw import RawEvent
     from ..debug.stats import Stats
     from .interface import Data
     from .wake import Waker

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from selectors import SelectorKey
 
-    from .raw import RawEvent as RawEvent  # by this name ``backends.base`` knows it
-
 __all__ = ["Description", "Row", "Watched", "describe", "watched"]
 
 

@@ -281,6 +281,10 @@ class RingSink:
     def __call__(self, record: Record) -> None:
         self._records.append(record)
 
+    def together(self, records: list[Record]) -> None:
+        """Keep several records."""
+        self._records.extend(records)
+
     def records(self) -> list[Record]:
         """Return the records kept, oldest first."""
         while True:

@@ -477,3 +477,39 @@ def test_events_say_what_the_interface_says(pairs):
     (event,) = [record for record in kept if isinstance(record, Event)]
     assert event.flags == "READ|WRITE"
     assert isinstance(near, socket.socket)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="simulated kernels need a Unix host")
+@pytest.mark.parametrize(
+    ("system", "name"),
+    [
+        ("freebsd", "KqueueSelector"),
+        ("darwin", "KqueueSelector"),
+        ("illumos", "DevpollSelector"),
+        ("illumos", "EventPortSelector"),
+        ("windows", "SelectSelector"),
+    ],
+)
+def test_selectors_of_other_systems(system, name, pairs):
+    """Each mechanism is switched on with what the kernel holds already, and off again."""
+    from selectors_ffi.testing.kernels import kernel
+
+    near, far = pairs[0]
+    kept = []
+    cls = getattr(backends, name)
+    with cls(binding=kernel(system)) as selector:
+        selector.register(near, EVENT_READ)
+        far.send(b"x")
+        assert len(selector.select(0)) == 1
+        with switch("syscalls,events", kept.append):
+            assert len(selector.select(0)) == 1
+            selector.modify(near, EVENT_READ | EVENT_WRITE)
+            selector.unregister(near)
+            selector.register(near, EVENT_READ)
+        seen = len(kept)
+        assert len(selector.select(0)) == 1
+        assert type(selector) is cls
+    assert len(kept) == seen
+    assert isinstance(kept[0], Syscall)
+    events = [record for record in kept if isinstance(record, Event)]
+    assert [(record.fd, record.dropped) for record in events] == [(near.fileno(), "")]
