@@ -4,6 +4,7 @@
  * https://github.com/illumos/illumos-gate/blob/1fdaf7d2e3c6a14040a23ee4342a79474633d5a1/usr/src/uts/common/sys/poll.h
  * https://github.com/illumos/illumos-gate/blob/12ef7bd6596eedcaafd544ec675d6b72dfd15998/usr/src/uts/common/sys/port.h
  * https://github.com/illumos/illumos-gate/blob/7c478bd95313f5f23a4c958a745db2134aa03244/usr/src/head/port.h
+ * https://github.com/Arquivotheca/solaris11/blob/766b42f8a92f289f84c7093c30f1f2aebb55ffdd/usr/src/uts/common/sys/port.h
  * https://illumos.org/man/4D/poll
  * https://illumos.org/man/2/poll
  * https://illumos.org/man/3C/select

@@ -1,7 +1,8 @@
 """Event ports of illumos and Solaris: port_create(3C) and its kin.
 
 The clauses follow port_create(3C), port_associate(3C), port_get(3C), port_send(3C), and
-usr/src/uts/common/fs/portfs/{port,port_fd}.c of illumos-gate; nothing was observed on a running system:
+usr/src/uts/common/fs/portfs/{port,port_fd}.c and usr/src/lib/libc/port/gen/event_port.c of illumos-gate;
+nothing was observed on a running system:
 
 V1 a port is a descriptor that exec(3) does not close; ports of other kinds of descriptor are EBADFD;
 V2 port_associate of a descriptor that is not open is EBADFD, of an unknown source EINVAL;
@@ -12,10 +13,11 @@ V5 once retrieved, the association is inactive until port_associate; port_dissoc
 V6 close(2) of the descriptor ends its association and takes back its event, a duplicate does not
    keep it;
 V7 port_getn waits for ``nget`` events and returns up to ``max``, the oldest first;
-V8 after the timeout it is ETIME with the events that there are, whose number is in ``nget``;
+V8 after the timeout it is ETIME with the events that there are, whose number is in ``nget``; with no
+   time at all (``blocking`` of port_get_timeout) it is 0 with those;
 V9 EINTR and a port that is closed meanwhile (EBADFD) come without events;
-V10 EINVAL: ``nget`` above ``max``, no list, no ``nget``, a time that is none. The time is looked at
-    only if there are too few events;
+V10 EINVAL: ``nget`` above ``max``, no ``nget``, a time that is none; EFAULT: no list, where the manual
+    says EINVAL. The time is looked at only if there are too few events;
 V11 port_send queues an event of its own, which never fails but for a full port (EAGAIN);
 V12 POLLERR and POLLHUP come unasked;
 V13 only the process that made an association may dissociate it (EACCES); parent and child of a fork
@@ -189,11 +191,13 @@ class EventPorts(SimulatedUnix):
             found = self._port(port)
             if isinstance(found, int):
                 return self.fail(found)
-            if nget == self.ffi.NULL or events == self.ffi.NULL:
+            if nget == self.ffi.NULL:
                 return self.fail(errno.EINVAL)  # V10
             wanted = _NGET.unpack(bytes(self.memory(nget, _NGET.size)))[0]
             if wanted > maximum:
                 return self.fail(errno.EINVAL)  # V10
+            if events == self.ffi.NULL:
+                return self.fail(errno.EFAULT)  # V10
             self._fire(found, list(found.associations.values()))
             if len(found.queue) >= wanted:
                 return self._hand_out(found, events, maximum, nget)
@@ -212,7 +216,7 @@ class EventPorts(SimulatedUnix):
                     if len(found.queue) >= wanted or left == 0:
                         late = len(found.queue) < wanted
                         self._hand_out(found, events, maximum, nget)
-                        return self.fail(ETIME) if late else 0  # V8
+                        return self.fail(ETIME) if late and nanoseconds else 0  # V8
                 if not host.sleep({**idle, woken: host.IN}, left):
                     return self.fail(errno.EINTR)  # V9
                 found.sleepers.drain(woken)
