@@ -91,7 +91,7 @@ OPERATIONS = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError, IndexError])
 @pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
 def test_at_every_bytecode(machine, name, kind):
     """Wherever it is interrupted, the selector can be brought back by its own methods."""
@@ -121,7 +121,7 @@ def test_at_every_bytecode(machine, name, kind):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("directions", [EVENT_WRITE, BOTH])
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError, IndexError])
 @pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
 def test_a_wait_at_every_bytecode(machine, kind, directions):
     """Wherever a wait is interrupted that finds changes of all kinds, the next one is right.
@@ -187,7 +187,7 @@ def second_thread(request):
         (None, 3, EVENT_WRITE),
     ],
 )
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError, IndexError])
 @pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
 @pytest.mark.usefixtures("second_thread")
 def test_any_wait_at_every_bytecode(machine, kind, events, used, timeout):

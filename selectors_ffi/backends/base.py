@@ -42,6 +42,7 @@ from errno import EBADF
 from ..binding import default
 from ..selftest import require
 from .beyond import Interest, adopt, differ
+from .handlers import of_handler
 from .interface import (
     EVENT_READ,
     EVENT_WRITE,
@@ -130,7 +131,9 @@ class Descriptor:
             return
         try:
             fd = self._open.pop()
-        except IndexError:
+        except IndexError as error:
+            if of_handler(error):
+                raise
             return  # another thread was faster
         self.fd = -1
         self._binding.close(fd)
@@ -220,8 +223,9 @@ class _BaseSelectorImpl(BaseSelector):
         try:
             if registry[fd] is key:
                 return key
-        except KeyError:
-            pass  # another thread has unregistered it
+        except KeyError as error:  # another thread has unregistered it
+            if of_handler(error):
+                raise
         if key is ANYTHING:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
         self._settle(fd, key)
@@ -487,7 +491,8 @@ class Backend(_BaseSelectorImpl):
         try:
             if registry[fd] is new:
                 return new
-        except KeyError:
-            pass  # another thread has unregistered it
+        except KeyError as error:  # another thread has unregistered it
+            if of_handler(error):
+                raise
         self._settle(fd, new)
         return new

@@ -36,6 +36,7 @@ from .beyond import ONESHOT
 from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer
 from .epoll_set import WAKE, EpollSet
+from .handlers import of_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class EpollSelector(EpollSet):
         idle = self._idle
         try:
             buffer = idle.pop()
-        except IndexError:
+        except IndexError as error:
+            if of_handler(error):
+                raise
             buffer = self._new_buffer()
         try:
             if timeout is None:
@@ -133,8 +136,8 @@ class EpollSelector(EpollSet):
                     if found is not None:
                         return found
             except KeyError as error:
-                if error.__traceback__ and error.__traceback__.tb_next:
-                    raise  # not of the look-up above, but of a signal handler
+                if of_handler(error):
+                    raise
             if n > 0:
                 result, go_on = self._sift(buffer, n, None)
                 if result or not go_on:
@@ -173,7 +176,9 @@ class EpollSelector(EpollSet):
         native: list[NativeEvent] = []
         try:
             buffer = self._idle.pop()
-        except IndexError:
+        except IndexError as error:
+            if of_handler(error):
+                raise
             buffer = self._new_buffer()
         try:
             buffer.began = clock()

@@ -12,6 +12,7 @@ from struct import Struct
 from ..binding import milliseconds, nanoseconds
 from .clock import clock
 from .directions import Directions
+from .handlers import of_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ class Facts:
         """Return a buffer for the set ``epfd``, noted in ``made``."""
         try:
             buffer = self.pool.pop()
-        except IndexError:
+        except IndexError as error:
+            if of_handler(error):
+                raise
             return Buffer(self, epfd, _CAPACITY, made)
         buffer.belong(epfd, made)
         return buffer
@@ -268,8 +271,8 @@ class Buffer:
                 fields = unpackers[min(n - start, CHUNK)](self.view, start * self._facts.size)
                 result += itemgetter(*fields)(table) if len(fields) > 1 else [table[fields[0]]]
         except KeyError as error:
-            if error.__traceback__ and error.__traceback__.tb_next:
-                raise  # not of a look-up, but of a signal handler
+            if of_handler(error):
+                raise
             return None
         return result
 

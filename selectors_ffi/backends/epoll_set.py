@@ -30,6 +30,7 @@ from .base import ANY, CLOSED, Descriptor, SelectorKey
 from .beyond import watched
 from .epoll_beyond import BeyondEpoll
 from .epoll_buffer import Facts
+from .handlers import of_handler
 from .refusal import is_open
 from .wake import Waker, give_back, lend
 
@@ -131,8 +132,9 @@ class EpollSet(BeyondEpoll):
         try:
             while True:
                 idle.append(unused.pop())
-        except IndexError:
-            pass
+        except IndexError as error:
+            if of_handler(error):
+                raise
         busy = len(idle) < len(self._made)
         # In place, since a copy of this selector shares them.
         for table in (self._pairs, self._records, self._records_of, self._duplex):

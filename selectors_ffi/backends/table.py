@@ -35,6 +35,7 @@ from . import forks
 from .base import ANY, CLOSED, TOO_LARGE, Backend, NativeEvent, SelectorKey
 from .beyond import LEVEL, ONESHOT, Interest, lack
 from .clock import Deadline, clock
+from .handlers import of_handler
 from .refusal import explain, is_open
 from .wake import Waker, give_back, lend
 
@@ -190,7 +191,9 @@ class TableSelector(Backend):
         idle = self._idle
         try:
             table = idle.pop() if idle else self._new_table()
-        except IndexError:  # another thread took the last one
+        except IndexError as error:  # another thread took the last one
+            if of_handler(error):
+                raise
             table = self._new_table()
         try:
             if timeout is None or not timeout <= 0:
@@ -277,7 +280,9 @@ class TableSelector(Backend):
             self._log = []  # before the registry is read
         try:
             return self._facts.pool.pop()
-        except IndexError:
+        except IndexError as error:
+            if of_handler(error):
+                raise
             return self._facts.table(self._facts)
 
     def _let_go(self, fd: int) -> None:
@@ -286,7 +291,9 @@ class TableSelector(Backend):
         for _ in range(len(idle)):
             try:
                 table = idle.pop(0)
-            except IndexError:
+            except IndexError as error:
+                if of_handler(error):
+                    raise
                 return  # another thread was faster
             followed, table.log, table.latest = table.log, None, None
             try:

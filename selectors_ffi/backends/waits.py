@@ -20,6 +20,7 @@ from ..binding import nanoseconds
 from . import forks
 from .base import CLOSED, Backend, Descriptor, NativeEvent
 from .clock import Deadline, clock, sleep
+from .handlers import of_handler
 from .refusal import is_open
 from .wake import Waker, give_back
 
@@ -182,7 +183,9 @@ class WaitingSelector(Backend):
         idle, n = self._idle, 0
         try:
             buffer = idle.pop()
-        except IndexError:
+        except IndexError as error:
+            if of_handler(error):
+                raise
             buffer = self._buffer()
         try:
             self._begin(buffer)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 
 from . import forks
+from .handlers import of_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,7 +162,9 @@ def lend(kind: type[Waker] = Waker) -> Waker:
     while True:
         try:
             waker = kind.pool.pop()
-        except IndexError:
+        except IndexError as error:
+            if of_handler(error):
+                raise
             return kind()
         if waker.drain():
             return waker
