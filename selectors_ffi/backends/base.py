@@ -56,7 +56,7 @@ from .refusal import explain, is_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any, ClassVar, NamedTuple
 
     from _typeshed import FileDescriptorLike
@@ -150,13 +150,23 @@ class _BaseSelectorImpl(BaseSelector):
 
     _mechanism: ClassVar[str]
 
-    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
+    def __init__(
+        self,
+        *,
+        binding: Binding | None = None,
+        debug: object = None,
+        regular_files: str | None = None,
+    ) -> None:
         self._fd_to_key: dict[int, SelectorKey] = {}
         self._view: _SelectorMapping | None = None
         self._closed = False
         self._shared = False  # the kernel object may hold registrations that are not ours
         self._beyond = False  # a key may hold an ``Interest``, see ``beyond``
         self._woken = False  # ``wakeup`` was called, and no wait has ended for it yet
+        if regular_files is not None:
+            from .beside import admit  # which is made of backends
+
+            admit(self, regular_files)
         if debug is not None:
             load_debug().instrument(self, debug)
         elif instrument is not None:
@@ -356,6 +366,11 @@ class _BaseSelectorImpl(BaseSelector):
         """
         self._binding = binding
         return {}
+
+    @property
+    def _elsewhere(self) -> Collection[int]:
+        """Descriptors that are not in the kernel's own set, see ``beside``."""
+        return ()
 
     def _release(self) -> None:
         """Nothing was lent."""

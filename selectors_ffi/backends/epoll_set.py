@@ -62,8 +62,14 @@ class EpollSet(BeyondEpoll):
     _rung: Waker | None = None  # wakes the threads that wait on a set that was replaced
     _rebuilder: tuple[Buffer, int] | None = None  # the call that replaces the set, and its thread
 
-    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__(debug=debug)
+    def __init__(
+        self,
+        *,
+        binding: Binding | None = None,
+        debug: object = None,
+        regular_files: str | None = None,
+    ) -> None:
+        super().__init__(debug=debug, regular_files=regular_files)
         self._binding = binding = self._bind(binding)
         self._facts: Facts = binding.facts(Facts)
         self._forks = forks.history
@@ -307,7 +313,7 @@ class EpollSet(BeyondEpoll):
         facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
         made, flags = self._fd_to_key.copy(), self._bits if self._beyond else facts.flags
         for fd, key in made.items():
-            if not watched(key.events):
+            if not watched(key.events) or fd in self._elsewhere:
                 continue
             event = facts.pack(flags[key.events], self._tokens.get(fd, fd))
             try:

@@ -65,8 +65,14 @@ class EventPortSelector(WaitingSelector):
 
     _mechanism = "eventport"
 
-    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__(binding=binding, debug=debug)
+    def __init__(
+        self,
+        *,
+        binding: Binding | None = None,
+        debug: object = None,
+        regular_files: str | None = None,
+    ) -> None:
+        super().__init__(binding=binding, debug=debug, regular_files=regular_files)
         self._facts: _Facts = self._binding.facts(_Facts)
         self._spent: dict[tuple[int, int], None] = {}  # (descriptor, serial) of each event handed out
         self._handed_out: object = None  # another object each time

@@ -56,8 +56,14 @@ class KqueueSelector(BeyondKqueue):
 
     _mechanism = "kqueue"
 
-    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__(binding=binding, debug=debug)
+    def __init__(
+        self,
+        *,
+        binding: Binding | None = None,
+        debug: object = None,
+        regular_files: str | None = None,
+    ) -> None:
+        super().__init__(binding=binding, debug=debug, regular_files=regular_files)
         self._facts: _Facts = self._binding.facts(_Facts)
         self._serials: dict[int, int] = {}  # of the current registration of each descriptor
         self._descriptor = self._create()

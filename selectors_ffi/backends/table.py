@@ -154,8 +154,14 @@ class Table:
 class TableSelector(Backend):
     """A selector whose interest is in tables of this process, not in the kernel."""
 
-    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__(debug=debug)
+    def __init__(
+        self,
+        *,
+        binding: Binding | None = None,
+        debug: object = None,
+        regular_files: str | None = None,
+    ) -> None:
+        super().__init__(debug=debug, regular_files=regular_files)
         self._binding = binding = self._bind(binding)
         self._facts = self._make_facts(binding)
         self._log: list[int] | None = None  # descriptors that have changed since the first wait

@@ -74,8 +74,14 @@ class WaitingSelector(Backend):
     _waker: Waker | None = None
     _descriptor: Owned
 
-    def __init__(self, *, binding: Binding | None = None, debug: object = None) -> None:
-        super().__init__(debug=debug)
+    def __init__(
+        self,
+        *,
+        binding: Binding | None = None,
+        debug: object = None,
+        regular_files: str | None = None,
+    ) -> None:
+        super().__init__(debug=debug, regular_files=regular_files)
         self._binding = self._bind(binding)
         self._waits: set[Any] = set()  # buffers of the calls in flight
         self._idle: list[Any] = []  # buffers that no call is using

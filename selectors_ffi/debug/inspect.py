@@ -128,7 +128,7 @@ def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selecto
         if asked_for(key.events) and wanted[key.events] != entry.events & ~always:
             yield f"watches fd {entry.fd} for {asked}, registered is {interest(key.events)}"
     for fd, key in registry.items():
-        if fd not in listed and asked_for(key.events):
+        if fd not in listed and asked_for(key.events) and fd not in selector._elsewhere:
             yield (
                 f"does not watch fd {fd} ({kind_of(fd)}), registered for {interest(key.events)}:"
                 " it was closed, and its number perhaps given out again"

@@ -378,6 +378,16 @@ class SimulatedBSD(SimulatedUnix):
                     found[ident] = found.get(ident, 0) | bit
             return found
 
+    def unready(self, handle: Any) -> dict[int, int] | None:
+        self._expire(handle)
+        wanted = self._wanted(handle)
+        revents = host.examine(wanted)
+        for knote in handle.knotes.values():
+            place = knote.ident if knote.edges is None else knote.edges.fd
+            if not knote.disabled and self._status(knote, revents.get(place, 0)) is not None:
+                return None
+        return wanted
+
     def forget(self, handle: Any) -> None:
         super().forget(handle)
         for knote in handle.knotes.values():

@@ -251,6 +251,10 @@ class SimulatedLinux(SimulatedUnix):
                 interest.events = EPOLLONESHOT  # E6
         return count, wanted
 
+    def unready(self, handle: Any) -> dict[int, int] | None:
+        _, wanted = self._scan(handle, b"", 0)
+        return None if any(host.examine(wanted).values()) else wanted
+
     def forget(self, handle: Any) -> None:
         super().forget(handle)
         self._end(handle)

@@ -4,7 +4,8 @@ U1 poll passes over an entry whose descriptor is negative; U2 it reports a close
 U3 ERR, HUP and NVAL come unasked; U4 select with a closed descriptor in a set is EBADF; U5 its
 sets are bitmaps of ``fd_mask`` words, and the answer is written over them; U6 select reports a
 hang-up as readable and an error as both, urgent data is in the third set; U7 a negative time is
-EINVAL, in poll it is for ever; U8 POLLRDHUP, of Linux and FreeBSD 13: the peer will send no more.
+EINVAL, in poll it is for ever; U8 POLLRDHUP, of Linux and FreeBSD 13: the peer will send no more;
+U9 an epoll or kqueue is readable while it has something to report.
 
 Not modelled: limits on the number of descriptors (OPEN_MAX, FD_SETSIZE), signal masks, and devices
 that a system cannot poll (terminals on old releases of macOS). Readiness is this host's.
@@ -126,7 +127,9 @@ class SimulatedUnix(SimulatedKernel):
         """
         deadline = host.Deadline(nanoseconds)
         while True:
-            found = host.examine(wanted)
+            found, inner = host.examine(wanted), self._inner(wanted)
+            for fd, asked in inner.items():
+                found[fd] = wanted[fd] & host.IN if asked is None else 0  # U9
             revents = found
             if relevant is not None:
                 revents = {fd: bits & relevant[fd] for fd, bits in found.items()}
@@ -135,10 +138,22 @@ class SimulatedUnix(SimulatedKernel):
                 return revents, False
             # What has hung up, which does not count here, would end every sleep at once.
             idle = {fd: events for fd, events in wanted.items() if not found[fd]}
-            if len(idle) < len(wanted):
+            for asked in inner.values():
+                idle.update(asked or {})
+            if len(idle) < len(wanted) or inner:
                 left = _SOON if left is None else min(left, _SOON)
             if not host.sleep(idle, left):
                 return revents, True
+
+    def _inner(self, wanted: dict[int, int]) -> dict[int, dict[int, int] | None]:
+        """Return, for each handle, what its set waits for; None if it has something to report."""
+        with self.lock:
+            handles = {fd: self.handle(fd) for fd in wanted if fd in self.handles}
+            return {fd: self.unready(handle) for fd, handle in handles.items() if handle is not None}
+
+    def unready(self, handle: Any) -> dict[int, int] | None:
+        """Return what the set of ``handle`` waits for; None if it has something to report, U9."""
+        return {}
 
     def _flags(self) -> list[tuple[int, int]]:
         """Return (flag of this system, flag of the host)."""

@@ -1,0 +1,207 @@
+"""Files that a kernel refuses, watched by poll(2) beside its own set.
+
+epoll refuses regular files, directories and /dev/null (EPERM), and old releases of macOS refuse
+terminals and other devices (EINVAL). With ``regular_files="ready"`` a selector keeps those in a
+``PollSelector``. Once there is one, a wait is poll(2) for them and for the selector's own descriptor,
+which is readable while its set has something to report::
+
+    poll([(epoll, POLLIN), (the file, POLLIN)])     # sleeps, unless a file is ready, as regular ones are
+    epoll_wait(0)                                   # what the set has to report
+
+So a terminal with nothing to read costs no busy loop.
+"""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from errno import EINVAL, EPERM
+from weakref import WeakKeyDictionary
+
+from . import base
+from .base import ANY, BOTH, EVENT_READ, Backend, NativeEvent
+from .beyond import EVENT_HANGUP, EVENT_PRIORITY, Interest
+from .clock import Deadline, clock, sleep
+from .poll import PollSelector
+from .refusal import is_open
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Any
+
+    from .directions import Pair
+
+__all__ = ["admit"]
+
+_REFUSALS = {"epoll": EPERM, "kqueue": EINVAL}
+_PAUSE = 0.02  # seconds between two looks while the set is readable and has nothing for the caller
+
+
+def admit(selector: Any, regular_files: str) -> None:
+    """Make a selector that is being made watch what its kernel refuses.
+
+    Raises:
+        ValueError: ``regular_files`` is not "ready".
+    """
+    if regular_files != "ready":
+        raise ValueError(f"Invalid regular_files: {regular_files!r}; there is 'ready', and None")
+    if selector._mechanism in _REFUSALS:  # the others refuse none
+        cls = type(selector)
+        if cls not in _classes:
+            names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+            meta: Any = type(cls)
+            _classes[cls] = meta(cls.__name__, (_Beside, cls), names)
+        selector.__class__ = _classes[cls]
+
+
+_classes: WeakKeyDictionary[type[Any], type[Any]] = WeakKeyDictionary()
+
+
+class _Beside(Backend):
+    """Stands before ``EpollSelector`` or ``KqueueSelector``."""
+
+    _descriptor: base.Descriptor
+    _facts: Any
+    _files: PollSelector | None = None  # the files, and the descriptor of the set
+    _check_open: Callable[[], None]
+
+    @property
+    def _elsewhere(self) -> Collection[int]:
+        return () if self._files is None else self._files._fd_to_key
+
+    def _watch(self, fd: int, events: int, was: int) -> None:
+        try:
+            super()._watch(fd, events, was)
+        except OSError as error:
+            if not events or error.errno != _REFUSALS[self._mechanism]:
+                raise
+            try:
+                super()._watch(fd, 0, ANY)  # kqueue may have taken one of two directions
+            except OSError:
+                pass
+            try:
+                self._watch_file(fd, events)
+            except NotImplementedError:
+                raise error from None  # an edge: poll(2) shows none
+            return
+        if self._files is not None:
+            self._files.discard(fd)
+
+    def _watch_file(self, fd: int, events: int) -> None:
+        files = self._files
+        if files is None:
+            files = self.__dict__.setdefault("_files", self._new_files())
+        options: dict[str, Any] = {}
+        if isinstance(events, Interest):
+            options = {"trigger": events.trigger, "exclusive": events.exclusive}
+        try:
+            files.register(fd, int(events), **options)
+        except KeyError:
+            files.modify(fd, int(events), **options)
+        if self.__dict__.get("_alone"):  # waits of the set alone: they are to begin anew
+            self._moved = self._woken = True
+            super()._interrupt()
+
+    def _new_files(self) -> PollSelector:
+        # Debugging shows its calls, which are made through the same binding, and not its changes.
+        binding = self._binding if self._binding.has("poll") else None
+        return PollSelector(binding=binding, debug=None if base.instrument is None else 0)
+
+    def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
+        wait: Callable[..., list[Pair]] = super().select  # type: ignore[safe-super] # it is a mixin
+        return self._wait_for_both(timeout, wait, lambda key, events: [(key, events)])
+
+    def _native(self, timeout: float | None) -> list[NativeEvent]:
+        return self._wait_for_both(timeout, super()._native, self._native_events)
+
+    def _wait_for_both(
+        self,
+        timeout: float | None,
+        wait: Callable[[float | None], list[Any]],
+        make: Callable[[Any, int], list[Any]],
+    ) -> list[Any]:
+        """Return what ``wait`` does for the set, and what ``make`` makes of the files that are ready."""
+        deadline, remaining, idle = Deadline(timeout, clock()), timeout, 0
+        while True:
+            files = self._files
+            if files is None or len(files._fd_to_key) == (self._descriptor.fd in files._fd_to_key):
+                result = self._wait_alone(remaining, wait)
+                if result or self._closed or not self.__dict__.pop("_moved", False):
+                    return result
+            else:
+                self._check_open()
+                found, more = self._look(files, remaining)
+                result = [one for key, events in found for one in make(key, events)]
+                if self._closed:
+                    return []
+                woken = self._woken
+                if more or woken:
+                    result = wait(0) + result
+                moved = self.__dict__.pop("_moved", False)
+                if result or (woken and not moved):
+                    return result
+                idle = idle + 1 if more else 0
+            remaining = deadline.remaining()
+            if remaining == 0:
+                return []
+            if idle > 1:
+                sleep(_PAUSE if remaining is None else min(_PAUSE, remaining))
+
+    def _wait_alone(self, timeout: float | None, wait: Callable[[float | None], list[Any]]) -> list[Any]:
+        alone = self.__dict__.setdefault("_alone", {})
+        mark = object()
+        alone[mark] = get_ident()
+        try:
+            return wait(timeout)
+        finally:
+            alone.pop(mark, None)
+
+    def _look(self, files: PollSelector, timeout: float | None) -> tuple[list[Pair], bool]:
+        """Return the files that are ready, and whether the set has something to report."""
+        own = self._descriptor.fd
+        if own not in files._fd_to_key:  # at first, and after ``reopen``
+            for fd in files.snapshot():
+                if fd not in self._fd_to_key:
+                    files.discard(fd)
+            files.register(own, EVENT_READ)
+        try:
+            ready = files.select(timeout)
+        except ValueError:
+            if self._closed:  # by another thread
+                return [], False
+            raise
+        found, more = [], False
+        for key, events in ready:
+            more = more or key.fd == own
+            mine = self._fd_to_key.get(key.fd) if is_open(key.fd) else None
+            if mine is None and key.fd != own:
+                files.discard(key.fd)  # closed: poll(2) would report it for ever, the set forgets it
+            events &= mine.events if mine else 0
+            if mine is not None and events:
+                found.append((mine, events))
+        return found, more
+
+    def _native_events(self, key: Any, events: int) -> list[NativeEvent]:
+        if self._mechanism == "epoll":
+            return [NativeEvent(key, key.fd, self._facts.flags[events & BOTH])]
+        filters = {event: filter_ for filter_, event in self._facts.event_of.items()}
+        return [
+            NativeEvent(key, key.fd, 0, 0, 0, filters[event])
+            for event in filters
+            if events & (event | (0 if events & BOTH else EVENT_HANGUP | EVENT_PRIORITY))
+        ]
+
+    def _watches_itself(self, fd: int) -> bool:
+        return fd == self._descriptor.fd or super()._watches_itself(fd)
+
+    def _interrupt(self) -> None:
+        super()._interrupt()
+        if self._files is not None:
+            self._files.wakeup()
+
+    def _release(self) -> None:
+        try:
+            super()._release()
+        finally:
+            if self._files is not None:
+                self._files.close()

@@ -1,0 +1,297 @@
+"""regular_files="ready": what epoll and kqueue refuse is watched by poll(2) beside them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import socket
+import tempfile
+import threading
+import time
+
+import pytest
+
+from selectors_ffi import EDGE, EVENT_READ, EVENT_WRITE, ONESHOT
+from selectors_ffi.debug import Debug
+
+pytestmark = pytest.mark.ours
+
+BOTH = EVENT_READ | EVENT_WRITE
+
+
+@pytest.fixture
+def make_ready(subject):
+    """Return a maker of selectors with the keyword; all are closed at the end."""
+    made = []
+
+    def make(**options):
+        binding = {} if subject.binding is None else {"binding": subject.binding()}
+        made.append(subject.cls(regular_files="ready", **binding, **options))
+        return made[-1]
+
+    yield make
+    for selector in made:
+        selector.close()
+
+
+@pytest.fixture
+def ready(subject, make_ready):
+    """A selector with the keyword, whose kernel takes files of its own or not."""
+    if subject.kernel == "windows":
+        pytest.skip("Winsock knows sockets only")
+    return make_ready()
+
+
+@pytest.fixture
+def refusing(subject, ready):
+    """A selector with the keyword, whose kernel is Linux's epoll and refuses files."""
+    if subject.mechanism != "epoll":
+        pytest.skip(f"{subject} refuses no regular file")
+    return ready
+
+
+@pytest.fixture
+def file():
+    """A regular file that was written to, at its beginning."""
+    with tempfile.TemporaryFile() as opened:
+        opened.write(b"something")
+        opened.seek(0)
+        yield opened
+
+
+@pytest.fixture
+def terminal():
+    """A terminal with nothing to read, and the end at which a user would type."""
+    far, near = pty.openpty()
+    yield near, far
+    for end in (near, far):
+        os.close(end)
+
+
+def masks(selector, timeout=0):
+    """Return the masks that a wait returns."""
+    return [events for _, events in selector.select(timeout)]
+
+
+@pytest.mark.parametrize("value", ["", "yes", True, 1])
+def test_other_values(subject, value):
+    """Anything but "ready" and None is a ValueError that says so."""
+    with pytest.raises(ValueError, match="'ready'"):
+        subject.cls(regular_files=value)
+
+
+def test_without_the_keyword(subject, selector, file):
+    """The default is the standard library's: epoll refuses a regular file."""
+    if subject.mechanism != "epoll":
+        pytest.skip(f"{subject} refuses no regular file")
+    with pytest.raises(PermissionError):
+        selector.register(file, EVENT_READ)
+
+
+def test_it_is_the_same_class(subject, ready):
+    """isinstance and the name stay what they are."""
+    assert isinstance(ready, subject.cls)
+    assert type(ready).__name__ == subject.backend
+
+
+def test_a_regular_file_is_ready(ready, file):
+    """A regular file with data is ready for reading and writing in every wait, as poll(2) says."""
+    key = ready.register(file, BOTH, "data")
+
+    assert dict(ready.select(5)) == dict(ready.select()) == {key: BOTH}
+    assert ready.get_key(file) is key
+    assert ready.unregister(file) is key
+    assert masks(ready) == []
+
+
+def test_dev_null_is_ready(refusing):
+    """So is /dev/null, a usual standard input."""
+    with open(os.devnull) as null:
+        refusing.register(null, EVENT_READ)
+        assert masks(refusing) == masks(refusing, None) == [EVENT_READ]
+
+
+def test_beside_other_descriptors(ready, file, pair):
+    """What the kernel takes is reported together with what it refuses."""
+    left, right = pair
+    ready.register(left, EVENT_READ, "socket")
+    ready.register(file, EVENT_READ, "file")
+    assert [key.data for key, _ in ready.select(5)] == ["file"]
+
+    right.send(b"x")
+
+    assert {key.data for key, _ in ready.select(5)} == {"socket", "file"}
+    ready.unregister(file)
+    assert [key.data for key, _ in ready.select(5)] == ["socket"]
+    left.recv(1)
+    assert ready.select(0) == []
+
+
+def test_modify(ready, file):
+    """The interest and the trigger of a file can be changed."""
+    ready.register(file, EVENT_READ)
+    ready.modify(file, EVENT_WRITE, "data")
+    assert masks(ready, 5) == masks(ready) == [EVENT_WRITE]
+
+    ready.modify(file, EVENT_READ, trigger=ONESHOT)
+    assert masks(ready, 5) == [EVENT_READ]
+    assert masks(ready) == masks(ready, 0.01) == []
+    ready.modify(file, EVENT_READ)
+    assert masks(ready, 5) == [EVENT_READ]
+
+
+def test_no_edges(refusing, file):
+    """poll(2) shows no edges, so the kernel's refusal stays one."""
+    with pytest.raises(PermissionError) as caught:
+        refusing.register(file, EVENT_READ, trigger=EDGE)
+
+    assert caught.value.errno == errno.EPERM
+    assert len(refusing.get_map()) == 0
+
+
+def test_a_file_that_was_closed(refusing, file):
+    """A file that is closed before it is unregistered is forgotten, as epoll forgets."""
+    refusing.register(file, EVENT_READ)
+    assert masks(refusing) == [EVENT_READ]
+
+    file.close()
+
+    assert masks(refusing) == masks(refusing, 0.01) == []
+    assert refusing.unregister(file)
+
+
+def test_a_number_that_is_reused(refusing, pair):
+    """A closed file's number is a socket's afterwards: modify() gives it to the kernel."""
+    left, right = pair
+    number = os.open(__file__, os.O_RDONLY)
+    refusing.register(number, EVENT_READ)
+    os.dup2(left.fileno(), number)
+
+    refusing.modify(number, EVENT_READ, "socket")
+
+    assert masks(refusing) == []
+    right.send(b"x")
+    assert masks(refusing, 5) == [EVENT_READ]
+    os.close(number)
+
+
+def test_a_terminal_waits(subject, ready, terminal):
+    """A terminal with nothing to read does not end a wait, and makes no busy loop."""
+    near, far = terminal
+    ready.register(near, EVENT_READ)
+    began, spent = time.monotonic(), time.process_time()
+
+    assert masks(ready, 0.2) == []
+
+    assert time.monotonic() - began >= 0.2
+    if subject.on_host:
+        assert time.process_time() - spent < 0.1
+    os.write(far, b"typed\n")
+    assert masks(ready, 5) == [EVENT_READ]
+    assert os.read(near, 10) == b"typed\n"
+    assert masks(ready) == []
+
+
+def test_a_terminal_that_the_kernel_refuses(subject, make, make_ready, terminal):
+    """Old releases of macOS refuse a terminal with EINVAL; other descriptors are reported with it."""
+    if subject.kernel != "darwin" or subject.mechanism != "kqueue":
+        pytest.skip("only the simulated macOS refuses terminals")
+    near, far = terminal
+    with pytest.raises(OSError, match="terminal") as caught:
+        make().register(near, EVENT_READ)
+    assert caught.value.errno == errno.EINVAL
+    ready = make_ready()
+    left, right = socket.socketpair()
+    with left, right:
+        ready.register(near, BOTH, "terminal")
+        ready.register(left, EVENT_READ, "socket")
+        assert [(key.data, events) for key, events in ready.select(5)] == [("terminal", EVENT_WRITE)]
+        ready.modify(near, EVENT_READ, "terminal")
+        assert ready.select(0.01) == []
+
+        right.send(b"x")
+        assert [key.data for key, _ in ready.select(5)] == ["socket"]
+        os.write(far, b"typed\n")
+        assert {key.data for key, _ in ready.select(5)} == {"socket", "terminal"}
+        assert {event.key.data for event in ready.select_raw(5)} == {"socket", "terminal"}
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["the first file", "another file"])
+def test_another_thread_registers_a_file(ready, file, terminal, first):
+    """A wait that is in progress hears of a file that another thread registers."""
+    if first:
+        ready.register(terminal[0], EVENT_READ)
+    found = []
+    began = threading.Event()
+
+    def wait():
+        began.set()
+        found.extend(ready.select(10))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    began.wait()
+    key = ready.register(file, EVENT_READ)
+    thread.join()
+
+    assert found == [(key, EVENT_READ)]
+
+
+@pytest.mark.parametrize("method", ["wakeup", "close"])
+def test_another_thread_ends_the_wait(ready, terminal, method):
+    """wakeup() and close() end a wait for a terminal."""
+    ready.register(terminal[0], EVENT_READ)
+    found = []
+
+    def wait():
+        try:
+            found.append(ready.select(30))
+        except ValueError:  # it was closed before the wait began
+            found.append([])
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    getattr(ready, method)()
+    thread.join(20)
+
+    assert not thread.is_alive()
+    assert found == [[]]
+
+
+def test_wakeup_before_the_wait(ready, terminal):
+    """wakeup() ends the next wait, and only that."""
+    ready.register(terminal[0], EVENT_READ)
+    ready.wakeup()
+
+    assert ready.select(30) == []
+    assert ready.select(0.01) == []
+
+
+def test_errors_of_a_wait(ready, terminal):
+    """What a timeout cannot be, and a closed selector, are refused as without files."""
+    ready.register(terminal[0], EVENT_READ)
+    with pytest.raises(ValueError):
+        ready.select(float("nan"))
+    with pytest.raises(OverflowError):
+        ready.select(float("inf"))
+    ready.close()
+    with pytest.raises(ValueError, match="closed"):
+        ready.select(0)
+
+
+def test_it_is_seen(subject, make_ready, file):
+    """describe() and select_raw() have the file; debugging shows the calls of poll(2)."""
+    if subject.kernel == "windows":
+        pytest.skip("Winsock knows sockets only")
+    calls = []
+    ready = make_ready(debug=Debug.SYSCALLS | Debug.EVENTS)
+    ready._observer.emit.sink = calls.append
+    ready.register(file, EVENT_READ, "data")
+
+    (event,) = ready.select_raw(5)
+    assert (event.key.data, event.readable) == ("data", True)
+    assert masks(ready, 5) == [EVENT_READ]
+    assert not ready.describe().differences
+    if subject.mechanism == "epoll":
+        assert {"poll", "ppoll"} & {getattr(call, "name", "") for call in calls}
