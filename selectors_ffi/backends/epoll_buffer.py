@@ -16,7 +16,7 @@ from .handlers import of_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from typing import Any
 
     from ..binding import Binding
@@ -106,7 +106,7 @@ class Buffer:
     """
 
     __slots__ = (
-        "__weakref__", "_arguments", "_facts", "_made", "_timeout", "_timespec", "_token", "_uses",
+        "__weakref__", "_epfd", "_facts", "_made", "_timeout", "_timespec", "_token", "_uses",
         "array", "batch", "began", "capacity", "forever", "layout", "now", "timed", "token", "tokens",
         "unknown", "view",
     )  # fmt: skip
@@ -120,7 +120,7 @@ class Buffer:
         self._facts = facts
         self.capacity: int = capacity
         self.array: Any = facts.ffi.new(facts.array, capacity)
-        self._timespec: Any = facts.ffi.new("struct timespec *")
+        self._timespec: Any = None  # until a wait has a timeout
         self._timeout: float | None = None  # what is in it
         self._token: Any = None
         self.view: Any = None
@@ -129,9 +129,9 @@ class Buffer:
 
     def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
         """Belong to the set ``epfd`` from now on."""
-        self._arguments = (epfd, self.array, self.capacity)
+        self._epfd = epfd
         self._uses = 0
-        self.unknown: list[int] = []  # tokens of no registration that were last in it
+        self.unknown: Collection[int] = ()  # tokens of no registration that were last in it
         # Up to how many events one look-up is for, if ``prepare`` has been here. Not for a full buffer.
         self.batch: int = 0
         self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here
@@ -180,7 +180,7 @@ class Buffer:
 
     def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
         """Return the calls of ``function``; with a large buffer they come to an end, see ``select``."""
-        calls = self._facts.calls(function, *self._arguments, *timeout)
+        calls = self._facts.calls(function, self._epfd, self.array, self.capacity, *timeout)
         return calls if self.capacity <= CHUNK else islice(calls, _LARGE_STEPS)
 
     def bind_now(self) -> Iterator[int]:
@@ -198,8 +198,11 @@ class Buffer:
         self.began = clock()
         facts = self._facts
         if facts.precise is None:
-            return facts.calls(facts.epoll_wait, *self._arguments, milliseconds(timeout))
+            ms = milliseconds(timeout)
+            return facts.calls(facts.epoll_wait, self._epfd, self.array, self.capacity, ms)
         if timeout != self._timeout:
+            if self._timespec is None:
+                self._timespec = facts.ffi.new("struct timespec *")
             timespec, self._timeout = self._timespec, None  # an exception leaves no half of it
             timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout), 1_000_000_000)
             self._timeout = timeout
@@ -222,7 +225,7 @@ class Buffer:
 
     def sized(self, capacity: int) -> Buffer:
         """Return another buffer for the same set."""
-        buffer = Buffer(self._facts, self._arguments[0], capacity, self._made)
+        buffer = Buffer(self._facts, self._epfd, capacity, self._made)
         buffer.began, buffer._uses = self.began, 1
         buffer.prepare()
         return buffer

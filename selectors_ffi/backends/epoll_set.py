@@ -303,7 +303,7 @@ class EpollSet(BeyondEpoll):
         for one in self._made.copy():
             other = one()
             if other:
-                other.unknown = []
+                other.unknown = ()
         for fd in {*made, *self._fd_to_key.copy()}:  # changes that went to the old set meanwhile
             self._settle(fd, made.get(fd))
         return True
