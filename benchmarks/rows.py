@@ -24,10 +24,11 @@ class Row:
 
     name: str
     backend: str  # "epoll"
-    work: str  # "select", "timed", "changing", "register", "modify" or "coming"
+    work: str  # "select", "timed", "changing", "register", "modify", "coming", "make" or "once"
     registered: int = 1
     ready: int = 0
     events: int = READ
+    highest: int = 0  # the number of the first descriptor, if it matters
 
     @property
     def cls(self) -> str:
@@ -59,6 +60,15 @@ ROWS = (
     Row("poll, register + unregister", "poll", "register"),
     Row("poll, modify READ <-> READ|WRITE", "poll", "modify"),
     Row("poll, register + select + unregister", "poll", "coming", 1, 1),
+    Row("select, register + select + unregister", "select", "coming", 1, 1),
+    Row("select, the same of number 1000", "select", "coming", 2, 2, highest=1000),
+    Row("select, modify + select of number 1000", "select", "modify", 2, 2, highest=1000),
+    Row("epoll, make + close", "epoll", "make"),
+    Row("poll, make + close", "poll", "make"),
+    Row("select, make + close", "select", "make"),
+    Row("epoll, one use of a new selector", "epoll", "once", 2, 1),
+    Row("poll, one use of a new selector", "poll", "once", 2, 1),
+    Row("select, one use of a new selector", "select", "once", 2, 1),
 )
 
 
@@ -95,6 +105,10 @@ def descriptors(row: Row) -> Iterator[tuple[list[Any], list[Any]]]:
             peers = [theirs for _, theirs in opened]
             for peer in peers[: row.ready]:
                 os.write(peer, b"x")
+        if row.highest:
+            number = watched[0] if isinstance(watched[0], int) else watched[0].fileno()
+            watched[0] = os.dup2(number, row.highest)
+            opened.append((row.highest,))
         yield watched, peers
     finally:
         for ends in opened:
@@ -112,8 +126,12 @@ def work(row: Row, selector: Any, watched: list[Any], peers: list[Any]) -> Timed
             selector.unregister(fd)
 
         return repeated(register)
+    if row.work in ("make", "once"):
+        return repeated(use_once(type(selector), watched if row.work == "once" else []))
     if row.work == "coming":
         fd = watched[0]
+        for other in watched[1:]:
+            selector.register(other, READ)
 
         def come_and_go() -> None:
             selector.register(fd, READ)
@@ -130,7 +148,12 @@ def work(row: Row, selector: Any, watched: list[Any], peers: list[Any]) -> Timed
             selector.modify(end, BOTH)
             selector.modify(end, READ)
 
-        return repeated(modify)
+        def modify_and_select() -> None:
+            for events in (BOTH, READ):
+                selector.modify(end, events)
+                selector.select(0)
+
+        return repeated(modify_and_select if row.highest else modify)
     select = selector.select
     if len(select(0)) != (len(watched) if row.events == BOTH else row.ready):
         raise RuntimeError(f"{type(selector)} does not report what is ready")
@@ -140,9 +163,31 @@ def work(row: Row, selector: Any, watched: list[Any], peers: list[Any]) -> Timed
     return repeated(lambda: select(timeout))
 
 
+def use_once(cls: type[Any], watched: list[Any]) -> Callable[[], None]:
+    """Return what makes a selector and closes it, and waits in between if there is what to watch.
+
+    As ``subprocess.communicate`` and ``multiprocessing.connection.wait`` do.
+    """
+
+    def make() -> None:
+        cls().close()
+
+    def once() -> None:
+        selector = cls()
+        for fd in watched:
+            selector.register(fd, READ)
+        selector.select(0.5)
+        for fd in watched:
+            selector.unregister(fd)
+        selector.close()
+
+    return once if watched else make
+
+
 def has_bare(row: Row) -> bool:
     """Tell whether there are system calls to measure a row's work by."""
-    return row.work == "select" or row.backend == "epoll" and row.work not in ("timed", "coming")
+    works = ("changing", "register", "modify")
+    return row.work == "select" or (row.backend == "epoll" and row.work in works)
 
 
 def work_bare(row: Row, bare: BareCalls, watched: list[Any], peers: list[Any]) -> Timed:

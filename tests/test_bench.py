@@ -70,7 +70,7 @@ def test_command_writes_what_it_measured(tmp_path, capsys):
     assert "epoll, 0 ready of 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("work", ["changing", "register", "modify", "coming", "timed"])
+@pytest.mark.parametrize("work", ["changing", "register", "modify", "coming", "timed", "make", "once"])
 @pytest.mark.parametrize("backend", ["epoll", "poll"])
 def test_work_can_be_repeated(backend, work):
     """A row's work leaves everything as it was, so it can be done any number of times."""
@@ -81,6 +81,20 @@ def test_work_can_be_repeated(backend, work):
     result = bench.measure_row(row, 2, {})
 
     assert result.ratios["stdlib"].median > 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="descriptors are small numbers")
+@pytest.mark.parametrize("work", ["coming", "modify"])
+def test_a_row_of_a_high_number(work):
+    """The first descriptor that such a row watches has the number that it asks for."""
+    row = rows.Row("any", "select", work, 2, 2, highest=200)
+    with rows.descriptors(row) as (watched, _):
+        assert watched[0] == 200
+        os.fstat(200)
+
+    assert bench.measure_row(row, 2, {}).ratios["stdlib"].median > 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(200)
 
 
 def test_row_that_does_not_exist(capsys):
