@@ -101,8 +101,12 @@ class Attached:
             self._sink = tee([self._sink, self._table])
             self.flags |= type(self.flags).SYSCALLS | type(self.flags).EVENTS
         self._switched: Switched | None = None
+        self._early: list[Record | str] | None = []  # what came before the first line was written
 
     def __call__(self, record: Record) -> None:
+        if self._early is not None:
+            self._early.append(record)
+            return
         try:
             self._sink(record)
         except OSError:  # the command is gone
@@ -110,7 +114,10 @@ class Attached:
 
     def note(self, text: str) -> None:
         """Write a line that is no record."""
-        self._file.note(text)
+        if self._early is not None:
+            self._early.append(text)
+        else:
+            self._file.note(text)
 
     def begin(self) -> None:
         """Switch on, and say so."""
@@ -119,7 +126,22 @@ class Attached:
             raise RuntimeError(f"something is switched on already ({current})")
         self._switched = made = switch(self.flags, self)
         self._output.write(f"{made}\n".encode())
+        early, self._early = self._early or [], None
+        for one in early:
+            if isinstance(one, str):
+                self.note(one)
+            else:
+                self(one)
         _thread.start_new_thread(self._end_with_the_command, ())
+
+    def refuse(self, why: str) -> None:
+        """Switch off, and say why it was not begun; the command may be gone."""
+        self._off()
+        try:
+            self._output.write(f"refused: {why}\n".encode())
+        except OSError:
+            pass
+        self._output.close()
 
     def _end_with_the_command(self) -> None:
         self._output.wait_for_end()
@@ -145,13 +167,8 @@ def begin(fd: int, settings: str) -> None:
         fd: a socket that is connected to it.
         settings: JSON, see ``cli.attach``.
     """
-    attached = None
+    attached = Attached(fd, json.loads(settings))
     try:
-        attached = Attached(fd, json.loads(settings))
         attached.begin()
     except Exception as error:
-        message = f"refused: {error}\n".encode()
-        if attached is None:
-            raise
-        attached._output.write(message)
-        attached._output.close()
+        attached.refuse(str(error))

@@ -100,6 +100,11 @@ class Known:
         self._asked += 1
         return self._owner
 
+    def reported(self, flags: str) -> tuple[str, str, str]:
+        """Take note of the native flags of an event; return kind, file object and owner."""
+        self.last = flags
+        return self._kind or self.kind, self._shown or self.shown, self.owner
+
     @property
     def place(self) -> str:
         """Where it was registered; "-" if that was before debugging was switched on."""

@@ -363,10 +363,9 @@ class Observer:
                 return Event(moment, here.source, -1, "wake-up", flags, 0, "", dropped)
             kind = kind_of(fd) if self._events else ""
             return Event(moment, here.source, fd, kind, flags, events, "", dropped)
-        known.last = flags
-        kind = known.kind if self._events else ""
-        fields = (moment, here.source, fd, kind, flags, events, known.shown, dropped, known.owner)
-        return _make(Event, (*fields, ends.get(fd)))
+        kind, fileobj, owner = known.reported(flags)
+        fields = moment, here.source, fd, kind, flags, events, fileobj, dropped, owner, ends.get(fd)
+        return _make(Event, fields)
 
     def _reason(self, native: Native) -> str:
         """Return why an event was not handed on."""

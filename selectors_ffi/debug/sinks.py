@@ -162,7 +162,7 @@ class FileSink(Locked):
 
     def together(self, records: list[Record]) -> None:
         """Write the lines of several records at once."""
-        self.write("".join([f"{self.line(record)}\n" for record in records]))
+        self.write("\n".join([*map(self.line, records), ""]))
 
     def line(self, record: Record) -> str:
         """Return the text of a record, without its end."""

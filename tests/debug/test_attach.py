@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager
 
 import pytest
 
 from selectors_ffi.cli import attach, main
+from selectors_ffi.debug import Lint, Source, switched
+from selectors_ffi.debug import attached as attached_side
 
 reaches = pytest.mark.skipif(
     not hasattr(sys, "remote_exec"), reason="sys.remote_exec is there from CPython 3.14 on"
 )
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+#: What the command sends if no option is given.
+SETTINGS = {
+    "expressions": [], "about": [], "failed": False, "slower": 0, "limit": 0, "stamp": "", "fold": True,
+    "format": "text", "summary": False, "look": [False, 0],
+}  # fmt: skip
 
 #: Turns for each byte that it reads; "end" ends it.
 PROGRAM = """
@@ -291,3 +302,49 @@ def test_wrong_options(words, message, capsys):
     told = capsys.readouterr().err
     assert message in told
     assert len(told.splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="attach uses a Unix socket")
+def test_a_command_that_is_gone_before_the_process_comes():
+    """What the process has switched on for a command that has left is switched off."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with selectors.DefaultSelector() as selector:
+        attached_side.begin(theirs.detach(), json.dumps(SETTINGS))
+        assert switched() is None
+        assert type(selector) is selectors.DefaultSelector
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="attach uses a Unix socket")
+def test_the_side_of_the_process():
+    """Lines come through the socket; when the command closes its end, everything is as before."""
+    ours, theirs = socket.socketpair()
+    with ours, ours.makefile("r") as lines, selectors.DefaultSelector() as selector:
+        attached_side.begin(theirs.detach(), json.dumps({**SETTINGS, "summary": True}))
+        assert lines.readline().startswith("syscalls,events switched on for selectors: ")
+        assert "made in C and cannot be shown" in lines.readline()
+        selector.select(0)
+        assert "wait(0) = 0 ready" in lines.readline()
+        with pytest.warns() as told:
+            warnings.warn("the only one", stacklevel=1)
+            switched().sink(Lint(0, Source(0, 0, ""), "SEL001", 3, "a lint is a line", "here"))
+        assert len(told) == 1
+        assert "a lint is a line" in lines.readline()
+        ours.shutdown(socket.SHUT_WR)
+        assert "select(): 1 waits, 1 empty" in lines.read()
+        assert switched() is None
+        assert type(selector) is selectors.DefaultSelector
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="attach uses a Unix socket")
+def test_two_commands():
+    """The second one is refused in one sentence, and the first goes on."""
+    first, theirs = socket.socketpair()
+    second, others = socket.socketpair()
+    with first, second, first.makefile("r") as lines, second.makefile("r") as refusals:
+        attached_side.begin(theirs.detach(), json.dumps(SETTINGS))
+        attached_side.begin(others.detach(), json.dumps(SETTINGS))
+        assert refusals.read().startswith("refused: something is switched on already (events")
+        first.shutdown(socket.SHUT_WR)
+        assert lines.read().startswith("events switched on for selectors: ")
+    assert switched() is None
