@@ -140,6 +140,27 @@ def test_a_pipe_without_a_reader_keeps_its_entry(system, pipe):
         assert not selector.get_map()
 
 
+@pytest.mark.parametrize("system", ["freebsd", "freebsd11", "netbsd"])
+def test_a_reused_number_of_which_both_interests_are_refused(system, pair, pipe):
+    """A pipe without reader took a number: neither the new interest nor the old one leaves a filter."""
+    kernel = SimulatedBSD(system)
+    read_end, write_end = pipe
+    os.close(read_end)
+    number = os.dup(pair[0].fileno())
+    try:
+        with KqueueSelector(binding=kernel.binding()) as selector:
+            selector.register(number, EVENT_WRITE)
+            os.dup2(write_end, number)
+
+            with pytest.raises(OSError):
+                selector.modify(number, BOTH)
+
+            assert selector.get_key(number).events == EVENT_WRITE
+            assert watched(kernel, selector) == {}
+    finally:
+        os.close(number)
+
+
 def test_an_error_is_no_readiness(kernel, pair):
     """An event with EV_ERROR is not returned, and the wait takes its time."""
     near, far = pair

@@ -91,7 +91,8 @@ class KqueueSelector(BeyondKqueue):
             errno = self._replace(fd, was, events, serial)
         else:
             errno = self._apply(fd, facts.changes[was][events], serial)
-        if errno and (errno == ENOENT or facts.add_refuses_existing or not events):
+        # Of ANY also what is refused: what the kernel still has and the registry does not must go.
+        if errno and (errno == ENOENT or facts.add_refuses_existing or not events or was == ANY):
             errno = self._insist(fd, events, serial)
         if errno:
             self._check_open()
