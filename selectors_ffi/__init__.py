@@ -23,7 +23,7 @@ from .backends import BaseSelector as BaseSelector
 from .backends import SelectorKey as SelectorKey
 from .backends.base import _BaseSelectorImpl
 from .backends.base import _fileobj_to_fd as _fileobj_to_fd
-from .selftest import SelfTestError
+from .selftest import SHORTAGE, SelfTestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time those that this host can run, see below
@@ -78,10 +78,15 @@ def _can_use(name: str) -> type[_BaseSelectorImpl] | None:
     try:
         if not binding.default().has(_FUNCTIONS.get(name, name)):
             return None  # before the module of the class is imported
-        cls: type[_BaseSelectorImpl] = getattr(backends, _CLASSES[name])
-        cls().close()
-    except (OSError, SelfTestError):
+    except OSError:
         return None
+    cls: type[_BaseSelectorImpl] = getattr(backends, _CLASSES[name])
+    try:
+        cls().close()
+    except SelfTestError:
+        return None
+    except OSError as error:  # that no descriptor is left says nothing about the mechanism
+        return cls if error.errno in SHORTAGE else None
     return cls
 
 

@@ -53,6 +53,28 @@ def test_import_leaves_debug_alone():
     assert not {name for name in imported_modules() if name.startswith("selectors_ffi.debug")}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_NOFILE")
+def test_names_where_no_descriptor_is_left():
+    """The classes of this system are exported when the limit of descriptors was reached before."""
+    code = """if True:
+        import os, resource, selectors_ffi
+        names = sorted(name for name in dir(selectors_ffi) if name.endswith("Selector"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        taken = []
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            pass
+        selectors_ffi._choose_classes()  # as the import does
+        assert names == sorted(name for name in dir(selectors_ffi) if name.endswith("Selector"))
+        for fd in taken:
+            os.close(fd)
+        selectors_ffi.DefaultSelector().close()
+    """
+    assert python("-c", code, cwd=ROOT) == ""
+
+
 def test_import_without_cffi_says_so():
     """Where cffi is missing the import fails, rather than leaving a module without classes."""
     code = (
