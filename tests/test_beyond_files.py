@@ -6,6 +6,7 @@ import errno
 import os
 import pty
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -13,7 +14,7 @@ import time
 import pytest
 
 from selectors_ffi import EDGE, EVENT_READ, EVENT_WRITE, ONESHOT
-from selectors_ffi.debug import Debug
+from selectors_ffi.debug import Debug, switch
 
 pytestmark = pytest.mark.ours
 
@@ -295,3 +296,82 @@ def test_it_is_seen(subject, make_ready, file):
     assert not ready.describe().differences
     if subject.mechanism == "epoll":
         assert {"poll", "ppoll"} & {getattr(call, "name", "") for call in calls}
+
+
+def test_it_is_switched(refusing, file):
+    """Debugging that is switched on later shows one selector, and its calls of poll(2)."""
+    refusing.register(file, EVENT_READ)
+    refusing.select(0)
+    records = []
+    with switch(Debug.SYSCALLS | Debug.EVENTS, sink=records.append) as switched:
+        assert masks(refusing) == [EVENT_READ]
+
+    assert switched.ours >= 1
+    mine = {record.source.selector for record in records}
+    assert len(mine) == 1
+    assert {"poll", "ppoll"} & {getattr(record, "name", "") for record in records}
+
+
+def test_no_warning_of_a_file_that_was_asked_for(subject, make_ready, file):
+    """The check for regular files is silent about a selector that was told to watch them."""
+    if subject.mechanism != "epoll":
+        pytest.skip(f"{subject} refuses no regular file")
+    selector = make_ready(debug=Debug.CHECKS)
+    selector.register(file, EVENT_READ)
+    assert masks(selector) == [EVENT_READ]
+
+
+def test_a_class_of_the_callers(subject, file):
+    """A subclass stays what it is, and hears of no subclass of its own."""
+    if subject.mechanism != "epoll" or not subject.on_host:
+        pytest.skip("one mechanism is enough")
+    heard = []
+
+    class Mine(subject.cls):
+        def __init_subclass__(cls):
+            heard.append(cls)
+
+    with Mine(regular_files="ready") as selector:
+        selector.register(file, EVENT_READ)
+        assert isinstance(selector, Mine)
+        assert masks(selector) == [EVENT_READ]
+    assert heard == []
+
+
+def test_it_is_freed_at_once(refusing, file):
+    """A selector that is dropped with files registered is in no cycle: its descriptor is closed."""
+    if sys.implementation.name != "cpython":
+        pytest.skip("only CPython frees at once")
+    selector = type(refusing).__mro__[2](binding=refusing._binding, regular_files="ready")
+    selector.register(file, EVENT_READ)
+    assert masks(selector) == [EVENT_READ]
+    number = selector._descriptor.fd
+
+    del selector
+
+    with pytest.raises(OSError):
+        os.fstat(number)
+
+
+def test_a_forked_child_reopens(subject, refusing, file, pair):
+    """After reopen() the child watches the files, and by a set of its own what the kernel takes."""
+    if not subject.on_host:
+        pytest.skip("a kernel of its own in the child")
+    left, right = pair
+    refusing.register(file, EVENT_READ, "file")
+    refusing.register(left, EVENT_READ, "socket")
+    assert masks(refusing) == [EVENT_READ]
+
+    def child():
+        refusing.reopen()
+        right.send(b"x")
+        return sorted(key.data for key, _ in refusing.select(5)) == ["file", "socket"]
+
+    pid = os.fork()
+    if not pid:
+        try:
+            os._exit(0 if child() else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert sorted(key.data for key, _ in refusing.select(5)) == ["file", "socket"]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any
 
+    from ..binding import Binding
     from .directions import Pair
 
 __all__ = ["admit"]
@@ -65,6 +66,9 @@ class _Beside(Backend):
     _files: PollSelector | None = None  # the files, and the descriptor of the set
     _check_open: Callable[[], None]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep the ``__init_subclass__`` of a caller's class from seeing ours."""
+
     @property
     def _elsewhere(self) -> Collection[int]:
         return () if self._files is None else self._files._fd_to_key
@@ -75,10 +79,8 @@ class _Beside(Backend):
         except OSError as error:
             if not events or error.errno != _REFUSALS[self._mechanism]:
                 raise
-            try:
-                super()._watch(fd, 0, ANY)  # kqueue may have taken one of two directions
-            except OSError:
-                pass
+            if self._mechanism == "kqueue":
+                super()._watch(fd, 0, ANY)  # it may have taken one of two directions
             try:
                 self._watch_file(fd, events)
             except NotImplementedError:
@@ -105,7 +107,9 @@ class _Beside(Backend):
     def _new_files(self) -> PollSelector:
         # Debugging shows its calls, which are made through the same binding, and not its changes.
         binding = self._binding if self._binding.has("poll") else None
-        return PollSelector(binding=binding, debug=None if base.instrument is None else 0)
+        files = PollSelector(binding=binding, debug=None if base.instrument is None else 0)
+        files._inner = True  # type: ignore[attr-defined] # debugging of what runs passes over it
+        return files
 
     def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
         wait: Callable[..., list[Pair]] = super().select  # type: ignore[safe-super] # it is a mixin
@@ -198,6 +202,11 @@ class _Beside(Backend):
         super()._interrupt()
         if self._files is not None:
             self._files.wakeup()
+
+    def _rebind(self, binding: Binding) -> dict[int, int]:
+        if self._files is not None and binding.has("poll"):
+            self._files._rebind(binding)
+        return super()._rebind(binding)
 
     def _release(self) -> None:
         try:

@@ -42,7 +42,8 @@ def _note(errno: int | None, fd: int, mechanism: str) -> str:
     if errno == EBADF:
         return f"descriptor {fd} is {kind} that {mechanism} does not accept in this state"
     return (
-        f"descriptor {fd} is {kind}, which {mechanism} cannot watch: use PollSelector or SelectSelector"
+        f"descriptor {fd} is {kind}, which {mechanism} cannot watch: make the selector with"
+        " regular_files='ready', or use PollSelector"
     )
 
 

@@ -76,12 +76,12 @@ class Checks:
 
     # Changes of the registry
 
-    def registered(self, known: Known) -> list[Finding]:
-        """Check what was registered."""
+    def registered(self, known: Known, beside: bool = False) -> list[Finding]:
+        """Check what was registered; ``beside``: the caller has asked for files to be watched."""
         fd = known.fd
         self.forget(fd)
         self._new.add(fd)
-        if known.identity is not None and _is_regular(fd):
+        if known.identity is not None and not beside and _is_regular(fd):
             return self._once(known, lints.RegularFile, f"{known.about()} is a regular file")
         return []
 

@@ -167,7 +167,8 @@ def alive() -> list[Any]:
     wanted = {id(cls) for cls in classes}
     # By type(): isinstance() would ask proxies what they stand for.
     found = [one for one in gc.get_objects() if id(type(one)) in wanted]
-    return [one for one in found if _usable(one)]
+    # What ``backends.beside`` keeps for another selector is shown as that one's.
+    return [one for one in found if _usable(one) and not hasattr(one, "_inner")]
 
 
 def _usable(selector: Any) -> bool:

@@ -191,7 +191,7 @@ class Observer:
             return []
         if action == "modify":
             return self.checks.modified(known, unknown=here.errno == ENOENT)
-        return self.checks.registered(known)
+        return self.checks.registered(known, fd in getattr(self._selector(), "_elsewhere", ()))
 
     def _registration(self, action: str, known: Known, error: str, here: Here) -> Registration:
         key, moment = known.key, now()
