@@ -36,11 +36,12 @@ A backend translates. It has the same methods in the same order in every file:
 
 from __future__ import annotations
 
-from collections import namedtuple
 from errno import EBADF
 
 from ..binding import default
 from ..selftest import require
+from .additions import CLOSED as CLOSED
+from .additions import Additions
 from .beyond import Interest, adopt, differ
 from .handlers import of_handler
 from .interface import (
@@ -52,12 +53,14 @@ from .interface import (
     _SelectorMapping,
 )
 from .interface import _fileobj_to_fd as _fileobj_to_fd
+from .native import Descriptor as Descriptor
+from .native import NativeEvent as NativeEvent
 from .refusal import explain, is_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from typing import Any, ClassVar, NamedTuple
+    from typing import Any, ClassVar
 
     from _typeshed import FileDescriptorLike
 
@@ -74,29 +77,8 @@ BOTH = EVENT_READ | EVENT_WRITE
 INVALID_EVENTS = ~BOTH
 ANY = BOTH  # of ``_watch``: whatever the kernel has; the most there can be to take away
 ANYTHING: Any = object()  # of ``_settle``: the kernel may have applied any key
-CLOSED = "I/O operation on closed selector"
 TOO_LARGE = "Python int too large to convert to C int"
 _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
-
-if TYPE_CHECKING:
-
-    class NativeEvent(NamedTuple):  # noqa: D101 - below
-        key: SelectorKey | None
-        fd: int
-        flags: int
-        fflags: int = 0
-        data: int = 0
-        filter: int = 0
-
-else:
-    NativeEvent = namedtuple(
-        "NativeEvent", ["key", "fd", "flags", "fflags", "data", "filter"], defaults=[0, 0, 0]
-    )
-    NativeEvent.__doc__ = """One event as the kernel reported it; ``key`` is None for no registration.
-
-``flags`` are ``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue, and of
-select(2), which has none, the ``EVENT_*`` of its sets. The last three fields are kqueue's.
-"""
 
 #: Set by the debug package while a flag may be in force: (selector, value of ``debug=``) -> None.
 instrument: Callable[[Any, Any], None] | None = None
@@ -107,45 +89,7 @@ def load_debug() -> Any:
     raise NotImplementedError
 
 
-class Descriptor:
-    """The kernel object of a selector, which is closed with its last reference.
-
-    It is outside every reference cycle, and has the only finaliser. So a dropped selector gives its
-    descriptor back at once, and a copied selector shares it with the original.
-    """
-
-    __slots__ = ("_binding", "_open", "fd")
-
-    def __init__(self, binding: Binding, fd: int) -> None:
-        self._binding = binding
-        self._open = [fd]
-        self.fd: int = fd
-
-    def rebind(self, binding: Binding) -> None:
-        """Have it closed through another library of the same kernel."""
-        self._binding = binding
-
-    def close(self) -> None:
-        """Close the descriptor once, whatever other threads and signal handlers do."""
-        if not self._open:
-            return
-        try:
-            fd = self._open.pop()
-        except IndexError as error:
-            if of_handler(error):
-                raise
-            return  # another thread was faster
-        self.fd = -1
-        self._binding.close(fd)
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except (AttributeError, OSError):
-            pass  # an exception has ended __init__, or the process has closed all its descriptors
-
-
-class _BaseSelectorImpl(BaseSelector):
+class _BaseSelectorImpl(Additions):
     """The registry. Third-party selectors subclass this name and use ``_fd_to_key``."""
 
     _mechanism: ClassVar[str]
@@ -275,34 +219,6 @@ class _BaseSelectorImpl(BaseSelector):
             key = self._fd_to_key[key.fd] = key._replace(data=data)
         return key
 
-    def discard(self, fileobj: object) -> SelectorKey | None:
-        """Unregister a file object if it is registered, as ``set.discard`` does.
-
-        Args:
-            fileobj: anything: open, closed, unknown, or no file object at all.
-
-        Returns:
-            The key that ``unregister`` would return; None if there is nothing to unregister.
-        """
-        registry, fd = self._fd_to_key, None
-        try:
-            fd = self._fileobj_lookup(fileobj)  # type: ignore[arg-type] # refuses
-        except Exception:  # its fileno() may raise anything: a closed socket of ZeroMQ, ZMQError
-            for key in registry.copy().values():
-                if key.fileobj is fileobj:
-                    fd = key.fd
-        try:
-            return self.unregister(fd) if fd in registry else None
-        except KeyError:
-            return None  # another thread was faster
-
-    def snapshot(self) -> dict[int, SelectorKey]:
-        """Return the registrations as a dict by descriptor, which no later change alters.
-
-        It is empty once the selector is closed. Other threads may register meanwhile.
-        """
-        return self._fd_to_key.copy()
-
     def _take_back(self, key: SelectorKey, old: SelectorKey | None, error: BaseException) -> None:
         """Undo a change that was refused or interrupted, if no other call has made one since."""
         fd, registry = key.fd, self._fd_to_key
@@ -345,16 +261,10 @@ class _BaseSelectorImpl(BaseSelector):
     def _native(self, timeout: float | None) -> list[NativeEvent]:
         raise NotImplementedError(f"{type(self).__name__} has no native events")
 
-    def _interrupt(self) -> None:
-        raise NotImplementedError(f"{type(self).__name__} cannot be woken up")
-
     def _watches_itself(self, fd: int) -> bool:
         """Tell whether an event of ``fd`` is a wake-up, for the debug package."""
         waker: Waker | None = getattr(self, "_waker", None)
         return waker is not None and waker.reader == fd
-
-    def _reopen(self) -> None:
-        """Nothing is in the kernel, and a waker of the parent process is not used again."""
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
         """Make later calls through ``binding``, another library of the same kernel.
@@ -374,36 +284,6 @@ class _BaseSelectorImpl(BaseSelector):
 
     def _release(self) -> None:
         """Nothing was lent."""
-
-    def wakeup(self) -> None:
-        """End a ``select()`` in another thread, or else the next one of this selector.
-
-        It returns what is ready, or ``[]``. Several calls may end a single ``select()``. Any thread may
-        call it, and a signal handler.
-
-        Raises:
-            ValueError: the selector is closed.
-            OSError: no descriptor is left to wake a thread with (EMFILE, ENFILE).
-        """
-        if self._closed:
-            raise ValueError(CLOSED)
-        self._woken = True
-        self._interrupt()
-
-    def reopen(self) -> None:
-        """Go on with a kernel object of this process's own, made anew from the registry.
-
-        It is for a child of fork(2) that goes on with its parent's selector. What is registered and
-        closed by now stays in the registry, unwatched. Where the object cannot have come from another
-        process, nothing happens.
-
-        Raises:
-            ValueError: the selector is closed.
-            OSError: the kernel refuses; the selector is as it was.
-        """
-        if self._closed:
-            raise ValueError(CLOSED)
-        self._reopen()
 
     def select_raw(self, timeout: float | None = None) -> list[RawEvent]:
         """Wait as ``select`` does, but return what the kernel said.

@@ -29,7 +29,8 @@ from ..binding import INT_MAX, REFUSALS, milliseconds, nanoseconds
 from .base import BOTH, EVENT_READ, SelectorKey
 from .beyond import Interest, PollBits
 from .directions import Directions
-from .table import LONGEST, Table, TableSelector
+from .table import TableSelector
+from .tables import LONGEST, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from ..binding import Binding
     from .directions import Pair
-    from .table import Found
+    from .tables import Found
 
 __all__ = ["PollSelector"]
 

@@ -28,7 +28,8 @@ from itertools import repeat
 from ..binding import nanoseconds
 from .base import EVENT_READ, EVENT_WRITE, SelectorKey
 from .beyond import EVENT_PRIORITY, Interest, watched
-from .table import LONGEST, Table, TableSelector
+from .table import TableSelector
+from .tables import LONGEST, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from ..binding import Binding
     from .directions import Pair
-    from .table import Found
+    from .tables import Found
 
 __all__ = ["SelectSelector"]
 

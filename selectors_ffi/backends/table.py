@@ -28,127 +28,28 @@ second thread.
 from __future__ import annotations
 
 from _thread import _count as other_threads
-from errno import EBADF, EINTR
+from errno import EINTR
 
 from ..binding import INT_MAX
 from . import forks
-from .base import ANY, CLOSED, TOO_LARGE, Backend, NativeEvent, SelectorKey
+from .base import ANY, CLOSED, TOO_LARGE, Backend, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, lack
 from .clock import Deadline, clock
 from .handlers import of_handler
 from .refusal import explain, is_open
-from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     from ..binding import Binding
     from .directions import Pair
 
-    Found = tuple[SelectorKey, int, int]
+__all__ = ["TableSelector"]
 
-__all__ = ["LONGEST", "Table", "TableSelector"]
-
-LONGEST = 10**16  # nanoseconds (115 days) in one call: some kernels refuse more than three years
 _POOL_SIZE = 4  # tables that the process keeps for selectors to come
 _SHORT_LOG = 64  # changes
 _COMMON = 2**30 - 1  # a number up to here is one digit of CPython's, and compared fast
-
-
-class Table:
-    """The arguments of a call, and the calls that are bound to them.
-
-    ``fill``, ``put`` and ``drop`` change what is watched, from the next ``bind`` on. ``fill`` also has
-    ``waker`` watched.
-    """
-
-    __slots__ = ("answer", "facts", "interest", "latest", "log", "now", "seen", "waker")
-
-    kind = Waker  # what this kernel can wait for
-    not_open = EBADF  # what it answers if a descriptor is closed
-
-    answer: bytearray  # the copy of ``interest``
-    now: Iterator[int] | None  # the calls that do not wait, if they are bound
-    seen: int  # how much of the log is in the table
-
-    def __init__(self, facts: Any) -> None:
-        self.facts: Any = facts
-        self.log: list[int] | None = None  # the log that it follows; None: it is to be filled
-        self.latest: object = None  # ``_latest`` of the selector when the log was read
-        self.waker: Waker | None = None
-        self.interest: bytes | None = None  # what a call overwrites, so that it is given a copy
-
-    def fill(self, keys: list[SelectorKey]) -> None:
-        """Watch ``keys`` and nothing else, whatever state the table is in."""
-
-    def put(self, key: SelectorKey) -> None:
-        """Watch the descriptor of ``key`` for ``key.events``, whatever it was watched for."""
-
-    def drop(self, fd: int) -> None:
-        """Watch ``fd`` no more, if it was."""
-
-    def bind(self) -> None:
-        """Finish a change."""
-
-    def unbind(self) -> None:
-        """Have the calls bound anew: one that has failed is spent, see ``Binding.calls``."""
-
-    def bind_now(self) -> Iterator[int]:
-        """Return the calls that do not wait."""
-        raise NotImplementedError
-
-    def arm(self, timeout: float | None) -> Iterator[int]:
-        """Return the calls that wait ``timeout`` seconds; undo ``poke``. They may return earlier."""
-        raise NotImplementedError
-
-    def poke(self) -> None:
-        """Make a call return at once that is about to begin."""
-
-    def ready(self, n: int) -> list[Pair]:
-        """Return the ``n`` results of a call; none if the waker or an ``Interest`` may be among them."""
-        raise NotImplementedError
-
-    def found(self) -> list[Found]:
-        """Return (key, native flags, directions) of each entry that the kernel reported."""
-        raise NotImplementedError
-
-    def woken(self) -> bool:
-        """Tell whether the call has reported the waker, or was poked."""
-        raise NotImplementedError
-
-    def refused(self, errno: int, timeout: float | None) -> bool:
-        """Tell whether the call that failed has an older form, which is made from now on."""
-        return False
-
-    def lend(self) -> None:
-        """Have a waker from the next ``fill`` on, which is called for."""
-        try:
-            waker = lend(self.kind)
-        except OSError:
-            return  # no descriptor is left: a change takes effect with the next call
-        self.lose()
-        self.waker = waker
-
-    def drain(self) -> bool:
-        """Take what was rung, so that the next call can sleep; tell whether the waker was lost."""
-        waker = self.waker
-        if waker is None or waker.drain():
-            return False
-        self.lose()  # the program has closed its descriptors
-        return True
-
-    def lose(self) -> None:
-        """Have no waker from the next ``fill`` on, which is called for."""
-        self.log = self.latest = self.waker = None
-
-    def give_back(self) -> None:
-        """Give the waker back to the process."""
-        waker = self.waker
-        self.lose()
-        if waker is not None:
-            give_back(waker)
 
 
 class TableSelector(Backend):

@@ -17,7 +17,7 @@ from itertools import repeat
 from ..binding import nanoseconds
 from .base import EVENT_READ, EVENT_WRITE
 from .beyond import EVENT_PRIORITY, Interest, watched
-from .table import LONGEST, Table
+from .tables import LONGEST, Table
 from .wake import SocketWaker
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..binding import Binding
     from .base import SelectorKey
     from .directions import Pair
-    from .table import Found
+    from .tables import Found
 
 __all__ = ["Facts"]
 

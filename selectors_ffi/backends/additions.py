@@ -1,0 +1,86 @@
+"""Additions: methods that the standard library's selectors lack, and the registry is enough for."""
+
+from __future__ import annotations
+
+from .interface import BaseSelector, SelectorKey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["CLOSED", "Additions"]
+
+CLOSED = "I/O operation on closed selector"
+
+
+class Additions(BaseSelector):
+    """What ``_BaseSelectorImpl`` has beyond the registry of the standard library."""
+
+    _fd_to_key: dict[int, SelectorKey]
+    _fileobj_lookup: Any
+    _closed: bool
+    _woken: bool
+
+    def discard(self, fileobj: object) -> SelectorKey | None:
+        """Unregister a file object if it is registered, as ``set.discard`` does.
+
+        Args:
+            fileobj: anything: open, closed, unknown, or no file object at all.
+
+        Returns:
+            The key that ``unregister`` would return; None if there is nothing to unregister.
+        """
+        registry, fd = self._fd_to_key, None
+        try:
+            fd = self._fileobj_lookup(fileobj)  # which refuses what is none
+        except Exception:  # its fileno() may raise anything: a closed socket of ZeroMQ, ZMQError
+            for key in registry.copy().values():
+                if key.fileobj is fileobj:
+                    fd = key.fd
+        try:
+            return self.unregister(fd) if fd in registry else None
+        except KeyError:
+            return None  # another thread was faster
+
+    def snapshot(self) -> dict[int, SelectorKey]:
+        """Return the registrations as a dict by descriptor, which no later change alters.
+
+        It is empty once the selector is closed. Other threads may register meanwhile.
+        """
+        return self._fd_to_key.copy()
+
+    def wakeup(self) -> None:
+        """End a ``select()`` in another thread, or else the next one of this selector.
+
+        It returns what is ready, or ``[]``. Several calls may end a single ``select()``. Any thread may
+        call it, and a signal handler.
+
+        Raises:
+            ValueError: the selector is closed.
+            OSError: no descriptor is left to wake a thread with (EMFILE, ENFILE).
+        """
+        if self._closed:
+            raise ValueError(CLOSED)
+        self._woken = True
+        self._interrupt()
+
+    def reopen(self) -> None:
+        """Go on with a kernel object of this process's own, made anew from the registry.
+
+        It is for a child of fork(2) that goes on with its parent's selector. What is registered and
+        closed by now stays in the registry, unwatched. Where the object cannot have come from another
+        process, nothing happens.
+
+        Raises:
+            ValueError: the selector is closed.
+            OSError: the kernel refuses; the selector is as it was.
+        """
+        if self._closed:
+            raise ValueError(CLOSED)
+        self._reopen()
+
+    def _interrupt(self) -> None:
+        raise NotImplementedError(f"{type(self).__name__} cannot be woken up")
+
+    def _reopen(self) -> None:
+        """Nothing is in the kernel, and a waker of the parent process is not used again."""
