@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import socket
 import threading
+import time
 
 import pytest
 
@@ -213,6 +215,64 @@ def test_oneshot_wakes_one_thread(subject, selector, pair):
         thread.join()
 
     assert [events for _, events in found] == [EVENT_READ]
+
+
+def test_oneshot_shares_the_work(subject, selector, pairs):
+    """Threads that take reports and arm again lose nothing, and none is given what another has."""
+    if subject.closes_later:
+        pytest.skip("libkqueue may lose a wake-up of two waiting threads")
+    total = 20 * len(pairs)
+    got, empty, lock, deadline = [], [], threading.Lock(), time.monotonic() + 30
+    for left, _ in pairs:
+        selector.register(left, EVENT_READ, trigger=ONESHOT)
+
+    def work():
+        while len(got) < total and time.monotonic() < deadline:
+            for key, _ in selector.select(0.02):
+                try:
+                    data = key.fileobj.recv(1)
+                except BlockingIOError:
+                    empty.append(key)
+                    continue
+                with lock:
+                    got.append(data)
+                selector.modify(key.fileobj, EVENT_READ)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        for _, right in pairs:
+            right.send(b"x")
+    for thread in threads:
+        thread.join()
+
+    assert (len(got), empty) == (total, [])
+
+
+def test_a_set_that_is_replaced_arms_nothing(subject, selector, readable, pipe):
+    """A ONESHOT that has reported is not armed by what cures a stale registration, see epoll."""
+    if subject.mechanism != "epoll":
+        pytest.skip("only epoll keeps what was closed")
+    armed, other = socket.socketpair()
+    with armed, other:
+        selector.register(readable, EVENT_READ, trigger=ONESHOT)
+        selector.register(armed, EVENT_READ, trigger=ONESHOT)
+        assert masks(selector, 5) == [EVENT_READ]
+        _, writer = pipe
+        copy_ = os.dup(writer)
+        selector.register(writer, EVENT_WRITE)
+        os.close(writer)
+        selector.unregister(writer)  # the kernel cannot delete it
+
+        assert masks(selector) == masks(selector) == []
+        other.send(b"x")
+        assert masks(selector, 5) == [EVENT_READ]
+        assert masks(selector) == []
+
+        selector.modify(readable, EVENT_READ)
+        assert masks(selector, 5) == [EVENT_READ]
+        os.close(copy_)
 
 
 def test_oneshot_raw(selector, readable):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 import threading
@@ -14,6 +15,7 @@ import pytest
 from selectors_ffi.testing.kernels import host
 from selectors_ffi.testing.kernels.bsd import (
     EV_ADD,
+    EV_CLEAR,
     EV_DELETE,
     EV_EOF,
     EV_ERROR,
@@ -36,12 +38,12 @@ class Process:
         self.kq = self.kernel.lib.kqueue()
 
     def kevent(self, *changes, room=0, timeout=0.0):
-        """(result, errno, events); a change is (ident, filter, flags, udata)."""
+        """(result, errno, events); a change is (ident, filter, flags, udata[, fflags])."""
         ffi = self.ffi
         changelist = ffi.new("struct kevent[]", len(changes) or 1)
-        for record, (ident, filt, flags, udata) in zip(changelist, changes):
+        for record, (ident, filt, flags, udata, *fflags) in zip(changelist, changes):
             record.ident, record.filter, record.flags = ident, filt, flags
-            record.udata = udata
+            record.udata, record.fflags = udata, sum(fflags)
         events = ffi.new("struct kevent[]", room or 1)
         spec = ffi.NULL
         if timeout is not None:
@@ -270,6 +272,66 @@ def test_oneshot_is_gone_after_one_report(process, pairs):
     process.kevent((near, process.write, EV_ADD | EV_ONESHOT, 0))
     assert process.ready() == [(near, process.write)]
     assert process.ready() == []
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="edges are those of the host's epoll(7)")
+def test_edges(process, pairs):
+    """K17: EV_CLEAR reports what is new, the end of the file, too, and EV_ADD does not take it back."""
+    near, far = pairs[0]
+    before = os.listdir("/proc/self/fd")
+    fd = near.fileno()
+    process.kevent((fd, process.read, EV_ADD | EV_CLEAR, 0))
+    assert process.ready() == []
+    for _ in range(2):
+        far.send(b"x")
+        assert process.ready(timeout=None) == [(fd, process.read)]
+        assert process.ready() == []
+        if not process.kernel.variant.add_again:
+            process.add(fd, process.read)
+    far.shutdown(socket.SHUT_WR)
+    (event,) = process.kevent(room=4)[2]
+    assert event[2] & EV_EOF and event[2] & EV_CLEAR
+    assert process.ready() == []
+    process.kevent((fd, process.read, EV_DELETE, 0))
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("system", [name for name, one in VARIANTS.items() if one.oob])
+def test_urgent_data(system):
+    """K16: EVFILT_EXCEPT is ready while urgent data waits; without NOTE_OOB it is EINVAL."""
+    process = Process(system)
+    filter_, note = process.kernel.variant.oob
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    with near, far:
+        assert process.add(near.fileno(), filter_) == (-1, errno.EINVAL)
+        assert process.kevent((near.fileno(), filter_, EV_ADD, 0, note))[:2] == (0, 0)
+        assert process.ready() == []
+        far.send(b"!", socket.MSG_OOB)
+        assert process.ready(timeout=5) == process.ready() == [(near.fileno(), filter_)]
+        assert near.recv(1, socket.MSG_OOB) == b"!"
+        assert process.ready() == []
+    process.kernel.lib.close(process.kq)
+
+
+def test_a_kqueue_is_readable(process, pairs):
+    """U9: poll(2) reports a kqueue that has something to report, and wakes when it has."""
+    if process.kernel.target == "libkqueue":
+        pytest.skip("libkqueue is not a kernel: it has no poll")
+    near, far = pairs[0]
+    process.add(near.fileno(), process.read)
+    readable = process.ffi.integer_const("POLLIN")
+    fds = process.ffi.new("struct pollfd[]", [(process.kq, readable, 0)])
+    assert process.kernel.lib.poll(fds, 1, 0) == 0
+    late = threading.Timer(0.01, far.send, [b"x"])
+    late.start()
+    assert process.kernel.lib.poll(fds, 1, 5000) == 1
+    late.join()
+    assert fds[0].revents == readable
+    assert process.ready() == [(near.fileno(), process.read)]
+    near.recv(1)
+    assert process.kernel.lib.poll(fds, 1, 0) == 0
 
 
 def test_a_change_wakes_a_sleeper(process, pairs):

@@ -37,6 +37,12 @@ def test_numbers_of_bsd(system):
     filters = variant.read, variant.write, variant.user
     assert filters == tuple(map(constant, ("EVFILT_READ", "EVFILT_WRITE", "EVFILT_USER")))
 
+    if variant.oob is None:
+        with pytest.raises(AttributeError):
+            constant("EVFILT_EXCEPT")
+    else:
+        assert variant.oob == (constant("EVFILT_EXCEPT"), constant("NOTE_OOB"))
+
 
 def test_numbers_of_solaris():
     """The flags of poll and the requests of /dev/poll."""
