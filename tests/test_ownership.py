@@ -1,0 +1,295 @@
+"""Ownership: the descriptor, file objects and data of selectors that are dropped, copied or lost."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+
+from selectors_ffi import EVENT_READ as READ
+from selectors_ffi import EVENT_WRITE as WRITE
+from selectors_ffi.backends import SelectSelector
+
+from .wakers import close_idle_wakers
+
+ROOT = Path(__file__).parent.parent
+BOTH = READ | WRITE
+REFERENCE_COUNTS = sys.implementation.name == "cpython"
+
+pytestmark = pytest.mark.ours
+
+
+def collect():
+    """Run finalisers; PyPy needs more than one round."""
+    for _ in range(1 if REFERENCE_COUNTS else 3):
+        gc.collect()
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """The exceptions of finalisers, which Python only shows."""
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(repr(args.exc_value)))
+    return told
+
+
+def test_an_unclosed_loop_is_collected(subject, unraisable):
+    """asyncio's loop closes itself in its finaliser, and finds its selector as it was."""
+    if subject.kernel not in ("host", "simulated_linux"):
+        pytest.skip("asyncio of this host")
+    loop = asyncio.SelectorEventLoop(subject.make())
+    loop.run_until_complete(asyncio.sleep(0))
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del loop
+        collect()
+    assert unraisable == []
+
+
+def test_an_owner_unregisters_in_its_finaliser(subject, pair):
+    """The registry of a selector in a cycle is whole when its owner is finalised."""
+    outcome = []
+
+    class Server:
+        def __init__(self):
+            self.selector, self.me = subject.make(), self
+            self.selector.register(pair[0], READ)
+
+        def __del__(self):
+            outcome.append(self.selector.unregister(pair[0]).fileobj)
+            self.selector.close()
+
+    Server()
+    collect()
+    assert outcome == [pair[0]]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_copy_leaves_the_original_alone(subject, pair, used, tmp_path):
+    """A copy that is dropped closes nothing, and the original closes its own number once."""
+    near, far = pair
+    selector = subject.make()
+    key = selector.register(near, READ)
+    if used:
+        selector.select(0)
+    copy.copy(selector)
+    collect()
+    far.send(b"x")
+    assert selector.select(0) == [(key, READ)]
+    with open(tmp_path / "innocent", "w+b") as innocent:
+        selector.close()
+        collect()
+        os.fstat(innocent.fileno())
+
+
+@pytest.mark.skipif(not REFERENCE_COUNTS, reason="this interpreter collects later")
+@pytest.mark.parametrize("used", ["never", "registered", "waited", "woken", "mapped"])
+def test_a_dropped_selector_frees_its_descriptor(subject, pair, used):
+    """Without the cycle collector: no selector is in a cycle."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs a list of descriptors")
+    if not subject.on_host:
+        pytest.skip("a simulated kernel has descriptors of its own")
+    close_idle_wakers()
+    gc.disable()
+    try:
+        before = os.listdir("/proc/self/fd")
+        for _ in range(5):
+            selector = subject.make()
+            if used != "never":
+                selector.register(pair[0], BOTH)
+            if used in ("waited", "woken"):
+                selector.select(0)
+            if used == "woken":
+                selector.wakeup()
+                selector.select(0)
+            view = selector.get_map() if used == "mapped" else None
+            del selector, view
+        close_idle_wakers()
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+    finally:
+        gc.enable()
+
+
+class Thing:
+    """Data that can be watched."""
+
+
+@pytest.mark.parametrize("events", [READ, BOTH])
+@pytest.mark.parametrize("how", ["unregister", "modify", "discard", "close"])
+@pytest.mark.parametrize("waits", [0, 3])
+def test_nothing_keeps_data_and_file_objects(selector, pairs, events, how, waits):
+    """After unregister, modify or close neither the old data nor the old file object is reachable."""
+
+    class File(Thing):
+        def fileno(self):
+            return pairs[0][0].fileno()
+
+    file, data = File(), Thing()
+    gone = weakref.ref(file), weakref.ref(data)
+    for near, far in pairs[1:]:
+        selector.register(near, BOTH)
+        far.send(b"x")
+    pairs[0][1].send(b"x")
+    selector.register(file, events, data)
+    for _ in range(waits):
+        selector.select(0)
+    if how == "modify":
+        selector.modify(pairs[0][0], events, "new")
+    elif how == "close":
+        selector.close()
+    else:
+        getattr(selector, how)(file)
+    del file, data
+    if not REFERENCE_COUNTS:  # else they are gone at once, without the cycle collector
+        collect()
+    assert [reference() for reference in gone] == [None, None]
+
+
+def test_nothing_is_kept_of_an_exception(selector, pair, monkeypatch):
+    """What a refused register has made is gone with the exception."""
+
+    class File(Thing):
+        def fileno(self):
+            return 2**70
+
+    file, data = File(), Thing()
+    gone = weakref.ref(file), weakref.ref(data)
+    selector.register(pair[0], READ)
+    selector.select(0)
+    with pytest.raises(OverflowError):
+        selector.register(file, READ, data)
+    del file, data
+    if not REFERENCE_COUNTS:  # else they are gone at once, without the cycle collector
+        collect()
+    assert [reference() for reference in gone] == [None, None]
+    assert list(selector.get_map()) == [pair[0].fileno()]
+
+
+DAEMON = """
+import os, sys, threading, selectors_ffi as S
+r, w = os.pipe()
+selector = getattr(S, sys.argv[1])()
+selector.register(r, S.EVENT_READ)
+if sys.argv[2] == "thread":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+selector.select(0.001)
+selector.wakeup()
+selector.select(1)
+os.closerange(3, 200)                      # what a daemon does
+innocent = [os.open(sys.argv[3], os.O_RDWR) for _ in range(20)]
+try:
+    selector.wakeup()                      # its numbers are the innocent file's
+except OSError:
+    pass
+try:
+    selector.select(0)
+except OSError:
+    pass
+try:
+    selector.close()
+except OSError:
+    pass
+del selector
+for n in range(3):                         # a new one works
+    r, w = os.pipe()
+    with getattr(S, sys.argv[1])() as selector:
+        selector.register(r, S.EVENT_READ)
+        selector.wakeup()
+        assert selector.select(5) == []
+        os.write(w, b"x")
+        assert len(selector.select(5)) == 1
+lost = []
+for fd in innocent:
+    try:
+        os.fstat(fd)
+    except OSError:
+        lost.append(fd)
+assert os.stat(sys.argv[3]).st_size == 0, "something was written into a file of the program"
+print(len(lost))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="daemons are Unix's")
+@pytest.mark.parametrize("threads", ["thread", "alone"])
+@pytest.mark.parametrize("name", ["EpollSelector", "PollSelector", "SelectSelector"])
+def test_a_daemon_that_closed_all_descriptors(name, threads, tmp_path):
+    """No waker of before writes into the files that have its numbers now, or closes them.
+
+    epoll's own number is lost with the rest: close() closes what has the number now, as in the standard
+    library. A program closes its selectors before it closes all descriptors.
+    """
+    import selectors_ffi
+
+    if not hasattr(selectors_ffi, name):
+        pytest.skip("this system has no such mechanism")
+    innocent = tmp_path / "innocent"
+    innocent.write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-c", DAEMON, name, threads, str(innocent)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) <= (name == "EpollSelector")
+
+
+ENDINGS = {
+    "global": "s.wakeup()",
+    "cycle": "class C: pass\nc = C(); c.c = c; c.s = s; del s",
+    "atexit": "import atexit; atexit.register(s.close)",
+    "owner": ("class C:\n    def __del__(self): s.unregister(r); s.close()\nc = C(); c.c = c"),
+    "waiting daemon": (
+        "import threading\nbegun = threading.Event()\n"
+        "def wait(): begun.set(); s.unregister(r); s.select()\n"
+        "threading.Thread(target=wait, daemon=True).start(); begun.wait()"
+    ),
+    "asyncio": (
+        "import asyncio; s.unregister(r)\n"
+        "loop = asyncio.SelectorEventLoop(s); loop.run_until_complete(asyncio.sleep(0))"
+    ),
+    "no descriptors": "s.wakeup(); os.closerange(3, 200)",
+}
+
+
+@pytest.mark.parametrize("name", ["DefaultSelector", "PollSelector", "SelectSelector"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_interpreter_ends(name, ending):
+    """A program that ends with a selector open, in whatever state, ends without a word."""
+    import selectors_ffi
+
+    if not hasattr(selectors_ffi, name):
+        pytest.skip("this system has no such mechanism")
+    code = (
+        f"import os, selectors_ffi as S\nr, w = os.pipe(); os.write(w, b'x')\ns = S.{name}()\n"
+        f"s.register(r, S.EVENT_READ); s.select(0); s.select(1)\n{ENDINGS[ending]}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_pooled_table_keeps_nothing(pair):
+    """Tables that the process keeps for later selectors hold no key."""
+    data = Thing()
+    gone = weakref.ref(data)
+    with SelectSelector() as selector:
+        selector.register(pair[0], BOTH, data)
+        selector.select(0)
+        selector.select(0.001)
+    del data
+    collect()
+    assert gone() is None
