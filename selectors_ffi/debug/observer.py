@@ -144,12 +144,21 @@ class Observer:
             kept = arguments if form.lazy else ready_of(form, arguments, result)
             here.heard.append((form, kept, result))
 
-    def record(self, record: Syscall) -> None:
+    def record(self, record: Syscall, here: Here) -> None:
         """Take note of one system call."""
-        if self._syscalls:
-            self.emit(record)
         if self.stats is not None:
             self.stats(record)
+        if not self._syscalls:
+            return
+        if self._events and here.heard is not None and record.result:
+            here.held.append(record)  # what it brought follows at once: see ``_together``
+        else:
+            self.emit(record)
+
+    def release(self, here: Here) -> None:
+        """Show what is held back: another call begins in the same wait, and may sleep."""
+        held, here.held = here.held, []
+        self.emit.together(held)
 
     # Changes of the registry
 
@@ -284,7 +293,7 @@ class Observer:
         natives = natives_of(heard) if self.below is not None else portable(given)
         ends = self._ends(natives, given) if self._events and natives else {}
         moment = now()
-        self._together([*(self._event(one, given, ends, here, moment) for one in natives), wait])
+        self._together([*(self._event(one, given, ends, here, moment) for one in natives), wait], here)
 
     def _ends(self, natives: list[Native], given: dict[int, int]) -> dict[int, bool | None]:
         """Return whether the peers of readable sockets have stopped sending, see ``raw``."""
@@ -327,7 +336,7 @@ class Observer:
         end, here = now(), self.here()
         here.heard = begun.outer
         if self._decodes:
-            self._together([self._wait(begun, end, timeout, -1, here)])
+            self._together([self._wait(begun, end, timeout, -1, here)], here)
         self.raised(error)
         self._done(here, end)
 
@@ -337,12 +346,13 @@ class Observer:
         if callable(dump):
             self.emit.guard(lambda: dump(f"select() raised {shown(error)}"))
 
-    def _together(self, records: list[Record]) -> None:
-        """Count and show records that belong together."""
+    def _together(self, records: list[Record], here: Here) -> None:
+        """Count and show records that belong together, after the calls that brought them."""
         if self.stats is not None:
             self.stats.together(records)
         if self._events:
-            self.emit.together(records)
+            held, here.held = here.held, []
+            self.emit.together([*held, *records])
 
     def _event(
         self,

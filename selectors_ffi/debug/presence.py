@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from .heard import Heard
     from .loops import Loop
+    from .records import Record
     from .turns import Samples
 
 __all__ = ["Begun", "Here"]
@@ -22,8 +23,8 @@ class Here:
     """What one thread does with one selector."""
 
     __slots__ = (
-        "__weakref__", "at", "child", "errno", "heard", "ident", "loop", "next_sweep", "returned",
-        "samples", "source", "spent", "suspects", "swept", "turn", "wait",
+        "__weakref__", "at", "child", "errno", "heard", "held", "ident", "loop", "next_sweep",
+        "returned", "samples", "source", "spent", "suspects", "swept", "turn", "wait",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -33,6 +34,8 @@ class Here:
         self.spent: Spent = spent()
         self.heard: Heard | None = None
         """In a wait: what its calls brought, undecoded."""
+        self.held: list[Record] = []
+        """In a wait: calls that are to be shown with what they brought."""
         self.returned: tuple[int, int] | None = None
         """When the last wait ended, and what was spent until then."""
         self.errno: int = 0

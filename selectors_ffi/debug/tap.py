@@ -72,6 +72,8 @@ def _recorded(
     def call(*arguments: Any) -> int:
         entered = clock()
         here = observer.here()
+        if here.held:
+            observer.release(here)
         kept: Sequence[Any] = _keep(form, arguments) if lazy else arguments
         texts: Any = _enter(form, arguments) if decode and not lazy else ()
         result: int | None = None
@@ -104,7 +106,9 @@ def _recorded(
                 note = "; ".join(filter(None, (note, take_note())))
             if outcome >= 0:
                 observer.heard(here, form, kept, outcome)
-            observer.record(Syscall(begin, here.source, name, texts, result, errno, note, end - begin))
+            observer.record(
+                Syscall(begin, here.source, name, texts, result, errno, note, end - begin), here
+            )
             ffi.errno = left  # the report may have made calls of its own
             here.spent.ns += clock() - entered - (end - begin)
         return result

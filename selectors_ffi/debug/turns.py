@@ -26,7 +26,6 @@ from .lints import BlockedLoop, Finding
 from .loops import loop_around, refers_to
 from .owners import owner_of_handle
 from .places import stack_of
-from .records import spent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,9 +172,7 @@ class _Watchdog:
             self._ended.release()
             return
         # Until it runs it is not counted; after that it is, but no more by the backends.
-        begin = perf_counter_ns()
         begun.acquire(timeout=0.1)
-        spent().ns += perf_counter_ns() - begin
 
     def stop(self) -> None:
         """End the thread; wait until the kernel knows it no more, for a second at most."""
@@ -333,12 +330,14 @@ def unwatch(observer: Observer) -> None:
 def returned(here: Here, frame: FrameType | None, now: int) -> None:
     """Take note that a wait has ended, which was called from ``frame``."""
     at = None if frame is None else (frame.f_code, frame.f_lasti)
-    if at != here.at:
-        here.at, here.loop = at, loop_around(frame)
     here.wait = 0
     here.turn = now
-    if not _watchdog.running:
-        _watchdog.start()
+    if at != here.at or not _watchdog.running:
+        if at != here.at:
+            here.at, here.loop = at, loop_around(frame)
+        if not _watchdog.running:
+            _watchdog.start()
+        here.spent.ns += perf_counter_ns() - now
 
 
 _from_environment()

@@ -13,7 +13,7 @@ import pytest
 
 import selectors_ffi
 from selectors_ffi import EVENT_READ, EVENT_WRITE, RawEvent, backends, debugging
-from selectors_ffi.debug import Event, Registration, Wait, inspect
+from selectors_ffi.debug import Event, Registration, Syscall, Wait, inspect
 from selectors_ffi.debug.naming import shown
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="procfs and epoll")
@@ -297,3 +297,27 @@ def test_the_selectors_own_waker_is_named(records):
     assert str(event) == (
         "event({kind=wake-up, events=EPOLLIN}) = dropped (the selector's own, to be woken up by)"
     )
+
+
+def test_a_call_is_shown_before_the_next_one_begins(backend, pairs):
+    """What a call brought is shown with it, but not later than the next call of the same wait."""
+    near, far = pairs[0]
+    kept = []
+    seen = []
+    with debugging("syscalls,events", kept.append), backend() as selector:
+        selector.register(near, EVENT_READ)
+        far.send(b"x")
+        selector.select(0)
+        here = selector._observer.here()
+        assert here.held == []
+        kinds = [type(record).__name__ for record in kept][-3:]
+        kept.clear()
+        here.heard = []  # as in a wait that goes on after an event for itself
+        selector._observer.record(Syscall(0, here.source, "epoll_wait", ("3",), 1, 0, "", 0), here)
+        seen.append(len(kept))
+        selector._native(0)
+        seen.append(len(kept))
+        here.heard = None
+    assert kinds == ["Syscall", "Event", "Wait"]
+    assert seen[0] == 0
+    assert kept[0].arguments == ("3",)
