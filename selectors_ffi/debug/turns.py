@@ -333,11 +333,12 @@ def returned(here: Here, frame: FrameType | None, now: int) -> None:
     here.wait = 0
     here.turn = now
     if at != here.at or not _watchdog.running:
+        begin = perf_counter_ns()
         if at != here.at:
             here.at, here.loop = at, loop_around(frame)
         if not _watchdog.running:
             _watchdog.start()
-        here.spent.ns += perf_counter_ns() - now
+        here.spent.ns += perf_counter_ns() - begin
 
 
 _from_environment()
