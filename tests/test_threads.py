@@ -16,13 +16,13 @@ from selectors_ffi.testing.calls import controls, waits
 from selectors_ffi.testing.library import Proxy
 
 from . import tally
+from .crew import PATIENCE, Crew
 from .kernels.machines import MACHINES, no_descriptor_left
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
 
 BOTH = EVENT_READ | EVENT_WRITE
 ROUNDS = 100 if tally.long_profile() else 12
-PATIENCE = 30
 
 
 @pytest.fixture(params=MACHINES, ids=str)
@@ -38,32 +38,6 @@ def switching():
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
-
-
-class Crew:
-    """Threads whose exceptions are raised by ``join``."""
-
-    def __init__(self):
-        self.threads = []
-        self.errors = []
-
-    def start(self, function, *arguments):
-        def run():
-            try:
-                function(*arguments)
-            except BaseException as error:
-                self.errors.append(error)
-
-        self.threads.append(threading.Thread(target=run, daemon=True))
-        self.threads[-1].start()
-
-    def join(self):
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), f"stuck; errors so far: {self.errors}"
-        if self.errors:
-            raise self.errors[0]
-        tally.count("threads run", len(self.threads))
 
 
 def test_no_wakeup_is_lost(session, switching):
@@ -193,7 +167,7 @@ def test_two_waits_at_once(session, switching):
         far.close()
 
 
-def test_everybody_changes_everything(session, switching):
+def test_all_threads_change_everything(session, switching):
     """Threads that fight over the same descriptors get KeyError or the result; all is well then."""
     pairs = [socket.socketpair() for _ in range(3)]
     numbers = [near.fileno() for near, _ in pairs]
