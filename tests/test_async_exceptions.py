@@ -187,7 +187,7 @@ def second_thread(request):
         (None, 3, EVENT_WRITE),
     ],
 )
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError, IndexError])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, KeyError, IndexError, TimeoutError])
 @pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
 @pytest.mark.usefixtures("second_thread")
 def test_any_wait_at_every_bytecode(machine, kind, events, used, timeout):

@@ -241,8 +241,10 @@ class _BaseSelectorImpl(Additions):
             key = registry.get(fd)
             try:
                 self._watch(fd, key.events if key else 0, ANY)
-            except (OSError, OverflowError, ValueError):
-                pass  # it was accepted before: the descriptor is closed, or the selector
+            except (OSError, OverflowError, ValueError) as error:
+                # It was accepted before: the descriptor is closed, or the selector.
+                if isinstance(error, OSError) and of_handler(error):
+                    raise
 
     def _go_beyond(self) -> None:
         """Expect an ``Interest`` in a key, see ``beyond``."""

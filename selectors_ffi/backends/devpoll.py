@@ -39,6 +39,7 @@ from ..binding import INT_MAX, milliseconds
 from .base import ANY, EVENT_READ, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .directions import Directions
+from .handlers import of_handler
 from .refusal import is_open
 from .waits import Buffer, Owned, WaitingSelector
 from .wake import give_back, lend
@@ -86,8 +87,8 @@ class DevpollSelector(WaitingSelector):
             raise self._binding.error(EBADF)
         try:
             self._write(fd, events)
-        except OSError:
-            if events:
+        except OSError as error:
+            if events or of_handler(error):
                 raise
 
     def _interrupt(self) -> None:
@@ -114,9 +115,13 @@ class DevpollSelector(WaitingSelector):
             while True:
                 try:
                     written = self._binding.call(facts.write, self._descriptor.fd, array, size)
-                except InterruptedError:
+                except InterruptedError as error:
+                    if of_handler(error):
+                        raise
                     continue  # nothing has been applied
                 except OSError as error:
+                    if of_handler(error):
+                        raise
                     self._check_open()
                     raise self._error(error.errno or 0) from None
                 break
@@ -196,8 +201,10 @@ class DevpollSelector(WaitingSelector):
     def _renew(self, fd: int, events: int) -> None:
         try:
             self._watch(fd, events if is_open(fd) else 0, ANY)
-        except (OSError, ValueError):
-            pass  # refused, so it may be reported again; or the selector is closed
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and of_handler(error):
+                raise
+            # Refused, so it may be reported again; or the selector is closed
 
     def _ring(self) -> None:
         waker = self._waker
@@ -215,12 +222,16 @@ class DevpollSelector(WaitingSelector):
             if self._waker is None:
                 try:
                     waker = lend()
-                except OSError:
+                except OSError as error:
+                    if of_handler(error):
+                        raise
                     return False  # no descriptor is left
                 try:
                     self._write(waker.reader, EVENT_READ)
-                except (OSError, ValueError):
+                except (OSError, ValueError) as error:
                     give_back(waker)
+                    if isinstance(error, OSError) and of_handler(error):
+                        raise
                     return False
                 self._waker = waker
         return True

@@ -221,7 +221,9 @@ class EpollSet(BeyondEpoll):
             key, token = self._fd_to_key.get(fd), self._tokens.get(fd, fd)
             try:
                 self._watch(fd, key.events if key else 0, ANY)
-            except OSError:
+            except OSError as error:
+                if of_handler(error):
+                    raise
                 self._tokens[fd] = token  # closed, and registered all the same: nothing has changed
             self._settle(fd, key)
         # The kernel was told since this buffer was last filled, and reports it all the same.

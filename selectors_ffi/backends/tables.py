@@ -5,6 +5,7 @@ from __future__ import annotations
 from errno import EBADF
 
 from .base import SelectorKey
+from .handlers import of_handler
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
@@ -90,7 +91,9 @@ class Table:
         """Have a waker from the next ``fill`` on, which is called for."""
         try:
             waker = lend(self.kind)
-        except OSError:
+        except OSError as error:
+            if of_handler(error):  # TimeoutError, for example
+                raise
             return  # no descriptor is left: a change takes effect with the next call
         self.lose()
         self.waker = waker

@@ -57,7 +57,9 @@ class Waker:
         """Tell whether both numbers still name this pipe."""
         try:
             return self._file is None or self._identity() == self._file
-        except OSError:
+        except OSError as error:
+            if of_handler(error):
+                raise
             return False
 
     def intact(self) -> bool:
