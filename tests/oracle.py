@@ -173,9 +173,14 @@ class EpollOracle(Oracle):
         return any(key[0] == fd and (entry is None or key[1] is not entry.file) for key in self.list)
 
     def vague(self):
-        # An event of a stranger makes the selector look again at what the number names now.
+        # An event of a stranger makes the selector look again at what the number names now; and
+        # replace the set, if it comes again, by one that watches what every number names now.
+        replaced = any(self.strangers(fd) for fd, _ in self.list)
         for fd, entry in self.registry.items():
-            if self.strangers(fd) and (fd in self.murky or self.world.files.get(fd) is not entry.file):
+            other = self.world.files.get(fd) is not entry.file
+            if (self.strangers(fd) and (fd in self.murky or other)) or (
+                replaced and other and fd in self.world.files
+            ):
                 entry.vague = True
                 self.murky.add(fd)
         return super().vague()

@@ -127,6 +127,9 @@ class Program(RuleBasedStateMachine):
             with pytest.raises(KeyError, match="is not registered"):
                 self.selector.modify(fd, events, data)
             return
+        entry = self.oracle.registry[fd]
+        if events == entry.events and self.world.files.get(fd) is not entry.file:
+            self.apart.add(fd)  # the stdlib does not tell the kernel: a deliberate difference
         code = self.oracle.modify(fd, events, data)
         self.expect(code, self.selector.modify, fd, events, data)
         if self.other and fd in self.other.get_map():
