@@ -109,8 +109,6 @@ whose ABI is not known.
   and on a kernel without dup3(2). Then `select()` returns an empty list at once, over and over, as the
   standard library does. libkqueue reports such a descriptor too, and nothing can stop it; a wait that
   hears of nothing else looks again every 20 ms.
-- The long profile of the random programs has not passed since the core was rewritten in November 2026:
-  epoll and its oracle disagree where a number was reused while its former file stayed open.
 - With several registrations of one number that changed its file back and forth while all those
   files stayed open, epoll's event of one may be taken for another's; the oracle calls it vague.
 - What /dev/poll reports for a closed descriptor before it is unregistered differs between
