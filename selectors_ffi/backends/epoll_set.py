@@ -20,10 +20,10 @@ https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
 from __future__ import annotations
 
 import os
+from _thread import _count as other_threads
 from _thread import get_ident
 from errno import ENOSYS
 from itertools import count
-from sys import _current_frames
 
 from . import forks
 from .base import ANY, CLOSED, Descriptor, SelectorKey
@@ -151,7 +151,7 @@ class EpollSet(BeyondEpoll):
         idle.clear()
         try:
             # Alone, this is a signal handler, and the call that it interrupts does not go on.
-            if busy and len(_current_frames()) > 1:
+            if busy and other_threads():
                 self._interrupt()
             else:
                 self._drop_wakers()
@@ -327,7 +327,7 @@ class EpollSet(BeyondEpoll):
         waker = self._waker
         if waker:
             self._watch_waker(new, waker)
-        if len(_current_frames()) > 1:
+        if other_threads():
             # Never drained, so every thread that waits on the old set leaves it.
             rung = self._rung
             if rung is None or not rung.ring():

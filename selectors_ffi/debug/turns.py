@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import gc
 import os
 import sys
 from time import perf_counter_ns
@@ -220,10 +221,25 @@ class _Watchdog:
             turn, wait = here.turn, here.wait
             if turn and Threshold.ns and now - turn > Threshold.ns // 2:
                 if frames is None:
-                    frames = sys._current_frames()
+                    frames = _frames()
                 _sample(here, observer, frames.get(here.ident), turn, now)
             elif wait and now - wait > ASLEEP:
                 _sweep(here, observer, wait, now)
+
+
+def _frames() -> dict[int, FrameType]:
+    """Return the frame of each thread.
+
+    No garbage is collected meanwhile: CPython 3.11 holds a lock of its own then, which the end of a
+    ``threading.local`` takes, too, and waits for itself.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, now: int) -> None:
@@ -310,7 +326,7 @@ def _sweep(here: Here, observer: Observer, wait: int, now: int) -> None:
         here.swept = wait
         here.next_sweep = done + 32 * (done - now)
     if again and here.wait == wait:
-        frame = sys._current_frames().get(here.ident)
+        frame = _frames().get(here.ident)
         observer.teller.tell_from_outside(here.source, frame, checks.confirmed(again, registry))
 
 
