@@ -19,11 +19,12 @@ https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
 
 from __future__ import annotations
 
+import gc
 import os
-from _thread import _count as other_threads
 from _thread import get_ident
 from errno import ENOSYS
 from itertools import count
+from sys import _current_frames
 
 from . import forks
 from .base import ANY, CLOSED, Descriptor, SelectorKey
@@ -52,6 +53,20 @@ _SERIAL_BITS = 27
 _MARK = 9
 WAKE = 0xFFFF_FFFF  # the waker's token: no descriptor is as large
 _serials = count()
+
+
+def _other_threads() -> bool:
+    """Tell whether this process, which may be a forked child, has another thread.
+
+    No garbage is collected meanwhile: CPython 3.11 could wait for a lock of its own for ever.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return len(_current_frames()) > 1
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class EpollSet(BeyondEpoll):
@@ -151,7 +166,7 @@ class EpollSet(BeyondEpoll):
         idle.clear()
         try:
             # Alone, this is a signal handler, and the call that it interrupts does not go on.
-            if busy and other_threads():
+            if busy and _other_threads():
                 self._interrupt()
             else:
                 self._drop_wakers()
@@ -327,7 +342,7 @@ class EpollSet(BeyondEpoll):
         waker = self._waker
         if waker:
             self._watch_waker(new, waker)
-        if other_threads():
+        if _other_threads():
             # Never drained, so every thread that waits on the old set leaves it.
             rung = self._rung
             if rung is None or not rung.ring():
