@@ -6,8 +6,10 @@ import contextlib
 import os
 import random
 import socket
+import subprocess
 import sys
 import threading
+from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -255,3 +257,31 @@ def test_selectors_of_many_threads_share_nothing(session, switching):
     for number in range(4):
         crew.start(work, number)
     crew.join()
+
+
+COLLECTED_MEANWHILE = """
+import gc, threading
+from selectors_ffi.backends.threads import frames
+
+end = threading.Event()
+for _ in range(50):  # a frame of each is made
+    threading.Thread(target=end.wait, daemon=True).start()
+gc.collect()
+for _ in range(200):
+    gc.disable()
+    cycle = [threading.local()]
+    cycle.append(cycle)
+    cycle[0].value = 1
+    del cycle
+    gc.set_threshold(gc.get_count()[0] + 3, 1, 1)
+    gc.enable()
+    frames()
+    assert gc.isenabled()
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="its garbage collector")
+def test_frames_are_looked_at_without_a_collection():
+    """CPython 3.11 waits for itself if a threading.local is collected while frames are looked at."""
+    program = [sys.executable, "-c", COLLECTED_MEANWHILE]
+    assert subprocess.run(program, cwd=Path(__file__).parent.parent, timeout=30).returncode == 0

@@ -16,8 +16,8 @@ A backend translates. It has the same methods in the same order in every file:
 
 ``_watch(fd, events, was)``
     Make the kernel watch ``fd`` for exactly ``events``; 0: not at all. ``was`` is what it had before, or
-    ``ANY``. It copes with a kernel that has something else: what is there already is changed, what is
-    missing is added. It forgets what was made of the old key, as ``_forget`` does.
+    ``ANY``. If the kernel holds something else, it changes an existing registration and adds a missing
+    one. It forgets what was made of the old key, as ``_forget`` does.
 ``_forget(fd)``
     Invalidate what was made of the key of ``fd``; for a change of the data alone.
 ``select(timeout)``

@@ -2,11 +2,11 @@
 
 What the kernel does
 --------------------
-write(2) of struct pollfd changes a set that the kernel keeps. Masks are OR-ed into what is there, so
-every change is a removal and an addition, in one write. The driver accepts a closed descriptor without
-a word, so each is looked at first. One that is closed later is reported as POLLNVAL by every call: it is
-removed, and never returned. The ``events`` of a result are stale. More room than RLIMIT_NOFILE is
-refused. The set belongs to the process that first used it; any other gets EACCES.
+write(2) of struct pollfd changes a set that the kernel keeps. The kernel ORs a mask into the old one,
+so every change is a removal and an addition, in one write. The driver accepts a closed descriptor
+without a word, so each is looked at first. One that is closed later is reported as POLLNVAL by every
+call: it is removed, and never returned. The ``events`` of a result are stale. More room than
+RLIMIT_NOFILE is refused. The set belongs to the process that first used it; any other gets EACCES.
 
 Threads
 -------
@@ -243,7 +243,7 @@ class _Buffer(Buffer):
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi, "struct pollfd[]")
         self.dvpoll = ffi.new("struct dvpoll *")
-        self.changed: set[int] = set()  # descriptors of which an event may be out of date
+        self.changed: set[int] = set()  # descriptors whose events may be out of date
 
 
 class _Facts:

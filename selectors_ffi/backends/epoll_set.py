@@ -19,12 +19,10 @@ https://man7.org/linux/man-pages/man7/epoll.7.html (Questions and answers, 6)
 
 from __future__ import annotations
 
-import gc
 import os
 from _thread import get_ident
 from errno import ENOSYS
 from itertools import count
-from sys import _current_frames
 
 from . import forks
 from .base import ANY, CLOSED, Descriptor, SelectorKey
@@ -33,6 +31,7 @@ from .epoll_beyond import BeyondEpoll
 from .epoll_buffer import Facts
 from .handlers import of_handler
 from .refusal import is_open
+from .threads import frames
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
@@ -53,20 +52,6 @@ _SERIAL_BITS = 27
 _MARK = 9
 WAKE = 0xFFFF_FFFF  # the waker's token: no descriptor is as large
 _serials = count()
-
-
-def _other_threads() -> bool:
-    """Tell whether this process, which may be a forked child, has another thread.
-
-    No garbage is collected meanwhile: CPython 3.11 could wait for a lock of its own for ever.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return len(_current_frames()) > 1
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class EpollSet(BeyondEpoll):
@@ -166,7 +151,7 @@ class EpollSet(BeyondEpoll):
         idle.clear()
         try:
             # Alone, this is a signal handler, and the call that it interrupts does not go on.
-            if busy and _other_threads():
+            if busy and len(frames()) > 1:
                 self._interrupt()
             else:
                 self._drop_wakers()
@@ -342,7 +327,7 @@ class EpollSet(BeyondEpoll):
         waker = self._waker
         if waker:
             self._watch_waker(new, waker)
-        if _other_threads():
+        if len(frames()) > 1:
             # Never drained, so every thread that waits on the old set leaves it.
             rung = self._rung
             if rung is None or not rung.ring():

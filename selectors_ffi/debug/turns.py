@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import gc
 import os
-import sys
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from ..backends import devpoll, table
+from ..backends.threads import frames
 from .lints import BlockedLoop, Finding
 from .loops import loop_around, refers_to
 from .owners import owner_of_handle
@@ -212,7 +211,7 @@ class _Watchdog:
             self._ended.release()
 
     def _look(self) -> None:
-        frames: dict[int, FrameType] | None = None
+        running: dict[int, FrameType] | None = None
         for weak_here, weak_observer in list(self._loops.values()):
             here, observer = weak_here(), weak_observer()
             if here is None or observer is None or not observer.open:
@@ -220,26 +219,11 @@ class _Watchdog:
             now = perf_counter_ns()
             turn, wait = here.turn, here.wait
             if turn and Threshold.ns and now - turn > Threshold.ns // 2:
-                if frames is None:
-                    frames = _frames()
-                _sample(here, observer, frames.get(here.ident), turn, now)
+                if running is None:
+                    running = frames()
+                _sample(here, observer, running.get(here.ident), turn, now)
             elif wait and now - wait > ASLEEP:
                 _sweep(here, observer, wait, now)
-
-
-def _frames() -> dict[int, FrameType]:
-    """Return the frame of each thread.
-
-    No garbage is collected meanwhile: CPython 3.11 holds a lock of its own then, which the end of a
-    ``threading.local`` takes, too, and waits for itself.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return sys._current_frames()
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, now: int) -> None:
@@ -326,7 +310,7 @@ def _sweep(here: Here, observer: Observer, wait: int, now: int) -> None:
         here.swept = wait
         here.next_sweep = done + 32 * (done - now)
     if again and here.wait == wait:
-        frame = _frames().get(here.ident)
+        frame = frames().get(here.ident)
         observer.teller.tell_from_outside(here.source, frame, checks.confirmed(again, registry))
 
 

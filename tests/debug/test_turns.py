@@ -303,31 +303,6 @@ def test_a_descriptor_that_is_closed_while_the_loop_sleeps(lints, monkeypatch):
     assert f"fd {read} (int, registered for EVENT_READ at " in lint.message
 
 
-COLLECTED_MEANWHILE = """
-import gc, threading
-from selectors_ffi.debug import turns
-
-gc.collect()
-for _ in range(200):
-    gc.disable()
-    cycle = [threading.local()]
-    cycle.append(cycle)
-    cycle[0].value = 1
-    del cycle
-    gc.set_threshold(gc.get_count()[0] + 3, 1, 1)
-    gc.enable()
-    turns._frames()
-    assert gc.isenabled()
-"""
-
-
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="its garbage collector")
-def test_frames_are_looked_at_without_a_collection():
-    """CPython 3.11 waits for itself if a threading.local is collected while frames are looked at."""
-    program = [sys.executable, "-c", COLLECTED_MEANWHILE]
-    assert subprocess.run(program, cwd=ROOT, timeout=30).returncode == 0
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_meets_no_thread_of_ours(backend):
     """Python warns of a fork beside threads: ours has ended by then, and begins again with a wait."""

@@ -45,6 +45,7 @@ from .unix import SimulatedUnix
 
 __all__ = ["VARIANTS", "Knote", "Kqueue", "SimulatedBSD", "Variant"]
 
+# From the manual, and not from the cdef: a wrong constant there must not be right here.
 EV_ADD = 0x0001
 EV_DELETE = 0x0002
 EV_ENABLE = 0x0004
