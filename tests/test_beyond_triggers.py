@@ -357,6 +357,22 @@ def test_exclusive(subject, selector, readable):
     assert masks(selector) == []
 
 
+def test_exclusive_reaches_the_kernel(subject, selector, readable):
+    """The kernel refuses to change the registration: it has EPOLLEXCLUSIVE, see epoll_ctl(2)."""
+    if subject.mechanism != "epoll":
+        pytest.skip(f"{subject.mechanism} has no exclusive registrations")
+    binding = selector._binding
+    function, constant = binding.function("epoll_ctl"), binding.constant("EPOLL_CTL_MOD")
+    event = binding.ffi.new("struct epoll_event *", {"events": binding.constant("EPOLLIN")})
+    selector.register(readable, EVENT_READ, exclusive=True)
+
+    with pytest.raises(OSError, match="Invalid argument"):
+        binding.call(function, selector.fileno(), constant, readable.fileno(), event)
+
+    selector.modify(readable, EVENT_READ, exclusive=False)
+    binding.call(function, selector.fileno(), constant, readable.fileno(), event)
+
+
 @pytest.mark.parametrize("events", [EVENT_PRIORITY, EVENT_READ | EVENT_HANGUP])
 def test_exclusive_excludes(subject, selector, readable, snapshot, events):
     """What epoll_ctl(2) does not take with EPOLLEXCLUSIVE is refused before it is asked."""
