@@ -128,6 +128,7 @@ def test_isolated_subinterpreter():
         "apart = _interpreters.create('isolated')\n"
         "failed = _interpreters.exec(apart, 'import selectors_ffi')\n"
         "print(failed.type.__name__, failed.msg, sep=': ')\n"
+        "_interpreters.destroy(apart)\n"
         "import selectors_ffi; selectors_ffi.DefaultSelector().close()"
     )
     done = python("-c", code)

@@ -186,6 +186,64 @@ def test_second_call_changes_what_came_since(tmp_path):
     ]
 
 
+def test_blocks_that_overlap(tmp_path):
+    """Each install() is in force until its own end, also where another thread's block ends before."""
+    lines = run(
+        tmp_path,
+        """
+        import selectors_ffi
+        first, second = selectors_ffi.install(), selectors_ffi.install()
+        first.__exit__(None, None, None)
+        print(which(selectors.SelectSelector), second.changed)
+        second.__exit__(None, None, None)
+        print(which(selectors.SelectSelector))
+        third = selectors_ffi.install()
+        first.__exit__(None, None, None)
+        print(which(selectors.SelectSelector), len(third.changed) >= 2)
+        print("selectors.SelectSelector" in selectors_ffi.uninstall())
+        """,
+    )
+    assert lines == ["selectors_ffi.SelectSelector []", "selectors.SelectSelector",
+                     "selectors_ffi.SelectSelector True", "True"]  # fmt: skip
+
+
+def test_exception_in_the_middle(tmp_path):
+    """Whatever line of install() a signal handler raises at, all is as before."""
+    lines = run(
+        tmp_path,
+        """
+        import selectors_ffi, selectors_ffi.installation
+        before = {name: value for name, value in vars(selectors).items()}
+        class Interrupted(BaseException): pass
+        def trace(frame, event, argument):
+            global left
+            if "installation" not in frame.f_code.co_filename:
+                return None
+            left -= event == "line"
+            if not left:
+                raise Interrupted
+            return trace
+        tried = 0
+        while True:
+            tried += 1
+            left = tried
+            sys.settrace(trace)
+            try:
+                selectors_ffi.install()
+            except Interrupted:
+                sys.settrace(None)
+                assert dict(vars(selectors)) == before, tried
+                assert selectors_ffi.uninstall() == [], tried
+            else:
+                break
+            tried += tried // 10
+        sys.settrace(None)
+        print(which(selectors.SelectSelector), tried > 20)
+        """,
+    )
+    assert lines == ["selectors_ffi.SelectSelector True"]
+
+
 def test_other_changes_are_left_alone(tmp_path):
     """uninstall() does not touch a name that the program has changed meanwhile."""
     lines = run(
@@ -204,7 +262,16 @@ def test_other_changes_are_left_alone(tmp_path):
 
 def test_modules_that_took_ours_on_purpose(tmp_path, module):
     """uninstall() leaves a module what it took from us, and changes what it took from selectors."""
-    module("late", "from selectors import SelectSelector\nimport selectors\nOther = SelectSelector\n")
+    module(
+        "late",
+        """
+        from selectors import SelectSelector
+        Other = SelectSelector
+        class Server:
+            class Inner:
+                kind = SelectSelector
+        """,
+    )
     module("ours", "from selectors_ffi import SelectSelector\n")
     lines = run(
         tmp_path,
@@ -212,15 +279,17 @@ def test_modules_that_took_ours_on_purpose(tmp_path, module):
         import selectors_ffi
         selectors_ffi.install()
         import late, ours
-        print(which(late.SelectSelector), which(late.Other))
-        print("late.Other" in selectors_ffi.uninstall())
-        print(which(late.SelectSelector), which(late.Other), which(ours.SelectSelector))
+        print(which(late.SelectSelector), which(late.Other), which(late.Server.Inner.kind))
+        print({"late.Other", "late.Server.Inner.kind"} <= set(selectors_ffi.uninstall()))
+        print(which(late.SelectSelector), which(late.Other), which(late.Server.Inner.kind))
+        print(which(ours.SelectSelector))
         """,
     )
     assert lines == [
-        "selectors_ffi.SelectSelector selectors_ffi.SelectSelector",
+        " ".join(["selectors_ffi.SelectSelector"] * 3),
         "True",
-        "selectors.SelectSelector selectors.SelectSelector selectors_ffi.SelectSelector",
+        " ".join(["selectors.SelectSelector"] * 3),
+        "selectors_ffi.SelectSelector",
     ]
 
 
@@ -229,9 +298,13 @@ def test_missed(tmp_path, module):
     module(
         "stuck",
         """
-        import selectors
+        import functools, selectors, typing
         from selectors import SelectSelector as Select
 
+        class Meta(type):
+            def __eq__(cls, other): return True  # no hash
+        class Odd(metaclass=Meta):
+            kind = Select
         class Derived(Select): pass
         class Twice(Derived): pass
         class Server:
@@ -240,9 +313,30 @@ def test_missed(tmp_path, module):
             def serve(self, timeout, selector_class=Select, *, other=Select): pass
             @classmethod
             def make(cls, kind=Select): pass
+            @property
+            def first(self, kind=Select): pass
+            class Inner:
+                kind = Select
+                def serve(self, kind=Select): pass
+        class Options(typing.NamedTuple):
+            kind: type = Select
+        @functools.lru_cache(None)
+        def cached(kind=Select): pass
+        def logged(function):
+            @functools.wraps(function)
+            def logs(*arguments): return function(*arguments)
+            return logs
+        @logged
+        def decorated(kind=Select): pass
+        def factory(kind):
+            return lambda: (kind(), later)
+            later = None
+        make = factory(Select)
+        prepared = functools.partial(Select)
         def serve(first, selector_class=selectors.SelectSelector): pass
         by_name = {"select": Select, "n": 1}
-        in_order = [None, Select]
+        in_order = [None, {Select}, [{"x": Select}]]
+        in_order.append(in_order)
         """,
     )
     lines = run(
@@ -262,13 +356,22 @@ def test_missed(tmp_path, module):
         f"stuck.{place} SelectSelector"
         for place in (
             "Derived",
+            "Options.__new__(kind=)",
+            "Options._field_defaults['kind']",
+            "Server.Inner.serve(kind=)",
             "Server.choices['select']",
+            "Server.first(kind=)",
             "Server.make(kind=)",
             "Server.serve(other=)",
             "Server.serve(selector_class=)",
             "Twice",
             "by_name['select']",
-            "in_order[1]",
+            "cached(kind=)",
+            "decorated(kind=)",
+            "in_order[1]{...}",
+            "in_order[2][0]['x']",
+            "make: kind",
+            "prepared (partial)",
             "serve(selector_class=)",
         )
     ]
