@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 
 from .tracing import Settings, Tracing
 
@@ -23,10 +22,6 @@ _FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "children")
 
 def children_follow(settings: Settings) -> Settings:
     """Have children traced, too; return the settings that this process and they share."""
-    if settings.summary:
-        fd, path = tempfile.mkstemp(prefix="selectors_ffi-")
-        os.close(fd)
-        settings = settings._replace(figures=path)
     if settings.output:
         settings = settings._replace(output=os.path.abspath(settings.output))
     else:

@@ -152,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
         tracing.open()
         control.begin(options)
         if options.follow:
-            tracing.settings = children_follow(settings)
+            tracing.settings = children_follow(tracing.settings)
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits
     tracing.begin()

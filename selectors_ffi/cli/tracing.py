@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
@@ -117,6 +118,10 @@ class Tracing:
         )
         self._flags = self._what.flags
         if self.table is not None:
+            if not self._child:
+                fd, path = tempfile.mkstemp(prefix="selectors_ffi-")
+                os.close(fd)
+                self.settings = self.settings._replace(figures=path)
             self._sink = debug.tee([self._sink, self.table])
             self._flags |= debug.Debug.SYSCALLS | debug.Debug.EVENTS
 
@@ -185,7 +190,7 @@ class Tracing:
 
     def _forked(self) -> None:
         """Count anew in a forked child, and see to it that its figures are not lost."""
-        if self.table is None or not self.settings.follow:
+        if self.table is None:
             return
         self._pid, self._child = os.getpid(), True
         self.table.restart()
@@ -231,13 +236,12 @@ class Tracing:
         reasons = [reason for module, reason in _OTHER_LOOPS.items() if module in sys.modules]
         if not reasons and self._installation is not None:
             reasons = [str(missed) for missed in self._installation.missed[:1]]
-        children = os.times()
-        if not reasons and children.children_user + children.children_system > 0:
+        if not reasons and _had_children():
             reasons = ["-f shows what Python processes that the program starts do"]
         return f"{text}: {reasons[0]}" if reasons else text
 
     def _leave_figures(self, table: debug.Stats) -> None:
-        if Marks.made and self.settings.figures:
+        if table.calls or table.waits.count:
             try:
                 fd = os.open(self.settings.figures, os.O_WRONLY | os.O_APPEND)
             except OSError:  # the first process has ended
@@ -247,12 +251,13 @@ class Tracing:
 
     def _add_figures(self, table: debug.Stats) -> None:
         """Add the figures of the children that have ended."""
-        if not self.settings.figures:
-            return
-        with open(self.settings.figures, encoding="utf-8") as file:
-            for line in file:
-                table.merge(json.loads(line))
-        os.unlink(self.settings.figures)
+        try:
+            with open(self.settings.figures, encoding="utf-8") as file:
+                for line in file:
+                    table.merge(json.loads(line))
+            os.unlink(self.settings.figures)
+        except OSError:  # the program has removed it
+            pass
 
 
 class _JsonOnStandardError(StandardError):
@@ -265,6 +270,15 @@ class _JsonOnStandardError(StandardError):
 
 def _of_process(path: str) -> str:
     return path.replace("%p", str(os.getpid()))
+
+
+def _had_children() -> bool:
+    """Tell whether this process has waited for a child. Its time may be too short to be counted."""
+    try:
+        from resource import RUSAGE_CHILDREN, getrusage
+    except ImportError:  # Windows
+        return False
+    return getrusage(RUSAGE_CHILDREN).ru_maxrss > 0
 
 
 def _same_file(path: str) -> bool:

@@ -132,7 +132,8 @@ class Lines(Locked):
         """Return what is to be written now that a record has come."""
         text = str(record)
         if isinstance(record, Wait) and 0 < self._slower <= record.turn:
-            text += f" (the program took {record.turn / 1e9:.6f} s before)"
+            at = f", at {record.at}" if record.at else ""
+            text += f" (the program took {record.turn / 1e9:.6f} s before{at})"
         stamp = self._stamp(record.time, self._before or record.time)
         self._before = record.time
         line = stamp + self._drawn(record, text, len(stamp))

@@ -70,6 +70,7 @@ class Observer:
         self._syscalls = Debug.SYSCALLS in flags
         self._events = Debug.EVENTS in flags
         self._decodes = bool(flags & (Debug.EVENTS | Debug.STATS))
+        self._turns = self._decodes or self.checks is not None
         # Not the selector itself: a dropped one is to be freed at once, as it is without us.
         self._selector = ref(selector)
         self._tokens: dict[int, int] = {}
@@ -85,12 +86,9 @@ class Observer:
         """Return the selector; None if it is gone."""
         return self._selector()
 
-    def registry(self) -> dict[int, SelectorKey]:
-        """Return the selector's registry; empty if the selector is gone."""
-        return self._registry
-
     @property
-    def _registry(self) -> dict[int, SelectorKey]:
+    def registry(self) -> dict[int, SelectorKey]:
+        """The selector's registry; empty if the selector is gone."""
         return getattr(self._selector(), "_fd_to_key", {})
 
     def adopt(self, tokens: dict[int, int]) -> None:
@@ -100,7 +98,7 @@ class Observer:
             tokens: descriptor -> what the kernel was given with it.
         """
         self._tokens.update(tokens)
-        for key in self._registry.copy().values():
+        for key in self.registry.copy().values():
             known = self.known.setdefault(int(key.fd), Known(key))
             if self.checks is not None:
                 self.teller.pending += self.checks.registered(known)
@@ -124,7 +122,7 @@ class Observer:
     def _arrive(self) -> Here:
         """Meet a thread, or this one again in a forked child."""
         found = self._threads.here = Here(self.name)
-        if self.checks is not None:
+        if self._turns:
             turns.watch(found, self)
         return found
 
@@ -243,13 +241,13 @@ class Observer:
         cost, last = here.spent, here.returned
         here.returned = None
         turn = -1 if last is None else begin - last[0] - (cost.ns - last[1])
+        blocked = turns.blocked(here, turn) if here.samples is not None else []
+        here.turn, here.wait = 0, begin
         changes = 0
         if self.checks is not None:
             try:
-                findings = self.checks.used() + self.checks.before(self._registry)
-                if here.samples is not None:
-                    findings += self.teller.new_places(turns.blocked(here, turn))
-                here.turn, here.wait = 0, begin
+                findings = self.checks.used() + self.checks.before(self.registry)
+                findings += self.teller.new_places(blocked)
                 if findings or self.teller.pending:
                     self.teller.tell_all(findings, here.source)
             finally:
@@ -257,7 +255,7 @@ class Observer:
             changes = self.checks.changes
         # A signal handler may use the same selector in the middle of a wait.
         outer, here.heard = here.heard, []
-        return Begun(now(), cost.ns, turn, changes, outer)
+        return Begun(now(), cost.ns, turn, changes, str(blocked[0].place) if blocked else "", outer)
 
     def end(self, begun: Begun, timeout: Any, result: Any) -> None:
         """Take note of what a wait returned."""
@@ -278,14 +276,15 @@ class Observer:
         done = now()
         here.spent.ns += done - end
         here.returned = (done, here.spent.ns)
-        if self.checks is not None:
+        if self._turns:
             # The frame that called select(), which called end() or failed().
             turns.returned(here, sys._getframe(2).f_back, done)
 
     def _wait(self, begun: Begun, end: int, timeout: Any, ready: int, here: Here) -> Wait:
         overhead = here.spent.ns - begun.spent
         duration = end - begun.time - overhead
-        return Wait(begun.time, here.source, seconds_of(timeout), duration, ready, begun.turn, overhead)
+        fields = begun.time, here.source, seconds_of(timeout), duration, ready, begun.turn, overhead
+        return Wait(*fields, begun.at)
 
     def _told(self, wait: Wait, result: Any, heard: Heard | None, here: Here) -> None:
         """Show and count the events of a wait, and the wait."""
@@ -325,7 +324,7 @@ class Observer:
 
     def _stale(self, native: Native, checks: Checks) -> list[Finding]:
         """Check an event that was not handed on."""
-        registry = self._registry
+        registry = self.registry
         former = native.token is not None and self._tokens.get(native.fd) != native.token
         if self._wakes(native.fd) or not (former or native.fd not in registry):
             return []
@@ -366,8 +365,8 @@ class Observer:
         events = given.get(fd, 0)
         dropped = "" if events else self._reason(native)
         known = self.known.get(fd)
-        if known is None and fd in self._registry:  # registered by a method that is not ours
-            known = self.known[fd] = Known(self._registry[fd])
+        if known is None and fd in self.registry:  # registered by a method that is not ours
+            known = self.known[fd] = Known(self.registry[fd])
         if known is None:
             if dropped is WAKE_UP:
                 return Event(moment, here.source, -1, "wake-up", flags, 0, "", dropped)
@@ -379,7 +378,7 @@ class Observer:
 
     def _reason(self, native: Native) -> str:
         """Return why an event was not handed on."""
-        key = self._registry.get(native.fd)
+        key = self.registry.get(native.fd)
         if self._wakes(native.fd):
             return WAKE_UP
         if key is None:

@@ -58,5 +58,7 @@ class Begun(NamedTuple):
     spent: int
     turn: int
     changes: int
+    at: str
+    """Where the program was for most of a turn that took long; else empty."""
     outer: Any
     """What the wait has heard that this one is in the middle of."""

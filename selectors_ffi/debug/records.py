@@ -171,6 +171,8 @@ class Wait(NamedTuple):
     """What the program took since the last wait of this selector in this thread; -1 if none was."""
     overhead: int = 0
     """What the debug package took meanwhile, which is not in ``duration``."""
+    at: str = ""
+    """The line that ran during a turn that took long, see ``turns``; else empty."""
 
     @property
     def span(self) -> int:
@@ -209,8 +211,14 @@ Record = Union[Syscall, Event, Registration, Wait, Lint]
 
 
 def _object(record: Event | Registration) -> str:
-    """Return the file object; its owner where a number was registered, which names nothing."""
-    return record.owner if record.owner and record.fileobj.isdecimal() else record.fileobj
+    """Return the file object, and its owner if that is not just its type.
+
+    Where a number was registered, which names nothing, it is the owner alone.
+    """
+    fileobj, owner = record.fileobj, record.owner
+    if not owner or fileobj.startswith((f"<{owner} ", f"<__main__.{owner} ")):
+        return fileobj
+    return owner if fileobj.isdecimal() else f"{fileobj}, {owner}"
 
 
 def _fields(type_: str, record: Any, **changed: object) -> dict[str, Any]:

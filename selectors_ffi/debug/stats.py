@@ -90,7 +90,7 @@ class Stats(Locked):
         empty: how many of them returned nothing.
         ready: how many keys they returned in all.
         turns: durations of what the program did between two waits.
-        longest: of the longest turn, what was ready before it.
+        longest: of the longest turn, the line that ran if it took long, and what was ready before it.
         kinds: native flags as text -> how often the kernel reported them.
         woken: descriptor and its owner -> how often it was ready.
         dropped: reason -> how many events were not handed on.
@@ -172,7 +172,10 @@ class Stats(Locked):
         before = self._before.get(record.source, [])
         if record.turn >= 0:
             if record.turn > self.turns.max:
-                self.longest = ", ".join(before[:3]) + (", ..." if len(before) > 3 else "")
+                after = ", ".join(before[:3]) + (", ..." if len(before) > 3 else "")
+                self.longest = ", ".join(
+                    filter(None, (record.at and f"at {record.at}", after and f"after {after}"))
+                )
             self.turns.add(record.turn)
         if len(self._before) >= _APART:
             self._before.clear()
@@ -265,7 +268,7 @@ class Stats(Locked):
         if self.turns.count:
             whole = self.turns.total + self.waits.total
             busy = 100 * self.turns.total / whole if whole else 0.0
-            longest = f" (after {self.longest})" if self.longest else ""
+            longest = f" ({self.longest})" if self.longest else ""
             lines += [
                 f"{whole / 1e9:.3f} s: {busy:.1f} % in the program, {100 - busy:.1f} % in select()",
                 f"longest turn of the program: {self.turns.max / 1e9:.6f} s{longest}",

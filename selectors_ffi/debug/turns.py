@@ -250,7 +250,7 @@ def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, 
     stack = stack_of(one for one in frames if one.f_globals.get("__name__") not in _LOOPS)
     samples.add(stack or stack_of(frames))
     samples.owner = samples.owner or _callback_of(frame)
-    if now - turn > samples.told:
+    if now - turn > samples.told and observer.checks is not None:
         samples.told *= 5
         seconds = (now - turn) / 1e9
         observer.teller.tell_from_outside(
@@ -301,7 +301,7 @@ def _sweep(here: Here, observer: Observer, wait: int, now: int) -> None:
     checks = observer.checks
     if checks is None or here.swept == wait or now < here.next_sweep:
         return
-    registry = observer.registry()
+    registry = observer.registry
     suspects = checks.suspects(registry)
     again = suspects & here.suspects
     here.suspects = suspects

@@ -125,13 +125,13 @@ def test_the_observer_keeps_no_selector(backend):
     """The observer holds nothing of a selector that has been dropped."""
     with backend(debug="all") as selector:
         observer = selector._observer
-        assert observer._registry is selector._fd_to_key
+        assert observer.registry is selector._fd_to_key
     del selector
     import gc
 
     for _ in range(3):
         gc.collect()
-    assert observer._registry == {}
+    assert observer.registry == {}
     assert not observer._wakes(3)
 
 

@@ -55,6 +55,18 @@ def test_asyncio():
     assert str(listening).endswith(f"= server of {__name__}.serve")
 
 
+def test_plain_data_beside_the_file_object(backend, pairs, records):
+    """A line shows the file object, and behind it what its data name; never a type twice."""
+    (first, _), (second, _), _ = pairs
+    with backend() as selector:
+        selector.register(first, EVENT_READ, talk)
+        selector.register(second, EVENT_READ)
+    one, other = (str(record) for record in records if getattr(record, "action", "") == "register")
+
+    assert one.endswith(f", callback {__name__}.talk") and "= <socket.socket fd=" in one
+    assert other.count("socket.socket") == 1
+
+
 def test_json(tmp_path):
     """JSON has peer, owner and place of a registration."""
     path = tmp_path / "out.json"

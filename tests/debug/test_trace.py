@@ -233,7 +233,7 @@ def test_summary_and_lines(script, tmp_path):
 
 @unix
 def test_children_of_fork_do_not_print_the_summary(script):
-    """A forked child that ends by itself leaves the summary to its parent."""
+    """A forked child that ends by itself leaves the summary to its parent, which counts its waits."""
     path = script(
         """
         import os, selectors, sys
@@ -247,6 +247,7 @@ def test_children_of_fork_do_not_print_the_summary(script):
 
     assert done.stderr.count("% time") == 1
     assert done.stderr.startswith("[pid ")
+    assert "of 2 processes\nselect(): 1 waits, 1 empty" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -425,6 +426,24 @@ def test_summary_names_what_woke_the_loop(script):
     assert "% in the program, " in done.stderr
     assert "longest turn of the program: 0." in done.stderr
     assert "protocol Echo" in done.stderr.partition("woke the loop most:")[2]
+
+
+def test_a_long_turn_has_its_line(script):
+    """The summary, and a line that --slower shows, name the line that ran."""
+    path = script(
+        """
+        import selectors, time
+        with selectors.SelectSelector() as selector:
+            for turn in range(2):
+                selector.select(0)
+                time.sleep(0.25)
+            selector.select(0)
+        """
+    )
+    slow = trace("-e", "events", "--slower", "100ms", "--limit", "1", path).stderr
+
+    assert f" s (at {path}:6 in <module>)\n" in trace("--summary", path).stderr
+    assert re.search(rf"\(the program took 0\.\d+ s before, at {path}:6 in <module>\)", slow)
 
 
 def test_options_of_strace_together(script, tmp_path):

@@ -373,7 +373,7 @@ del selector
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors by procfs")
 @pytest.mark.parametrize("name", ["PollSelector", "SelectSelector"])
-@pytest.mark.parametrize(("flags", "watched"), [("checks", True), ("stats", False)])
+@pytest.mark.parametrize(("flags", "watched"), [("checks", True), ("stats", True), ("syscalls", False)])
 def test_the_watchdog_is_no_thread_that_wakes(name, flags, watched):
     """A program with one thread opens no pipe for wake-ups because it is checked."""
     code = ALONE.format(name=name, flags=flags, watched=watched)
