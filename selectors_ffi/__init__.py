@@ -140,7 +140,7 @@ def _begin() -> None:
         import_module(".testing.ambient", __name__).begin()
     backends.base.load_debug = _load_debug
     # Flags are looked at when a selector is made, so they must be known before the first one.
-    if "SELECTORS_FFI_DEBUG" in os.environ:
+    if "SELECTORS_FFI_DEBUG" in os.environ or "SELECTORS_FFI_BLOCKED_AFTER" in os.environ:
         _load_debug()
     elif sys.flags.dev_mode:
         backends.base.instrument = _instrument_first

@@ -172,3 +172,21 @@ def test_example_differs_in_one_import():
     ours = [line for line in lines if "selectors_ffi" in line]
 
     assert ours == ["import selectors_ffi as selectors"]
+
+
+@pytest.mark.parametrize(
+    "variable", ["SELECTORS_FFI_SINK=/no/such/x", "SELECTORS_FFI_BLOCKED_AFTER=soon"]
+)
+@pytest.mark.parametrize("command", ["trace", "run"])
+def test_a_wrong_variable_ends_the_command_line(variable, command):
+    """One line that names the variable, exit status 2, and nothing of the program has run."""
+    name, _, value = variable.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-m", "selectors_ffi", command, "-c", "print('ran')"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), name: value},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("python -m selectors_ffi")
+    assert name in done.stderr and value in done.stderr

@@ -7,6 +7,7 @@ and the other subcommands do not wait for it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -61,6 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen: Parser = subparsers.choices[command]
     options = chosen.parse_args(rest)
     run: Callable[[argparse.Namespace], int] = options.run
+    if chosen.takes_program and os.environ.get("SELECTORS_FFI_SINK"):
+        from selectors_ffi.debug.flags import ambient
+
+        try:
+            _ = ambient().sink  # what cannot be opened is told before the program runs
+        except ValueError as error:
+            chosen.error(str(error))
     try:
         return run(options)
     except BrokenPipeError:
