@@ -3,13 +3,13 @@
     pytest -p selectors_ffi.testing.pytest_plugin examples/test_with_plugin.py
     pytest -p selectors_ffi.testing.pytest_plugin --selectors-chaos="20 seeds" ...
 
-pytest-asyncio and anyio make their loops inside the test, out of what ``selectors`` offers then. So
-their tests need nothing more: mark them as ever, and ask for the fixture first.
+The tests of pytest-asyncio and anyio need nothing more: mark them as ever, and ask for the fixture.
 """
 
 import asyncio
 import selectors
 import socket
+from importlib.util import find_spec
 
 import pytest
 
@@ -85,3 +85,27 @@ def test_asyncio_on_another_kernel(kernel):
     finally:
         loop.close()
     assert answers == [b"%d\n" % number for number in range(20)]
+
+
+@pytest.mark.skipif(not find_spec("pytest_asyncio"), reason="needs pytest-asyncio")
+@pytest.mark.asyncio
+async def test_pytest_asyncio(chaos):
+    """A coroutine, run by pytest-asyncio: its own loop has chaos from here on."""
+    decided = chaos(7)
+    assert await echo_streams() == [b"%d\n" % number for number in range(20)]
+    assert decided.counts["permuted"] or decided.counts["withheld"]
+
+
+@pytest.fixture
+def anyio_backend():
+    """Trio has no selector."""
+    return "asyncio"
+
+
+@pytest.mark.skipif(not find_spec("anyio"), reason="needs anyio")
+@pytest.mark.anyio
+async def test_anyio(inject):
+    """A coroutine, run by anyio: the next three waits of its loop are interrupted."""
+    injection = inject("wait:error=EINTR:when=1..3")
+    assert await echo_streams() == [b"%d\n" % number for number in range(20)]
+    assert injection.hits == 3

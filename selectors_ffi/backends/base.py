@@ -55,7 +55,7 @@ from .interface import (
 from .interface import _fileobj_to_fd as _fileobj_to_fd
 from .native import Descriptor as Descriptor
 from .native import NativeEvent as NativeEvent
-from .refusal import explain, is_open
+from .refusal import explain, is_open, left_nothing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -232,7 +232,8 @@ class _BaseSelectorImpl(Additions):
             else:
                 registry[fd] = old
         self._forget(fd)
-        self._settle(fd, key)
+        if old is not None or not left_nothing(error):
+            self._settle(fd, key)
 
     def _settle(self, fd: int, key: SelectorKey | None) -> None:
         """Look again: make the kernel, which has applied ``key``, watch ``fd`` as the registry says."""

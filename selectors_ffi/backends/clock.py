@@ -2,7 +2,7 @@
 
 Libraries that freeze time replace ``time.monotonic`` under every name that a module has for it. A wait
 that asked such a clock would never end. So ``clock`` is another object, which calls the real one. A
-clock that stands still all the same ends the wait after ``_PATIENCE`` looks.
+clock that stands still all the same ends the wait after ``PATIENCE`` looks.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Deadline", "clock"]
+__all__ = ["PATIENCE", "Deadline", "clock"]
 
-_PATIENCE = 100  # looks; between two of them lies a system call, so a real clock advances
+PATIENCE = 100  # system calls; between two of them a real clock advances, and no signal storm is as long
 
 #: Return seconds from some fixed point.
 clock: Callable[[], float] = partial(time.monotonic)
@@ -37,6 +37,7 @@ class Deadline:
         self._timeout = timeout
         self._start = self._last = start
         self._stopped = 0  # looks at which the clock had not advanced
+        self._late = 0  # calls since nothing was left
 
     def remaining(self) -> float | None:
         """Return the seconds that are left, 0 if none are; None if the wait never ends."""
@@ -47,6 +48,15 @@ class Deadline:
         now = clock()
         self._stopped = self._stopped + 1 if now == self._last else 0
         self._last = now
-        if self._stopped > _PATIENCE:
+        if self._stopped > PATIENCE:
             return 0
         return max(self._start + float(self._timeout) - now, 0)
+
+    def over(self, again: bool) -> bool:
+        """Tell whether to give up once nothing is left.
+
+        A call that was interrupted is made ``again``, as what it would have reported may be there. But
+        calls that are always interrupted must not make the wait endless.
+        """
+        self._late += 1
+        return not again or self._late > PATIENCE

@@ -38,6 +38,7 @@ from errno import EACCES, EBADF, EIO
 from ..binding import INT_MAX, milliseconds
 from .base import ANY, EVENT_READ, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
+from .clock import PATIENCE
 from .directions import Directions
 from .handlers import of_handler
 from .refusal import is_open
@@ -112,11 +113,11 @@ class DevpollSelector(WaitingSelector):
         with self._lock:
             if self._waits:
                 self._ring()
-            while True:
+            for tries in range(PATIENCE):
                 try:
                     written = self._binding.call(facts.write, self._descriptor.fd, array, size)
                 except InterruptedError as error:
-                    if of_handler(error):
+                    if of_handler(error) or tries == PATIENCE - 1:
                         raise
                     continue  # nothing has been applied
                 except OSError as error:

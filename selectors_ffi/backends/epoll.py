@@ -37,6 +37,7 @@ from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer
 from .epoll_set import WAKE, EpollSet
 from .handlers import of_handler
+from .refusal import leaving_nothing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class EpollSelector(EpollSet):
         and the new file has never been added.
         """
         facts = self._facts
-        for _ in range(16):
+        for tries in range(16):
             if errno == EEXIST and not self._is_shared():
                 operation, token = facts.MOD, self._tokens.get(fd, fd)
             elif errno == ENOENT:
@@ -239,7 +240,8 @@ class EpollSelector(EpollSet):
                 return
             errno = facts.errno(refused)
         self._check_open()
-        raise self._binding.error(errno)
+        error = self._binding.error(errno)
+        raise error if tries else leaving_nothing(error)
 
     def _wait_on(
         self,
@@ -266,7 +268,7 @@ class EpollSelector(EpollSet):
             if self._closed:
                 self._leave(buffer)
                 return []
-            if remaining == 0 and n >= 0:
+            if remaining == 0 and deadline.over(n < 0):
                 return []
             timed = bool(remaining)
             n = buffer.step(remaining)

@@ -39,8 +39,9 @@ from itertools import count
 from ..binding import INT_MAX, nanoseconds
 from .base import ANY, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
+from .clock import PATIENCE
 from .directions import Directions
-from .refusal import is_open
+from .refusal import is_open, leaving_nothing
 from .waits import Buffer, Owned, WaitingSelector
 
 TYPE_CHECKING = False
@@ -96,7 +97,7 @@ class EventPortSelector(WaitingSelector):
         if refused:
             code = facts.errno(refused)
             self._check_open()
-            raise self._binding.error(EBADF if code == _EBADFD else code)
+            raise leaving_nothing(self._binding.error(EBADF if code == _EBADFD else code))
 
     def _interrupt(self) -> None:
         self._check_open()
@@ -181,13 +182,14 @@ class EventPortSelector(WaitingSelector):
         facts = self._facts
         asked = [(fd, self._flags(key.events), 0) for fd, key in named.items() if watched(key.events)]
         pollfds = facts.ffi.new("struct pollfd[]", asked)
-        code = EINTR
-        while code == EINTR:
+        for _ in range(PATIENCE):
             for n in facts.calls(facts.poll, pollfds, len(asked), 0):
                 break
             if n >= 0:
                 return {entry.fd: entry.revents for entry in pollfds}
             code = facts.errno(n)
+            if code != EINTR:
+                break
         raise self._binding.error(code)
 
     def _lacks(self, interest: Interest) -> str:

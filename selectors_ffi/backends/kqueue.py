@@ -34,6 +34,7 @@ from ..binding import INT_MAX, nanoseconds
 from .base import ANY, EVENT_READ, EVENT_WRITE, TOO_LARGE, NativeEvent
 from .beyond import Interest, watched
 from .kqueue_beyond import BeyondKqueue
+from .refusal import leaving_nothing
 from .waits import Buffer, Owned
 from .wake import Waker, give_back, lend
 
@@ -96,7 +97,9 @@ class KqueueSelector(BeyondKqueue):
             errno = self._insist(fd, events, serial)
         if errno:
             self._check_open()
-            raise self._binding.error(errno)
+            error = self._binding.error(errno)
+            # Of two directions, one may have been added.
+            raise leaving_nothing(error) if not was and events < ANY else error
 
     def _interrupt(self) -> None:
         self._check_open()

@@ -6,7 +6,7 @@ import os
 import stat
 from errno import EBADF, EINVAL, EPERM
 
-__all__ = ["explain", "is_open"]
+__all__ = ["explain", "is_open", "left_nothing", "leaving_nothing"]
 
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
@@ -31,6 +31,17 @@ def explain(error: OSError, fd: int, mechanism: str) -> None:
         error.add_note(note)
     else:
         error.strerror = f"{error.strerror}: {note}"
+
+
+def leaving_nothing(error: OSError) -> OSError:
+    """Say in ``error`` that the kernel has taken nothing of an addition, so nothing is to be removed."""
+    vars(error)["_left_nothing"] = True
+    return error
+
+
+def left_nothing(error: BaseException) -> bool:
+    """Tell whether ``leaving_nothing`` has said so."""
+    return "_left_nothing" in vars(error)
 
 
 def _note(errno: int | None, fd: int, mechanism: str) -> str:

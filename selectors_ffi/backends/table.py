@@ -281,7 +281,8 @@ class TableSelector(Backend):
                 if deadline is None:
                     deadline = Deadline(remaining, start)
                 remaining = deadline.remaining()
-                if result or native or ended or self._closed or (remaining == 0 and not again):
+                done = result or native or ended or self._closed
+                if done or (remaining == 0 and deadline.over(again)):
                     self._woken = False  # a wake-up that came meanwhile is this wait's, too
                     return result
             return []

@@ -212,7 +212,7 @@ class WaitingSelector(Backend):
                     self._woken = False
                     return list(found.values())
                 remaining = deadline.remaining()
-                if remaining == 0 and n >= 0:
+                if remaining == 0 and deadline.over(n < 0):
                     return []
                 if not seen.isdisjoint(unknown):
                     sleep(_PAUSE if remaining is None else min(_PAUSE, remaining))

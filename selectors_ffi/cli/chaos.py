@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import subprocess
@@ -35,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
         "--spurious", action="store_true", help="report sockets as readable that are not, too"
     )
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="a longer run has failed; default: none has"
+        "--timeout", type=_seconds, metavar="SECONDS", help="a longer run has failed; default: none has"
     )
     parser.add_argument("--without", action="store_true", help=argparse.SUPPRESS)
     parser.add_examples(
@@ -45,6 +46,16 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.takes_program = True
     parser.set_defaults(run=run, fail=parser.error)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def run(options: argparse.Namespace) -> int:

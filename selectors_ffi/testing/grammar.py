@@ -10,7 +10,8 @@ mechanism is in use. Several expressions are separated by ``;``.
 ``error=``
     The call is not made and fails with this errno, a name or a number.
 ``retval=``
-    The call is not made and returns this number. What it would have written is not written.
+    The call is not made and returns this number, a wait at most what it has room for. What it would
+    have written is not written.
 ``delay_enter=``, ``delay_exit=``
     It begins or returns so much later: microseconds, or a number with s, ms, us or ns.
 ``when=first[..last][+[step]]``
@@ -30,6 +31,7 @@ import errno
 import re
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn
 
+from ..binding import INT_MAX
 from .calls import CONTROL, WAIT, controls, descriptors, waits
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ _WHEN = re.compile(r"(\d+)(?:\.\.(\d+))?(\+\d*)?")
 _DELAY = re.compile(r"(\d+)(s|ms|us|ns)?")
 _IN_A_SECOND = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9, None: 10**6}
 _LAST = 1 << 62
+_ERRNOS = (range(1, 4096), range(10000, 12000))  # of system calls, as strace has it; of Winsock
 
 
 class Rule(NamedTuple):
@@ -85,13 +88,15 @@ def parse(text: str, known: Sequence[str]) -> list[Rule]:
     Raises:
         ValueError: an expression is wrong; the message says where, and lists what is known.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"an injection is a text, not {text!r}; one is {_FORM}")
     rules, place = [], 0
     for expression in text.split(";"):
         if expression.strip():
             rules.append(_Expression(text, place, expression, known).rule())
         place += len(expression) + 1
     if not rules:
-        raise ValueError(f"no injection in {text!r}; one is FUNCTION:error=ERRNO[:when=NUMBER]")
+        raise ValueError(f"no injection in {text!r}; one is {_FORM}")
     return rules
 
 
@@ -109,11 +114,15 @@ class _Expression:
         functions = self._functions(names)
         self.place += len(names) + 1
         fields: dict[str, Any] = {}
+        given: set[str] = set()
         for pair in pairs:
             key, equals, value = pair.partition("=")
             if key.strip() not in KEYS or not equals:
                 self._wrong(self.place, f"unknown key {key.strip()!r}", KEYS)
             read: Callable[[str], dict[str, Any]] = getattr(self, f"_{key.strip()}")
+            if key.strip() in given:
+                self._wrong(self.place, f"{key.strip()}= is given twice", ())
+            given.add(key.strip())
             at = self.place
             self.place += len(key) + 1
             fields.update(read(value.strip()))
@@ -136,8 +145,8 @@ class _Expression:
         return tuple(found)
 
     def _error(self, value: str) -> dict[str, Any]:
-        code = int(value) if value.isdecimal() else getattr(errno, value, 0)
-        if not code or not isinstance(code, int):
+        code = int(value) if value.isdecimal() else getattr(errno, value.upper(), 0)
+        if not any(code in errnos for errnos in _ERRNOS):
             self._wrong(self.place, f"unknown errno {value!r}", sorted(errno.errorcode.values()))
         return {"error": code}
 
@@ -155,6 +164,8 @@ class _Expression:
     def _number(self, value: str, what: str) -> int:
         if not value.isdecimal():
             self._wrong(self.place, f"{what} is a number >= 0, not {value!r}", ())
+        if int(value) > INT_MAX:
+            self._wrong(self.place, f"{what} is an int of C, at most {INT_MAX}, not {value!r}", ())
         return int(value)
 
     def _delay_enter(self, value: str) -> dict[str, Any]:
@@ -192,4 +203,5 @@ class _Expression:
         raise ValueError(message)
 
 
+_FORM = "FUNCTION:error=ERRNO[:when=NUMBER]"
 _SUFFIXES = ("a number and s, ms, us or ns",)

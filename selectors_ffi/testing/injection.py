@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..binding import Binding, default
 from .ambient import Block
-from .calls import CONTROL, WAIT, functions_of
+from .answers import answer_of
+from .calls import CONTROL, WAIT, functions_of, waits
 from .grammar import Rule, parse
 from .library import Proxy
 
@@ -82,12 +83,18 @@ class Injection:
                 if call.binding.target == "windows":
                     self._winsock = chosen.error  # where errors are not in errno
             else:
-                result = int(chosen.retval or 0)
+                result = _answer(call, int(chosen.retval or 0))
                 call.errno = 0
         delay = sum(rule.delay_exit for rule in rules)
         if delay:
             time.sleep(delay)
         return result
+
+
+def _answer(call: Call, wanted: int) -> int:
+    """Return what a call is to return: at most as many events as there is room for."""
+    room = answer_of(call).room() if waits(call) else 0
+    return min(wanted, room) if room else wanted
 
 
 def inject(text: str, binding: Binding | None = None) -> Binding:

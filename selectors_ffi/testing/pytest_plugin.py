@@ -14,14 +14,17 @@ asyncio, socketserver and the rest are reached.
     What ``Debug.CHECKS`` and ``Debug.LEAKS`` find in a test is a failure of the test.
 
 The fixtures work without the options. ``inject(text)`` and ``chaos(seed)`` are for the rest of the
-test, in which our classes stand in place of the standard library's, too. ``kernel(name)`` returns the
-binding of a simulated kernel.
+test: for the loop that runs it, if the test is a coroutine, and for every selector that is made. In a
+test that asks for one of the two, our classes stand in place of the standard library's. ``kernel(name)``
+returns the binding of a simulated kernel.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import re
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,9 +33,12 @@ from typing import TYPE_CHECKING, Any, Callable
 import pytest
 
 from selectors_ffi import install
+from selectors_ffi.backends.base import Backend
 
-from . import KERNELS, Chaos, Injection, chaotic, injecting
+from . import KERNELS, Chaos, Injection, UnreachedWarning, chaotic, injecting
 from . import kernel as make_kernel
+from .ambient import Block
+from .library import Hook, proxied
 
 if TYPE_CHECKING:
     from selectors_ffi.binding import Binding
@@ -67,15 +73,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Take our classes before a conftest takes the standard library's."""
     options = early_config.known_args_namespace
     early_config.stash[_SEEDS] = _seeds(options.selectors_chaos)
-    if options.selectors_kernel:
+    if options.selectors_kernel is not None:
         _change_kernel(options.selectors_kernel)
-    if options.selectors_chaos or options.selectors_kernel or options.selectors_checks:
+    if early_config.stash[_SEEDS] or options.selectors_kernel or options.selectors_checks:
         install()
 
 
 def _seeds(text: str | None) -> list[int]:
     """Return the seeds that an option asks for."""
-    if not text:
+    if text is None:
         return []
     found = re.fullmatch(r"\s*(-?\d+)\s*(seeds?)?\s*", text)
     if found is None or (found[2] and int(found[1]) < 1):
@@ -128,6 +134,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         item.stash[_STACK] = stack
         item.stash[_USED] = []
         item.stash[_LINTS] = []
+        if {"inject", "chaos"}.intersection(getattr(item, "fixturenames", ())):
+            stack.enter_context(install())  # before a fixture makes the loop that runs the test
         seed = _seed_of(item)
         if seed is not None:
             item.stash[_USED].append(seed)
@@ -203,9 +211,8 @@ def inject(request: pytest.FixtureRequest) -> Callable[[str], Injection]:
     """
 
     def begin(text: str) -> Injection:
-        stack = _stack(request)
-        stack.enter_context(install())
-        return stack.enter_context(injecting(text))
+        injection: Injection = _begin(request, injecting(text))
+        return injection
 
     return begin
 
@@ -222,17 +229,34 @@ def chaos(request: pytest.FixtureRequest) -> Callable[..., Chaos]:
         chosen = seed if seed is not None else (used or [1])[0]
         if chosen not in used:
             used.append(chosen)
-        stack = _stack(request)
-        stack.enter_context(install())
-        return stack.enter_context(chaotic(chosen, spurious))
+        decided: Chaos = _begin(request, chaotic(chosen, spurious))
+        return decided
 
     return begin
 
 
-def _stack(request: pytest.FixtureRequest) -> ExitStack:
-    """Return what is left at the end of the test."""
-    stack: ExitStack = request.node.stash[_STACK]
-    return stack
+def _begin(request: pytest.FixtureRequest, block: Block) -> Any:
+    """Enter a block for the rest of the test; its hook also decides for the loop that runs the test."""
+    stack = request.node.stash[_STACK]
+    stack.enter_context(install())  # of a test that has asked for the fixture only now
+    hook = stack.enter_context(block)
+    _reach_running_loop(stack, hook)
+    return hook
+
+
+def _reach_running_loop(stack: ExitStack, hook: Hook) -> None:
+    """Let ``hook`` decide about the calls of the loop that runs the test, until ``stack`` ends."""
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        return
+    selector: Any = getattr(loop, "_selector", None)
+    if not isinstance(selector, Backend):
+        said = f"the running {type(loop).__name__} is not reached: it waits without a selector of ours"
+        warnings.warn(said, UnreachedWarning, stacklevel=4)
+        return
+    below = selector._binding
+    selector._rebind(proxied(below, hook))
+    stack.callback(lambda: selector._closed or selector._rebind(below))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -59,11 +60,14 @@ def test_every_example_runs(tmp_path, name):
 
 
 def test_the_tests_with_the_plugin():
-    """examples/test_with_plugin.py passes, alone and under chaos."""
+    """examples/test_with_plugin.py passes, those for pytest-asyncio and anyio where there is one."""
     words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "selectors_ffi.testing.pytest_plugin")
+    for plugin in ("pytest_asyncio.plugin", "anyio.pytest_plugin"):
+        words += ("-p", plugin) if find_spec(plugin.partition(".")[0]) else ()
     path = str(ROOT / "examples" / "test_with_plugin.py")
     status, output = run(*words, path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTEST_ADDOPTS="-c /dev/null")
-    assert (status, "9 passed" in output) == (0, True), output
+    passed = 9 + words.count("-p") - 2
+    assert (status, f"{passed} passed" in output) == (0, True), output
 
 
 def test_a_program_on_another_kernel(tmp_path):

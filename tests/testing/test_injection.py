@@ -108,6 +108,46 @@ def test_delays(pair, key):
             assert time.monotonic() - begun >= least
 
 
+@pytest.mark.parametrize("timeout", [0, 0.02])
+def test_a_wait_that_is_always_interrupted_ends(subject, below, pair, timeout):
+    """The deadline counts, and not what the last call said."""
+    near, _ = pair
+    if subject.kernel == "windows":
+        pytest.skip("Winsock's select is never interrupted")
+    binding = inject("wait:error=EINTR", below)
+    with subject.cls(binding=binding) as selector:
+        selector.register(near, EVENT_WRITE)
+        begun = time.monotonic()
+        assert selector.select(timeout) == []
+        assert time.monotonic() - begun >= timeout
+
+
+def test_a_refused_registration_makes_no_further_call(subject, below, many):
+    """So ``when=`` counts what the program does: every second registration fails."""
+    if subject.mechanism in ("poll", "select", "devpoll"):
+        pytest.skip("the kernel hears of it with the next wait; a write(2) may fail half-way")
+    binding = inject("control:error=ENOMEM:when=2+2", below)
+    refused = []
+    with subject.cls(binding=binding) as selector:
+        for number, (near, _) in enumerate(many[:6], 1):
+            try:
+                selector.register(near, EVENT_WRITE)
+            except OSError:
+                refused.append(number)
+        assert len(selector.get_map()) == len(selector.select(1)) == 3
+    assert refused == [2, 4, 6]
+
+
+def test_no_more_events_are_returned_than_there_is_room_for(subject, below, pair):
+    """What the selector reads then is old, but it is memory of its own; the next wait is right."""
+    near, _ = pair
+    with subject.cls(binding=inject("wait:retval=100000:when=1", below)) as selector:
+        key = selector.register(near, EVENT_WRITE)
+        for _ in range(2):
+            found = selector.select(1)
+        assert found == [(key, EVENT_WRITE)]
+
+
 def register_and_wait(selector, fileobj):
     """Some mechanisms hand the descriptor to the kernel now, some then."""
     selector.register(fileobj, EVENT_WRITE)
@@ -158,9 +198,10 @@ def test_when(when, hit):
 def test_what_is_parsed():
     """Sets of functions, several expressions, delays in every unit, numbers for errnos."""
     one, two, three = parse(
-        "close,kevent:error=5:fd=3; wait:delay_enter=10:delay_exit=2s ;epoll_ctl:retval=7", KNOWN
+        "close,kevent:error=eio:fd=3; wait:delay_enter=10:delay_exit=2s ;epoll_ctl:retval=7", KNOWN
     )
-    assert (one.functions, one.error, one.fd) == (("close", "kevent"), 5, 3)
+    assert (one.functions, one.error, one.fd) == (("close", "kevent"), errno.EIO, 3)
+    assert parse("close:error=5", KNOWN)[0].error == 5
     assert (two.functions, two.delay_enter, two.delay_exit) == (("wait",), 1e-5, 2)
     assert (three.text, three.retval, three.error) == ("epoll_ctl:retval=7", 7, 0)
     units = [parse(f"wait:delay_exit=3{unit}", KNOWN)[0].delay_exit for unit in ("ns", "us", "ms")]
@@ -179,6 +220,9 @@ def test_what_is_parsed():
         ("close:error=ENOSPACE", "unknown errno 'ENOSPACE' at character 13 of "),
         ("close:error=0", "unknown errno '0'"),
         ("close:error=errorcode", "unknown errno 'errorcode'"),
+        ("close:error=4096", "unknown errno '4096' at character 13"),
+        ("close:error=EIO:error=EINTR", "error= is given twice at character 17"),
+        ("close:retval=2147483648", "a result is an int of C, at most 2147483647, not '2147483648'"),
         ("close", "nothing to inject at character 6 of 'close'; known: error, retval, delay_enter"),
         ("close:when=3", "nothing to inject at character 13"),
         ("close:error=EIO:retval=3", "error= and retval= exclude each other"),
@@ -189,6 +233,7 @@ def test_what_is_parsed():
         ("close:retval=3:made=1", "made=1 goes with error="),
         ("close:error=EIO; kevent:errr=EIO", "unknown key 'errr' at character 25 of "),
         (" ; ", "no injection in ' ; '"),
+        (None, "an injection is a text, not None; one is FUNCTION:error=ERRNO"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told(text, said):

@@ -182,6 +182,40 @@ def test_the_fixtures(suite):
     assert "chaos under seed 8\n" in output
 
 
+def test_the_loop_that_runs_the_test_is_reached(suite):
+    """Also from inside of it, as in a coroutine that a plugin runs; a loop of another kind is named."""
+    status, output = suite(
+        "import asyncio, pytest\n"
+        "@pytest.fixture\n"
+        "def run():\n"
+        "    loop = asyncio.new_event_loop()\n"
+        "    yield loop.run_until_complete\n"
+        "    loop.close()\n"
+        "async def turns():\n"
+        "    for _ in range(20):\n"
+        "        await asyncio.sleep(0.0001)\n"
+        "def test_inject(run, inject):\n"
+        "    async def test():\n"
+        "        injection = inject('wait:error=EINTR:when=1..3')\n"
+        "        await turns()\n"
+        "        assert injection.hits == 3\n"
+        "    run(test())\n"
+        "def test_chaos(run, chaos):\n"
+        "    async def test():\n"
+        "        decided = chaos(3)\n"
+        "        await turns()\n"
+        "        assert decided.counts['interrupted']\n"
+        "    run(test())\n"
+        "def test_another(inject, monkeypatch):\n"
+        "    async def test():\n"
+        "        with monkeypatch.context() as patch, pytest.warns(match='Loop is not reached'):\n"
+        "            patch.setattr(asyncio.get_running_loop(), '_selector', None)\n"
+        "            inject('close:error=EIO:when=1')\n"
+        "    asyncio.run(test())\n"
+    )
+    assert (status, "3 passed" in output) == (0, True), output
+
+
 def test_what_is_not_reached_is_a_warning(suite):
     """An injection that altered no call is told at the end of the test."""
     text = "def test_inject(inject):\n    inject('wait:error=EIO')\n"
@@ -195,6 +229,7 @@ def test_what_is_not_reached_is_a_warning(suite):
     [
         ("--selectors-chaos=x", "--selectors-chaos=x: neither a seed nor 'N seeds'"),
         ("--selectors-chaos=0 seeds", "--selectors-chaos=0 seeds: neither a seed nor 'N seeds'"),
+        ("--selectors-chaos=", "--selectors-chaos=: neither a seed nor 'N seeds'"),
         ("--selectors-kernel=mac", "--selectors-kernel: unknown kernel 'mac'; known: freebsd, "),
     ],
 )
