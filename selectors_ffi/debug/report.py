@@ -156,7 +156,7 @@ class _Writer:
             if timeout is not None:
                 # It may be any kind of number, and JSON lacks some of them.
                 timeout = float(timeout) if isfinite(timeout) else str(timeout)
-            own = record.turn, record.overhead
+            own = record.turn, record.overhead, *([self._text(record.at)] if record.at else ())
             self._line(1, *place, record.span, timeout, record.ready, *own)
         elif isinstance(record, Syscall):
             self._line(2, *place, record.duration, *self._call(record))

@@ -65,7 +65,8 @@ def server(name="<socket.socket fd={}>", *, child=False):
         given, dropped = (1, "") if index != 20 else (0, "not registered")
         flags = "EPOLLIN|EPOLLHUP" if index > 280 else "EPOLLIN"
         yield Event(time + 2 * MS, source, fd, "pipe", flags, given, name.format(fd), dropped)
-        yield Wait(time, source, None if given else 0.001, 2 * MS, given)
+        at = "server.py:9 in handle" if index == 151 else ""
+        yield Wait(time, source, None if given else 0.001, 2 * MS, given, at=at)
         if index in (100, 200):
             message = BusyLoop.text(f"fd {fd} {name} was reported 100 times")
             yield Lint(time + 2 * MS, source, "SEL004", fd, message, "server.py:7 in run")
@@ -152,7 +153,7 @@ class TestPage:
         assert re.search(r"60\s+fd 8 pipe\s+<socket.socket fd=8>", text_of(page, "descriptors"))
         assert re.search(r"socket.socket\s+5\s+5\s+299", text_of(page, "owners"))
         assert re.search(r"epoll_ctl\s+1\s.*ENOENT 1", text_of(page, "calls"))
-        assert "301 ms" in text_of(page, "turns").splitlines()[1]
+        assert re.search(r"301 ms.*server.py:9 in handle", text_of(page, "turns").splitlines()[1])
 
     def test_sorting(self, page):
         """A column's title sorts by it, and says so to a screen reader."""

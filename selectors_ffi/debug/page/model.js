@@ -94,6 +94,7 @@ function take(model, line, thread, table) {
   if (kind === WAIT) {
     const wait = { kind: "wait", time, end: time + line[4], timeout: line[5], ready: line[6], turn: line[7], loop };
     wait.own = line[4] - line[8];
+    wait.at = text(line[9]); // of the turn before it
     end = wait.end;
     loop.waits.push(wait);
   } else if (kind === CALL) {
@@ -210,6 +211,7 @@ function finishLoop(loop) {
     const next = above(sums, turn.time - 1, (sum) => sum.time);
     if (next < sums.length && sums[next].time < turn.end) turn.end = turn.time;
     const own = waits[index + 1].turn;
+    turn.at = waits[index + 1].at;
     turn.own = turn.end === turn.time ? 0 : own >= 0 ? Math.min(own, turn.end - turn.time) : turn.end - turn.time;
     busy += turn.own;
     tool += turn.end - turn.time - turn.own;

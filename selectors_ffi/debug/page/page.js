@@ -123,6 +123,7 @@ function fillTables(model, timeline) {
     ["Took", (turn) => turn.own, (turn) => duration(turn.own), "number"],
     ["At", (turn) => turn.time, (turn) => moment(turn.time, 1e6), "number"],
     ["Woken by", (turn) => wokenBy(turn), null, "wide"],
+    ...turns.some((turn) => turn.at) ? [["Line", (turn) => turn.at, (turn) => turn.at ? code(turn.at) : "", "wide"]] : [],
     ...several ? [["Loop", (turn) => loopName(model, turn.loop), null, ""]] : [],
     ["", null, (turn) => showing(turn), ""],
   ], turns, { sorted: 0, none: "No selector waited twice." });
@@ -262,7 +263,8 @@ function showDetails(item) {
       panel.append(listed(callsBetween(item.loop, item.time, item.end), (call) => code(callText(call) + " took " + duration(lengthOf(call)))));
     },
     turn() {
-      panel.append(pairs([["Begins", at], ["Woken by", wokenBy(item)], ["Thread", item.loop.thread.name]]));
+      panel.append(pairs([["Begins", at], ["Line", item.at ? code(item.at) : ""], ["Woken by", wokenBy(item)],
+        ["Thread", item.loop.thread.name]]));
       panel.append(listed(callsBetween(item.loop, item.time, item.end), (call) => code(callText(call) + " took " + duration(lengthOf(call)))));
       const lints = item.loop.lints.filter((lint) => item.time <= lint.time && lint.time <= item.end);
       panel.append(listed(lints, (lint) => lint.id + ": " + lint.message));
