@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import os
-from threading import current_thread, main_thread
+from threading import current_thread, get_native_id, main_thread
 from typing import IO, Any
 
 from .addresses import address_of
 from .document import Document
 from .locking import Locked
 from .naming import interest, process_title
-from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
+from .records import Event, Lint, Record, Registration, Source, Syscall, Wait, now
 
 __all__ = ["PerfettoSink"]
 
@@ -57,6 +57,13 @@ class PerfettoSink(Locked):
                 self._pid = record.source.pid
                 self._tracks.clear()
             self._put(self._name(record.source) + self._events(record))
+
+    def note(self, text: str) -> None:
+        """Write an instant of the whole trace that is no record: a dump begins, a limit is reached."""
+        with self._lock:
+            if not self._document.closed:
+                place = {"pid": os.getpid(), "tid": get_native_id(), "ts": now() / 1000}
+                self._put([{**place, "ph": "i", "s": "g", "name": text, "cat": "note"}])
 
     def close(self) -> None:
         """End the tracks of this process that are still open, and the file."""

@@ -34,6 +34,7 @@ from .lints import LINTS
 from .locking import Locked
 from .naming import LONGEST, process_title
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait, now
+from .sinks import standard_error
 from .summing import Sums
 
 __all__ = ["DETAILED", "LAST", "ReportSink"]
@@ -81,6 +82,10 @@ class ReportSink(Locked):
                 forked = record.source.pid != self._root
                 writer = self._writer = _Writer(self._document, record, forked, detailed)
             writer.put(record)
+
+    def note(self, text: str) -> None:
+        """Write a line that is no record to standard error: the page has no place for it."""
+        standard_error.note(text)
 
     def close(self) -> None:
         """Write the last records, and end the page."""

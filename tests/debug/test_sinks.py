@@ -17,7 +17,7 @@ import pytest
 
 from selectors_ffi import EVENT_READ, EVENT_WRITE, Debug, backends, debugging
 from selectors_ffi.binding import load
-from selectors_ffi.debug import FileSink, JsonSink, Lint, RingSink, Stats, Syscall, tee
+from selectors_ffi.debug import FileSink, JsonSink, Lint, PerfettoSink, RingSink, Stats, Syscall, tee
 from selectors_ffi.debug.naming import kind_of, shown
 from selectors_ffi.debug.records import Marks, Source
 
@@ -403,3 +403,18 @@ def test_statistics_of_nothing():
     figures = Stats()
     assert figures.waits.median == 0
     assert "select()" not in str(figures)
+
+
+def test_a_recorder_dumps_into_a_perfetto_file(tmp_path):
+    """Each dump begins with an instant that says why, in valid JSON; the user's sink stays open."""
+    path = tmp_path / "trace.json"
+    ring = RingSink(dump=PerfettoSink(path))
+    for reason in ("one", "two"):
+        with debugging("syscalls", ring):
+            work()
+        ring.dump(reason)
+    events = json.loads(path.read_text())["traceEvents"]
+    notes = [event["name"] for event in events if event.get("cat") == "note"]
+
+    assert [note.partition(";")[0] for note in notes] == ["last 1 records, one", "last 1 records, two"]
+    assert [event["name"] for event in events].count("poll") == 2
