@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import selectors
@@ -136,6 +137,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ours = [item for item in items if item.get_closest_marker("ours")]
         config.hook.pytest_deselected(items=ours)
         items[:] = [item for item in items if item not in ours]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _earlier_objects_are_not_searched() -> None:
+    """Let ``gc.collect()`` look at a module's own objects: those of pytest and its tests are a million."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
 
 
 @pytest.fixture

@@ -424,3 +424,17 @@ def test_poll_of_the_host_that_fails():
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("look", [host.file_of, host.unread, lambda _: host.open_descriptors()])
+def test_an_oserror_of_a_signal_handler_is_no_closed_descriptor(monkeypatch, look):
+    """A handler's InterruptedError comes out of a look at the host, whose own errors have an errno."""
+
+    def handled(*_):
+        raise InterruptedError("of a signal handler")
+
+    with monkeypatch.context() as patch:
+        for module, name in ((host.os, "fstat"), (host.fcntl, "fcntl"), (host.fcntl, "ioctl")):
+            patch.setattr(module, name, handled)
+        with pytest.raises(InterruptedError, match="of a signal handler"):
+            look(0)

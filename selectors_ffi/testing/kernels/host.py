@@ -18,6 +18,7 @@ import time
 from errno import EINTR
 from typing import Any, NamedTuple
 
+from ...backends.handlers import of_handler
 from ...binding import INT_MAX, load
 
 __all__ = [
@@ -66,7 +67,11 @@ def file_of(fd: int) -> File | None:
     try:
         status = os.fstat(fd)
         access = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
-    except (OSError, OverflowError):
+    except OverflowError:
+        return None
+    except OSError as error:
+        if of_handler(error):
+            raise
         return None
     return File(status.st_dev, status.st_ino, access, stat.S_IFMT(status.st_mode))
 
@@ -78,7 +83,9 @@ def open_descriptors() -> list[int]:
     for number in sorted(map(int, names)):
         try:
             fcntl.fcntl(number, fcntl.F_GETFD)
-        except OSError:
+        except OSError as error:
+            if of_handler(error):
+                raise
             continue  # the descriptor that listed the directory
         found.append(number)
     return found
@@ -93,7 +100,9 @@ def unread(fd: int) -> int | None:
     """Return how many bytes can be read from ``fd``; None when it does not count bytes."""
     try:
         answer = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
-    except OSError:
+    except OSError as error:
+        if of_handler(error):
+            raise
         return None
     return int.from_bytes(answer, sys.byteorder)
 
