@@ -149,6 +149,20 @@ def test_one_wait_looks_at_a_part_of_many(monkeypatch, pipe):
     assert set(looked) == set(registry)
 
 
+@unix
+def test_an_interruption_costs_no_credit(monkeypatch, pipe):
+    """A process that got no processor during the first look still has the second one."""
+    checker, key = Checker(shared=False), key_of(pipe[0])
+    checker.register(key)
+    times = iter(range(0, 10**12, 10**9))
+    with monkeypatch.context() as patched:
+        patched.setattr(checks, "perf_counter_ns", lambda: next(times))
+        assert checker.before({key.fd: key}) == []
+    os.close(pipe[0])
+    checker._swept = checks.perf_counter_ns()  # no credit for the time between
+    assert told(checker.before({key.fd: key})) == [lints.ClosedWhileRegistered]
+
+
 class Closed:
     """Says of itself that it is closed, in one of several ways."""
 
