@@ -154,12 +154,12 @@ def test_an_interruption_costs_no_credit(monkeypatch, pipe):
     """A process that got no processor during the first look still has the second one."""
     checker, key = Checker(shared=False), key_of(pipe[0])
     checker.register(key)
-    times = iter(range(0, 10**12, 10**9))
+    times = iter(range(checker._swept, 10**18, 10**9))
     with monkeypatch.context() as patched:
         patched.setattr(checks, "perf_counter_ns", lambda: next(times))
         assert checker.before({key.fd: key}) == []
     os.close(pipe[0])
-    checker._swept = checks.perf_counter_ns()  # no credit for the time between
+    checker._swept = checks.perf_counter_ns()  # no credit for the time between them
     assert told(checker.before({key.fd: key})) == [lints.ClosedWhileRegistered]
 
 
