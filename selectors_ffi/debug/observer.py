@@ -241,7 +241,7 @@ class Observer:
         cost, last = here.spent, here.returned
         here.returned = None
         turn = -1 if last is None else begin - last[0] - (cost.ns - last[1])
-        blocked = turns.blocked(here, turn) if here.samples is not None else []
+        at, blocked = turns.blocked(here, turn) if here.samples is not None else ("", [])
         here.turn, here.wait = 0, begin
         changes = 0
         if self.checks is not None:
@@ -255,7 +255,7 @@ class Observer:
             changes = self.checks.changes
         # A signal handler may use the same selector in the middle of a wait.
         outer, here.heard = here.heard, []
-        return Begun(now(), cost.ns, turn, changes, str(blocked[0].place) if blocked else "", outer)
+        return Begun(now(), cost.ns, turn, changes, at, outer)
 
     def end(self, begun: Begun, timeout: Any, result: Any) -> None:
         """Take note of what a wait returned."""

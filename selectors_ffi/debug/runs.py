@@ -148,8 +148,8 @@ def _judge(run: _Run, seconds: float) -> Verdict | None:
         )
     if not run.evidence.stream:
         return BusyLoop, (
-            f"was reported in {run.frozen} waits in {seconds:.3f} s: {run.evidence.unread} connections"
-            " wait, and none was accepted"
+            f"was reported in {run.frozen} waits in {seconds:.3f} s, and none of the connections"
+            f" that wait ({run.evidence.unread}) was accepted"
         )
     return BusyLoop, (
         f"was reported in {run.frozen} waits in {seconds:.3f} s: {run.evidence.unread} bytes wait,"

@@ -65,7 +65,6 @@ class Teller:
             findings: what was found.
         """
         users, _ = user_frame(frame)
-        self.new_places(findings)
         for finding in findings:
             warning = finding.lint(finding.message)
             where = finding.place or (stack_of([users])[0] if users is not None else NOWHERE)

@@ -85,6 +85,8 @@ class Samples:
         self.counts: dict[tuple[Place, ...], int] = {}
         """Stack -> how often it was seen."""
         self.owner = ""
+        self.spoken = False
+        """Whether this turn was told of before its end."""
         self.told: int = int(HANGS * 1e9)
         self.call: FrameType | None = None
         """The call out of the loop that is under way; kept, so that another one is not taken for it."""
@@ -103,8 +105,10 @@ class Samples:
         return max(self.counts, key=self.counts.__getitem__)
 
 
-def blocked(here: Here, turn: int) -> list[Finding]:
-    """Return the finding of a turn that has just ended.
+def blocked(here: Here, turn: int) -> tuple[str, list[Finding]]:
+    """Return the line that ran in a turn that has just ended, and what has not been told of it.
+
+    If the turn was not long, they are empty.
 
     Args:
         here: the thread.
@@ -112,8 +116,9 @@ def blocked(here: Here, turn: int) -> list[Finding]:
     """
     samples, here.samples = here.samples, None
     if samples is None or samples.turn != here.turn or turn < Threshold.ns or not samples.counts:
-        return []
-    return _finding(samples, f"the loop could not wait for {turn / 1e9:.3f} s")
+        return "", []
+    found = _finding(samples, f"the loop could not wait for {turn / 1e9:.3f} s")
+    return str(found[0].place), [] if samples.spoken else found
 
 
 def _finding(samples: Samples, what: str) -> list[Finding]:
@@ -251,11 +256,11 @@ def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, 
     samples.add(stack or stack_of(frames))
     samples.owner = samples.owner or _callback_of(frame)
     if now - turn > samples.told and observer.checks is not None:
-        samples.told *= 5
-        seconds = (now - turn) / 1e9
-        observer.teller.tell_from_outside(
-            here.source, frame, _finding(samples, f"no wait for {seconds:.1f} s so far")
-        )
+        found = _finding(samples, f"no wait for {(now - turn) / 1e9:.1f} s so far")
+        new, samples.told = observer.teller.new_places(found), samples.told * 5
+        if new or samples.spoken:  # the same function is told of once, but of one turn more than once
+            samples.spoken = True
+            observer.teller.tell_from_outside(here.source, frame, found)
 
 
 def _above(frame: FrameType | None, loop: Loop | None, selector: object) -> list[FrameType]:

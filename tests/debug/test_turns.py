@@ -260,6 +260,21 @@ def test_a_loop_that_does_not_come_back_is_told_meanwhile(backend, lints, monkey
     assert " s so far: it was kept at " in lint.message
 
 
+def test_a_function_that_hangs_in_every_turn_is_told_of_once(backend, lints, monkeypatch):
+    """A later turn in which the same function hangs is not told of again."""
+    monkeypatch.setattr(turns, "HANGS", 0.05)
+    with backend() as selector:
+        here = selector._observer.here()
+
+        def hang():
+            while here.samples is None or here.samples.told <= turns.HANGS * 1e9:
+                pass  # the suite's own timeout ends this
+
+        for _ in range(2):
+            loop(selector, hang)
+    assert len(lints) == 1
+
+
 def test_an_error_is_raised_in_the_loop(backend, lints, monkeypatch):
     """A lint that is an error by the filters is raised by select(), though our thread has found it."""
     monkeypatch.setattr(turns, "HANGS", 0.05)
