@@ -11,15 +11,14 @@ import os
 import socket
 import sys
 from itertools import starmap
-from types import SimpleNamespace
 
 import pytest
 
 from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, binding
-from selectors_ffi._abi.target import symbols_for
 from selectors_ffi.backends import epoll, epoll_buffer
 from selectors_ffi.backends.base import _BaseSelectorImpl
 from selectors_ffi.binding import Binding, load
+from selectors_ffi.testing.library import proxied
 
 from .kernels.faulty import FaultyLibrary
 
@@ -277,17 +276,13 @@ def test_a_larger_buffer_for_which_nothing_is_left(pipes):
 def test_flags_that_nobody_asked_for(cls, pairs):
     """A kernel that reports a writer as readable only: that writer is left out."""
     whole = load()
-    poll = whole.function("poll")
 
-    def odd(array, n, ms):
-        result = poll(array, n, ms)
-        array[1].revents = whole.constant("POLLIN")
+    def odd(call):
+        result = call.run()
+        call.arguments[0][1].revents = whole.constant("POLLIN")
         return result
 
-    library = SimpleNamespace(poll=odd)
-    for symbol in symbols_for(whole.target, "poll"):
-        setattr(library, symbol, odd)
-    with cls(binding=Binding(whole.target, whole.ffi, library)) as selector:
+    with cls(binding=proxied(whole, odd, ("poll",))) as selector:
         selector.register(pairs[0][0], EVENT_WRITE)
         selector.register(pairs[1][0], EVENT_WRITE)
         selector.register(pairs[2][0], BOTH)

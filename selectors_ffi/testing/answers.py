@@ -57,6 +57,10 @@ class Answer:
         """Return how many events there is room for; 0 if the call cannot be given less."""
         return 0
 
+    def is_full(self, result: int) -> bool:
+        """Tell whether a call has brought as much as there is room for."""
+        return 0 < self.room() <= self.count(result)
+
     def limit(self, count: int) -> None:
         """Give the call, before it is made, room for ``count`` events only."""
 

@@ -16,9 +16,9 @@ split
     splits. select(2) and poll(2) have no room to give.
 withheld
     Something that is ready is left out, and comes with a later call. No manual says how soon after
-    a write the other end is ready. At least one event stays in an answer; nothing is left out more
-    than three times in a row; and nothing that the kernel would not report again is left out
-    (EPOLLET, EPOLLONESHOT, EV_CLEAR, EV_ONESHOT, EV_DISPATCH, EV_ERROR, all events of a port).
+    a write the other end is ready. At least one event stays in an answer. Nothing that the kernel would
+    not report again is left out (EPOLLET, EPOLLONESHOT, EV_CLEAR, EV_ONESHOT, EV_DISPATCH, EV_ERROR, all
+    events of a port, nor what poll(2) says of them).
 permuted
     Events come in another order. epoll_wait(2), kqueue(2), poll(4D) and port_get(3C) name none. The
     answers of poll(2) and select(2) have no order; a selector gives them in an order of its own.
@@ -26,6 +26,9 @@ spurious (only when asked for)
     A socket is reported as readable and is not. select(2), BUGS: "select() may report a socket file
     descriptor as 'ready for reading', while nevertheless a subsequent read blocks"; poll(2) refers
     to it, and epoll(7) "performs a similar task". kqueue(2) and poll(4D) say nothing of the kind.
+
+Each fourth answer at the latest is complete. So nothing is left out more than three times in a row,
+whether it is withheld or split off.
 
 The same seed and the same program take the same decisions: they come from a generator that is
 advanced by calls, not by time. Each epoll, kqueue, /dev/poll or port has its own, numbered in the order
@@ -54,11 +57,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Chaos", "chaos", "chaotic", "parse_seed"]
 
-#: How often in a row an event is left out, or a wait interrupted, at most.
+#: How often in a row an answer leaves something out, or a wait is interrupted, at most.
 BOUND = 3
 _LATEST = 0.001  # seconds
 #: C functions that change what an epoll watches.
 _REGISTERING = ("epoll_create1", "epoll_ctl", "dup3")
+_POLLS = ("poll", "ppoll")
 
 # How likely each decision is.
 _INTERRUPT = 1 / 16
@@ -76,7 +80,7 @@ class _Stream:
         # Only random() is used: it alone gives the same numbers on every Python.
         self.random = random.Random(f"{seed}/{number}").random
         self.interrupted = 0
-        self.withheld: dict[Hashable, int] = {}
+        self.incomplete = 0  # answers in a row that have left something out, or may have
         self.registered = Registered()
 
     def chance(self, likely: float) -> bool:
@@ -98,11 +102,12 @@ class Chaos:
         self.spurious = spurious
         self.counts: collections.Counter[str] = collections.Counter()
         self._streams: dict[Hashable, _Stream] = {}
+        self._ports = False  # whether poll(2) looks at what a port has handed out
 
     def __call__(self, call: Call) -> int:
         if call.name in _REGISTERING:
             return self._register(call)
-        if not waits(call):
+        if not waits(call) or (call.name in _POLLS and self._ports):
             return call.run()
         stream = self._stream_of(call)
         if self._interrupts(stream, _may_be_interrupted(call)):
@@ -113,9 +118,12 @@ class Chaos:
             time.sleep(_LATEST * stream.random())
         answer = answer_of(call)
         watched = readers(call) if self.spurious else []
-        result = self._run(call, answer, stream)
+        result, incomplete = self._run(call, answer, stream)
         if answer.count(result) > 1:
-            result = self._alter(call, answer, stream, result)
+            result, withheld = self._alter(call, answer, stream, result)
+            incomplete = incomplete or withheld
+        incomplete = incomplete or answer.is_full(result)  # then the kernel may have had more
+        stream.incomplete = stream.incomplete + 1 if incomplete else 0
         if result >= 0 and self.spurious and stream.chance(_SPURIOUS):
             result = self._invent(call, answer, stream, result, watched)
         return result
@@ -123,7 +131,9 @@ class Chaos:
     def _stream_of(self, call: Call) -> _Stream:
         if call.name == "select":
             return self._stream("select")
-        return self._stream("poll" if call.name in ("poll", "ppoll") else int(call.arguments[0]))
+        if call.name == "port_getn":
+            self._ports = True
+        return self._stream("poll" if call.name in _POLLS else int(call.arguments[0]))
 
     def _stream(self, key: Hashable) -> _Stream:
         stream = self._streams.get(key)
@@ -144,54 +154,50 @@ class Chaos:
         stream.interrupted = 0
         return False
 
-    def _run(self, call: Call, answer: Answer, stream: _Stream) -> int:
-        """Make the call, with less room if it is to be split."""
+    def _run(self, call: Call, answer: Answer, stream: _Stream) -> tuple[int, bool]:
+        """Make the call, with less room if it is to be split; return (result, whether it was)."""
         room = answer.room()
-        if room < 2 or not stream.chance(_SPLIT):
-            return call.run()
+        if room < 2 or stream.incomplete >= BOUND or not stream.chance(_SPLIT):
+            return call.run(), False
         limit = 1 + int(3 * stream.random())
         if limit >= room:
-            return call.run()
+            return call.run(), False
         answer.limit(limit)
         try:
             result = call.run()
         finally:
             answer.limit(room)
-        if answer.count(result) == limit:
+        split = answer.count(result) == limit
+        if split:
             self._note(call, "split")
-        return result
+        return result, split
 
-    def _alter(self, call: Call, answer: Answer, stream: _Stream, result: int) -> int:
-        """Withhold and permute; return the new result."""
+    def _alter(self, call: Call, answer: Answer, stream: _Stream, result: int) -> tuple[int, bool]:
+        """Withhold and permute; return (new result, whether something was withheld)."""
         ready = answer.read(result)
         kept = self._withhold(ready, stream)
-        changed = len(kept) < len(ready)
-        if changed:
+        withheld = changed = len(kept) < len(ready)
+        if withheld:
             self._note(call, "withheld")
         if answer.ordered and len(kept) > 1 and stream.chance(_PERMUTE):
             kept = _permuted(kept, stream)
             self._note(call, "permuted")
             changed = True
-        return answer.write(kept) if changed else result
+        return answer.write(kept) if changed else result, withheld
 
     @staticmethod
     def _withhold(ready: list[Ready], stream: _Stream) -> list[Ready]:
         """Return what is to stay."""
         kept, left = [], []
-        withholding = len(ready) > 1 and stream.chance(_WITHHOLD)
+        withholding = stream.incomplete < BOUND and stream.chance(_WITHHOLD)
         for one in ready:
-            times = stream.withheld.get(one.identity, 0)
             level = one.level and one.identity not in stream.registered.once
-            if withholding and stream.chance(_WITHHOLD_EACH) and level and times < BOUND:
+            if withholding and stream.chance(_WITHHOLD_EACH) and level:
                 left.append(one)
             else:
                 kept.append(one)
         if not kept:
             kept.append(left.pop(int(len(left) * stream.random())))
-        for one in left:
-            stream.withheld[one.identity] = stream.withheld.get(one.identity, 0) + 1
-        for one in kept:
-            stream.withheld.pop(one.identity, None)
         return kept
 
     def _register(self, call: Call) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dis
-import errno
 import gc
 import subprocess
 import sys
@@ -12,9 +11,10 @@ import pytest
 
 import selectors_ffi
 from selectors_ffi import Debug, backends, debugging
-from selectors_ffi.binding import Binding, load
+from selectors_ffi.binding import load
 from selectors_ffi.debug import flags as module
 from selectors_ffi.debug.flags import flags_of
+from selectors_ffi.testing import inject
 
 
 def python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -317,21 +317,12 @@ def test_no_leak_is_told_of_a_closed_selector(backend):
 
 def test_no_leak_of_a_selector_that_got_no_descriptor():
     """A constructor that failed for want of descriptors has left nothing open."""
-    real = load()
-
-    class Full:
-        def __getattr__(self, name):
-            return getattr(real.lib, name)
-
-        def epoll_create1(self, flags):
-            real.ffi.errno = errno.EMFILE
-            return -1
-
-    if not real.has("epoll_create1"):
+    if not load().has("epoll_create1"):
         pytest.skip("epoll")
+    full = inject("epoll_create1:error=EMFILE")
     kept = []
     with debugging("leaks", kept.append), pytest.raises(OSError, match="Too many open files"):
-        backends.EpollSelector(binding=Binding(real.target, real.ffi, Full()))
+        backends.EpollSelector(binding=full)
     for _ in range(3):
         gc.collect()
     assert not kept
