@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from .. import binding as interface
 
@@ -32,6 +32,8 @@ __all__ = [
     "begin_injecting",
     "begin_kernel",
     "begin_kernel_of_environment",
+    "choose_classes",
+    "remember_classes",
 ]
 
 KERNEL = "SELECTORS_FFI_KERNEL"
@@ -109,8 +111,30 @@ def begin_kernel(name: str, where: str) -> None:
             no Unix.
     """
     _push_kernel(name, where)
-    package: Any = sys.modules[__package__.partition(".")[0]]
-    package._choose_classes()
+    choose_classes()
+
+
+def choose_classes() -> None:
+    """Let ``selectors_ffi`` export the classes that the kernel of the innermost block has."""
+    _package()._choose_classes()
+
+
+def remember_classes() -> Callable[[], None]:
+    """Return a function that makes ``selectors_ffi`` export again what it exports now."""
+    names = vars(_package())
+    known = {*_package()._CLASSES.values(), "DefaultSelector"}
+    kept = {name: names[name] for name in known if name in names}
+
+    def restore() -> None:
+        for name in known - kept.keys():
+            names.pop(name, None)
+        names.update(kept)
+
+    return restore
+
+
+def _package() -> Any:
+    return sys.modules[__package__.partition(".")[0]]
 
 
 def begin_kernel_of_environment() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from .ambient import Block
+from .ambient import Block, choose_classes, remember_classes
 from .kernels import kernel
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ __all__ = ["on_kernel"]
 class on_kernel(Block):
     """Within the block, every selector that is made without ``binding=`` is on ``kernel(name)``.
 
-    The class must be one that the kernel has: ``backends.KqueueSelector`` on "darwin". To run a whole
-    program, with the ``DefaultSelector`` of that system, set SELECTORS_FFI_KERNEL.
+    ``selectors_ffi.DefaultSelector``, ``run()`` and ``new_event_loop()`` are that system's. A class that
+    was taken before must be one that the kernel has: ``backends.KqueueSelector`` on "darwin". To run a
+    whole program on it, set SELECTORS_FFI_KERNEL.
 
     Args:
         name: see ``kernel``.
@@ -27,7 +29,8 @@ class on_kernel(Block):
         The simulated kernel.
 
     Raises:
-        ValueError: there is no such kernel or option; the message lists what there is.
+        ValueError: there is no such kernel or option; the message lists what there is. Or
+            SELECTORS_FFI_BACKEND names what it does not have.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -39,4 +42,13 @@ class on_kernel(Block):
 
     def __enter__(self) -> Any:
         super().__enter__()
+        self._restore = remember_classes()
+        try:
+            choose_classes()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self._made.lib.kernel
+
+    def leave(self) -> None:
+        self._restore()

@@ -93,3 +93,10 @@ def test_an_unknown_option(name, known):
         ValueError, match=f"unknown option 'slow' of the kernel {name}; known: .*{known}"
     ):
         kernel(name, slow=True)
+
+
+def test_a_value_of_another_type():
+    """The message shows the default of the option."""
+    said = "the option tick of the kernel netbsd is int, as 10000000 is, not '10ms'"
+    with pytest.raises(ValueError, match=said):
+        kernel("netbsd", tick="10ms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -128,7 +129,13 @@ def test_nothing_is_imported_unless_asked_for():
 def test_a_block(pair):
     """Selectors of the kernel's classes can be made in the block, others not; afterwards as before."""
     near, _ = pair
+    before = selectors_ffi.DefaultSelector
     with on_kernel("openbsd") as simulated:
+        assert selectors_ffi.DefaultSelector is selectors_ffi.KqueueSelector is backends.KqueueSelector
+        with on_kernel("solaris11"):
+            assert selectors_ffi.DefaultSelector is backends.DevpollSelector
+            assert not hasattr(selectors_ffi, "KqueueSelector")
+        assert selectors_ffi.run(name_of_the_loops_selector()) == "KqueueSelector"
         assert isinstance(simulated, bsd.SimulatedBSD)
         with backends.KqueueSelector() as selector:
             key = selector.register(near, EVENT_WRITE)
@@ -136,10 +143,26 @@ def test_a_block(pair):
             assert selector.select(1) == [(key, EVENT_WRITE)]
         with pytest.raises(OSError, match="no epoll_ctl in target openbsd"):
             backends.EpollSelector()
+    assert selectors_ffi.DefaultSelector is before
     with selectors_ffi.DefaultSelector() as selector:
         assert selector.register(near, EVENT_WRITE)
     with pytest.raises(ValueError, match="unknown kernel"):
         on_kernel("vms")
+
+
+async def name_of_the_loops_selector():
+    """The class that the running loop waits with."""
+    return type(asyncio.get_running_loop()._selector).__name__
+
+
+def test_a_block_that_cannot_be_entered(monkeypatch):
+    """A backend that the kernel does not have is refused, and nothing has changed."""
+    monkeypatch.setenv("SELECTORS_FFI_BACKEND", "epoll")
+    before = selectors_ffi.DefaultSelector
+    with pytest.raises(ValueError, match="usable: kqueue, poll, select"), on_kernel("darwin"):
+        pass
+    assert selectors_ffi.DefaultSelector is before
+    selectors_ffi.DefaultSelector().close()
 
 
 POLLING = [name for name in KERNELS if name != "windows"]

@@ -36,7 +36,7 @@ def kernel(name: str, **options: Any) -> Binding:
 
     Raises:
         ValueError: there is no such kernel, or it has no such option; the message lists what
-            there is.
+            there is. Or the value of an option is of another type than its default.
         OSError: ENOSYS, this host is no Unix.
     """
     known = options_of(name)
@@ -44,6 +44,11 @@ def kernel(name: str, **options: Any) -> Binding:
     if unknown:
         listed = ", ".join(known) or "none"
         raise ValueError(f"unknown option {unknown[0]!r} of the kernel {name}; known: {listed}")
+    for option, value in options.items():
+        default = known[option]
+        if default is not None and not isinstance(value, type(default)):
+            like = f"{type(default).__name__}, as {default!r} is"
+            raise ValueError(f"the option {option} of the kernel {name} is {like}, not {value!r}")
     if os.name != "posix":
         raise OSError(ENOSYS, f"{os.strerror(ENOSYS)}: simulated kernels need a Unix host")
     family, system = _family(name)
