@@ -1,6 +1,7 @@
-"""KeyboardInterrupt, or a signal handler's KeyError, at every bytecode of what a selector does.
+"""KeyboardInterrupt, or a signal handler's exception, at every bytecode of what a selector does.
 
-The exception comes out, though a missing entry of a table is a KeyError, too. Afterwards
+The exception comes out, though a missing entry of a table is a KeyError, too, and a refusal of the
+kernel an OSError as TimeoutError is. Afterwards
 the descriptor can be unregistered, if it is registered, and
 registered again; it is then reported as what it is, and others are as before.
 """
@@ -83,12 +84,14 @@ class Interrupter:
 
 def kinds(*short):
     """Return what is raised: ``short``, or all that a method may take for its own."""
-    return [KeyboardInterrupt, KeyError, IndexError] if tally.long_profile() else short
+    every = [KeyboardInterrupt, KeyError, IndexError, ValueError, TimeoutError]
+    return every if tally.long_profile() else short
 
 
 OPERATIONS = {
     "register": (None, lambda selector, fd: selector.register(fd, BOTH, "new")),
     "unregister": (EVENT_READ, lambda selector, fd: selector.unregister(fd)),
+    "discard": (EVENT_READ, lambda selector, fd: selector.discard(fd)),
     "widen": (EVENT_READ, lambda selector, fd: selector.modify(fd, BOTH, "new")),
     "narrow": (BOTH, lambda selector, fd: selector.modify(fd, EVENT_WRITE, "new")),
 }
@@ -96,7 +99,7 @@ OPERATIONS = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("kind", kinds(KeyboardInterrupt, KeyError))
+@pytest.mark.parametrize("kind", kinds(KeyboardInterrupt, KeyError, TimeoutError))
 @pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
 def test_at_every_bytecode(machine, name, kind):
     """Wherever it is interrupted, the selector can be brought back by its own methods."""
@@ -192,7 +195,7 @@ def second_thread(request):
         (None, 3, EVENT_WRITE),
     ],
 )
-@pytest.mark.parametrize("kind", [*kinds(KeyError, IndexError), TimeoutError])
+@pytest.mark.parametrize("kind", kinds(KeyError, IndexError, TimeoutError))
 @pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
 @pytest.mark.usefixtures("second_thread")
 def test_any_wait_at_every_bytecode(machine, kind, events, used, timeout):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .handlers import of_handler
 from .interface import BaseSelector, SelectorKey
 
 TYPE_CHECKING = False
@@ -31,15 +32,20 @@ class Additions(BaseSelector):
             The key that ``unregister`` would return; None if there is nothing to unregister.
         """
         registry, fd = self._fd_to_key, None
-        try:
-            fd = self._fileobj_lookup(fileobj)  # which refuses what is none
-        except Exception:  # its fileno() may raise anything: a closed socket of ZeroMQ, ZMQError
-            for key in registry.copy().values():
-                if key.fileobj is fileobj:
-                    fd = key.fd
+        if type(fileobj) is int:
+            fd = fileobj
+        else:
+            try:
+                fd = self._fileobj_lookup(fileobj)  # which refuses what is none
+            except Exception:  # its fileno() may raise anything: a closed socket of ZeroMQ, ZMQError
+                for key in registry.copy().values():
+                    if key.fileobj is fileobj:
+                        fd = key.fd
         try:
             return self.unregister(fd) if fd in registry else None
-        except KeyError:
+        except KeyError as error:
+            if of_handler(error):
+                raise
             return None  # another thread was faster
 
     def snapshot(self) -> dict[int, SelectorKey]:

@@ -222,10 +222,9 @@ class _BaseSelectorImpl(Additions):
     def _take_back(self, key: SelectorKey, old: SelectorKey | None, error: BaseException) -> None:
         """Undo a change that was refused or interrupted, if no other call has made one since."""
         fd, registry = key.fd, self._fd_to_key
-        if isinstance(error, OSError):
-            explain(error, fd, self._mechanism)
-            if error.errno == EBADF and not is_open(fd):
-                old = None  # the descriptor is closed: there is nothing left to keep
+        refusal = error if isinstance(error, OSError) and not of_handler(error) else None
+        if refusal and refusal.errno == EBADF and not is_open(fd):
+            old = None  # the descriptor is closed: there is nothing left to keep
         if registry.get(fd) is key:
             if old is None:
                 registry.pop(fd, None)
@@ -234,6 +233,8 @@ class _BaseSelectorImpl(Additions):
         self._forget(fd)
         if old is not None or not left_nothing(error):
             self._settle(fd, key)
+        if refusal:
+            explain(refusal, fd, self._mechanism)
 
     def _settle(self, fd: int, key: SelectorKey | None) -> None:
         """Look again: make the kernel, which has applied ``key``, watch ``fd`` as the registry says."""
@@ -244,7 +245,7 @@ class _BaseSelectorImpl(Additions):
                 self._watch(fd, key.events if key else 0, ANY)
             except (OSError, OverflowError, ValueError) as error:
                 # It was accepted before: the descriptor is closed, or the selector.
-                if isinstance(error, OSError) and of_handler(error):
+                if of_handler(error):
                     raise
 
     def _go_beyond(self) -> None:

@@ -21,6 +21,7 @@ from . import base
 from .base import ANY, BOTH, EVENT_READ, Backend, NativeEvent
 from .beyond import EVENT_HANGUP, EVENT_PRIORITY, Interest
 from .clock import Deadline, clock, sleep
+from .handlers import of_handler
 from .poll import PollSelector
 from .refusal import is_open
 
@@ -98,7 +99,9 @@ class _Beside(Backend):
             options = {"trigger": events.trigger, "exclusive": events.exclusive}
         try:
             files.register(fd, int(events), **options)
-        except KeyError:
+        except KeyError as error:
+            if of_handler(error):
+                raise
             files.modify(fd, int(events), **options)
         if self.__dict__.get("_alone"):  # waits of the set alone: they are to begin anew
             self._moved = self._woken = True
@@ -170,10 +173,10 @@ class _Beside(Backend):
             files.register(own, EVENT_READ)
         try:
             ready = files.select(timeout)
-        except ValueError:
-            if self._closed:  # by another thread
-                return [], False
-            raise
+        except ValueError as error:
+            if of_handler(error) or not self._closed:
+                raise
+            return [], False  # closed by another thread
         found, more = [], False
         for key, events in ready:
             more = more or key.fd == own

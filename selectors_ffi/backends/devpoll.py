@@ -203,7 +203,7 @@ class DevpollSelector(WaitingSelector):
         try:
             self._watch(fd, events if is_open(fd) else 0, ANY)
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and of_handler(error):
+            if of_handler(error):
                 raise
             # Refused, so it may be reported again; or the selector is closed
 
@@ -231,7 +231,7 @@ class DevpollSelector(WaitingSelector):
                     self._write(waker.reader, EVENT_READ)
                 except (OSError, ValueError) as error:
                     give_back(waker)
-                    if isinstance(error, OSError) and of_handler(error):
+                    if of_handler(error):
                         raise
                     return False
                 self._waker = waker

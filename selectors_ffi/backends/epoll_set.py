@@ -155,10 +155,13 @@ class EpollSet(BeyondEpoll):
                 self._interrupt()
             else:
                 self._drop_wakers()
-        except OSError:
-            pass  # no descriptor is left: the waits end with their timeout
-        if not (busy and self._rebuilder):  # else the call that replaces the set will close it
-            self._descriptor.close()
+        except OSError as error:
+            if of_handler(error):
+                raise
+            # No descriptor is left: the waits end with their timeout.
+        finally:
+            if not (busy and self._rebuilder):  # else the call that replaces the set will close it
+                self._descriptor.close()
 
     def _leave(self, buffer: Buffer) -> None:
         """End a call of a closed selector; the last one gives the wakers back."""
@@ -293,8 +296,8 @@ class EpollSet(BeyondEpoll):
                 made = self._move_to(new.fd, dup3, strict)
             finally:
                 new.close()
-        except OSError:
-            if not strict:
+        except OSError as error:
+            if not strict or of_handler(error):
                 raise
             return False  # no descriptor or memory is left, or a registered one is closed
         finally:
@@ -320,9 +323,10 @@ class EpollSet(BeyondEpoll):
             event = facts.pack(flags[key.events], self._tokens.get(fd, fd))
             try:
                 call(facts.epoll_ctl, new, facts.ADD, fd, event)
-            except OSError:
+            except OSError as error:
                 # What is closed and still registered may be reported by the old set, not by a new one.
-                if self._fd_to_key.get(fd) is key and (strict or (is_open(fd) and fd != new)):
+                gone = not strict and (not is_open(fd) or fd == new)
+                if of_handler(error) or (self._fd_to_key.get(fd) is key and not gone):
                     raise
         waker = self._waker
         if waker:

@@ -41,6 +41,7 @@ from .base import ANY, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .clock import PATIENCE
 from .directions import Directions
+from .handlers import of_handler
 from .refusal import is_open, leaving_nothing
 from .waits import Buffer, Owned, WaitingSelector
 
@@ -208,8 +209,10 @@ class EventPortSelector(WaitingSelector):
     def _renew(self, fd: int, events: int) -> None:
         try:
             self._watch(fd, events, ANY)
-        except (OSError, ValueError):
-            pass  # closed: the descriptor, or the selector
+        except (OSError, ValueError) as error:
+            if of_handler(error):
+                raise
+            # Closed: the descriptor, or the selector.
 
     def _note_spent(self, buffer: _Buffer) -> int:
         """Note what the port has handed out; return the number of events."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 __all__ = ["of_handler"]
 
+_PACKAGE = f"{__name__.rpartition('.backends')[0]}."
+
 
 def of_handler(error: BaseException) -> bool:
-    """Tell whether a signal handler has raised ``error``, and not the caller's ``try`` itself.
-
-    The statements there must call no Python function that may raise it, unless it is an OSError. Then
-    only the exception of a handler has a frame below the caller's.
-    """
+    """Tell whether a signal handler has raised ``error``, and not this package."""
     if isinstance(error, OSError):
-        return error.errno is None  # a system call's has one, and it may come from below
+        return error.errno is None  # that of a system call has one
     traceback = error.__traceback__
-    return traceback is not None and traceback.tb_next is not None
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    return not f"{traceback.tb_frame.f_globals.get('__name__')}.".startswith(_PACKAGE)

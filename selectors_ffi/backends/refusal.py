@@ -6,6 +6,8 @@ import os
 import stat
 from errno import EBADF, EINVAL, EPERM
 
+from .handlers import of_handler
+
 __all__ = ["explain", "is_open", "left_nothing", "leaving_nothing"]
 
 _KINDS = (
@@ -21,8 +23,8 @@ _KINDS = (
 def explain(error: OSError, fd: int, mechanism: str) -> None:
     """Say in ``error`` which descriptor was refused, what it is, and what to do.
 
-    The exception keeps its type and errno. The sentence is a note (PEP 678) where there are notes,
-    before CPython 3.11 a part of the text.
+    The exception keeps its type and errno. The sentence is a note (PEP 678). Before CPython 3.11, where
+    a traceback shows no notes, it is a part of the text, too.
     """
     note = _note(error.errno, fd, mechanism)
     if not note:
@@ -31,6 +33,7 @@ def explain(error: OSError, fd: int, mechanism: str) -> None:
         error.add_note(note)
     else:
         error.strerror = f"{error.strerror}: {note}"
+        error.__dict__.setdefault("__notes__", []).append(note)
 
 
 def leaving_nothing(error: OSError) -> OSError:
@@ -64,7 +67,9 @@ def _kind(fd: int) -> str | None:
         mode = os.fstat(fd).st_mode
         if os.isatty(fd):
             return "a terminal"
-    except (OSError, OverflowError):
+    except (OSError, OverflowError) as error:
+        if of_handler(error):
+            raise
         return None
     name = next((name for test, name in _KINDS if test(mode)), "a file")
     return f"/dev/null ({name})" if name == "a character device" and _is_null(fd) else name
@@ -74,7 +79,9 @@ def is_open(fd: int) -> bool:
     """Tell whether a descriptor is open. NetBSD says EBADF of a pipe whose other end is closed, too."""
     try:
         os.fstat(fd)
-    except (OSError, OverflowError):
+    except (OSError, OverflowError) as error:
+        if of_handler(error):
+            raise
         return False
     return True
 
@@ -82,5 +89,7 @@ def is_open(fd: int) -> bool:
 def _is_null(fd: int) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.stat(os.devnull))
-    except OSError:
+    except OSError as error:
+        if of_handler(error):
+            raise
         return False

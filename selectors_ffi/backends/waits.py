@@ -146,8 +146,8 @@ class WaitingSelector(Backend):
             for fd, key in self._fd_to_key.copy().items():
                 try:
                     self._watch(fd, key.events, 0)
-                except OSError:
-                    if is_open(fd) and fd != new.fd:
+                except OSError as error:
+                    if of_handler(error) or (is_open(fd) and fd != new.fd):
                         raise
                 self._settle(fd, key)
         except BaseException:
@@ -168,8 +168,10 @@ class WaitingSelector(Backend):
         try:
             if self._waits:
                 self._interrupt()  # the waker stays rung until the last thread has left
-        except (OSError, ValueError):
-            pass  # no descriptor is left, or closed before: closing it ends the waits, too
+        except (OSError, ValueError) as error:
+            if of_handler(error):
+                raise
+            # No descriptor is left, or closed before: closing it ends the waits, too.
         finally:
             self._descriptor.close()
             self._drop_waker()
