@@ -141,7 +141,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module", autouse=True)
 def _earlier_objects_are_not_searched() -> None:
-    """Let ``gc.collect()`` look at a module's own objects: those of pytest and its tests are a million."""
+    """Let ``gc.collect()`` look at a module's own objects: pytest's are a million."""
     gc.collect()
     if hasattr(gc, "freeze"):  # PyPy has none
         gc.freeze()

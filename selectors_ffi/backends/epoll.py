@@ -240,8 +240,9 @@ class EpollSelector(EpollSet):
                 return
             errno = facts.errno(refused)
         self._check_open()
-        error = self._binding.error(errno)
-        raise error if tries else leaving_nothing(error)
+        if tries:
+            raise self._binding.error(errno)
+        raise leaving_nothing(self._binding.error(errno))
 
     def _wait_on(
         self,

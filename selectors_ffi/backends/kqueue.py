@@ -97,9 +97,9 @@ class KqueueSelector(BeyondKqueue):
             errno = self._insist(fd, events, serial)
         if errno:
             self._check_open()
-            error = self._binding.error(errno)
-            # Of two directions, one may have been added.
-            raise leaving_nothing(error) if not was and events < ANY else error
+            if was or events >= ANY:  # of two directions, one may have been added
+                raise self._binding.error(errno)
+            raise leaving_nothing(self._binding.error(errno))
 
     def _interrupt(self) -> None:
         self._check_open()
