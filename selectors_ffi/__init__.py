@@ -29,6 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time those that this host can run, see below
     from typing import Any
 
+    from . import debug as debug
+    from . import testing as testing
     from .backends import DevpollSelector as DevpollSelector
     from .backends import EpollSelector as EpollSelector
     from .backends import EventPortSelector as EventPortSelector
@@ -168,11 +170,20 @@ _LATER = {
 }
 
 
+# Packages of the same kind.
+_PACKAGES = {"debug": ".debug", "testing": ".testing"}
+# What is here for this module itself.
+_OWN = {"SHORTAGE", "TYPE_CHECKING", "annotations", "import_module", "os", "sys"}
+
+
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(import_module(_LATER[name], __name__), name)
+    if name in _PACKAGES:
+        return import_module(_PACKAGES[name], __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    names = {*globals(), *_LATER, *_PACKAGES} - _OWN
+    return sorted(name for name in names if not name.startswith("_") or name.startswith("__"))

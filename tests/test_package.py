@@ -53,6 +53,18 @@ def test_import_leaves_debug_alone():
     assert not {name for name in imported_modules() if name.startswith("selectors_ffi.debug")}
 
 
+def test_dir_shows_what_is_public():
+    """dir() has the lazy names and packages and no private helper; the packages need no import."""
+    code = """if True:
+        import selectors_ffi as s
+        names = {name for name in dir(s) if not name.startswith("__")}
+        assert {"Debug", "debugging", "RawEvent", "install", "debug", "testing"} <= names
+        assert not [name for name in names if name.startswith("_")] and "os" not in names
+        s.debug.switch(None), s.testing.inject, [getattr(s, name) for name in names]
+    """
+    assert python("-c", code, cwd=ROOT) == ""
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_NOFILE")
 def test_names_where_no_descriptor_is_left():
     """The classes of this system are exported when the limit of descriptors was reached before."""

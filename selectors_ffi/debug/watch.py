@@ -48,15 +48,19 @@ class LeakGuard:
     cycle, and PyPy looks for one only when an object is made, not when its class is switched.
     """
 
+    armed = (
+        False  # until it is complete: a forked child may find the half of it that another thread made
+    )
+
     def __init__(self, selector: object, sink: Sink, name: str) -> None:
         cls = type(selector)
-        self.armed = True
         self._name = name
         # Not by repr(): that of a class of the caller's may need what its constructor sets later.
         self._shown = f"<{cls.__module__}.{cls.__qualname__} object at {id(selector):#x}>"
         self._created = " < ".join(map(str, place(4)))
         self._pid = os.getpid()
         self._emit = Emitter(sink)
+        self.armed = True
 
     def __del__(self) -> None:
         # A child process must not warn of what its parent has open.
