@@ -87,7 +87,7 @@ class Tracing:
     """
 
     def __init__(self, settings: Settings, *, child: bool = False) -> None:
-        self.settings = settings
+        self.settings: Settings = settings
         self._child = child
         self._pid = os.getpid()
         self._done = False

@@ -48,9 +48,8 @@ class LeakGuard:
     cycle, and PyPy looks for one only when an object is made, not when its class is switched.
     """
 
-    armed = (
-        False  # until it is complete: a forked child may find the half of it that another thread made
-    )
+    armed: bool = False
+    """Not before it is complete: a forked child may find one that another thread was just making."""
 
     def __init__(self, selector: object, sink: Sink, name: str) -> None:
         cls = type(selector)
