@@ -15,6 +15,8 @@ from typing import IO, Any
 from .program import load
 
 SEEDS = 20
+#: Variables that decide what a run does, besides the seed.
+_DECIDING = ("SELECTORS_FFI_KERNEL", "SELECTORS_FFI_BACKEND", "SELECTORS_FFI_INJECT")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -104,7 +106,7 @@ def _try_all(options: argparse.Namespace) -> int:
                 sys.stdout.buffer.write(output.read())
                 sys.stdout.flush()
                 print(f"{title}: {failure}")
-                print(f"to repeat it: {_shown(_command(options, seed))}")
+                print(f"to repeat it: {_shown(options, seed)}")
                 return 1
     print(f"{len(seeds)} seeds passed, {seeds[0]} to {seeds[-1]}")
     return 0
@@ -140,12 +142,13 @@ def _command(options: argparse.Namespace, seed: int | None) -> list[str]:
     return ["python", "-m", "selectors_ffi", "chaos", *how, *options.program]
 
 
-def _shown(command: list[str]) -> str:
-    """Return a command as a shell takes it; without chaos it is the program's own."""
-    if "--without" in command:
-        place = command.index("--without")
-        command = ["python", *(word for word in command[place + 1 :] if word != "--spurious")]
-    return " ".join(map(shlex.quote, command))
+def _shown(options: argparse.Namespace, seed: int | None) -> str:
+    """Return a command as a shell takes it, with the variables that decide about the run as well."""
+    command = _command(options, seed)
+    if seed is None:
+        command = [*command[:3], "run", *options.program]
+    decided = [f"{name}={shlex.quote(os.environ[name])}" for name in _DECIDING if os.environ.get(name)]
+    return " ".join([*decided, *map(shlex.quote, command)])
 
 
 class _Progress:

@@ -198,8 +198,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed and seeds:
         text = f"chaos under seed {', '.join(map(str, seeds))}"
         if item.config.stash.get(_SEEDS, []):
-            plugin = "-p selectors_ffi.testing.pytest_plugin"
-            text += f"\nto repeat it: pytest {plugin} --selectors-chaos={seeds[0]} '{item.nodeid}'"
+            options = f"-p selectors_ffi.testing.pytest_plugin --selectors-chaos={seeds[0]}"
+            if item.config.getoption("--selectors-kernel"):
+                options += f" --selectors-kernel={item.config.getoption('--selectors-kernel')}"
+            text += f"\nto repeat it: pytest {options} '{item.nodeid}'"
         report.sections.append(("selectors_ffi", text))
 
 

@@ -41,7 +41,8 @@ def test_the_example_fails_within_ten_seeds(backend):
     *_, lost, failed, repeat = output.splitlines()
     assert lost.startswith("the result was lost: received ")
     seed = re.fullmatch(r"seed (\d+): exit status 1", failed)[1]
-    assert repeat == f"to repeat it: python -m selectors_ffi chaos --seed {seed} {EXAMPLE}"
+    where = f"SELECTORS_FFI_BACKEND={backend} " if backend else ""
+    assert repeat == f"to repeat it: {where}python -m selectors_ffi chaos --seed {seed} {EXAMPLE}"
     told = [line.split(",")[0] for line in errors.splitlines()]
     assert told[0] == "without chaos: passed"
     assert told[-1] == failed
@@ -74,7 +75,7 @@ def test_a_program_that_fails_anyway():
     assert output.splitlines() == [
         "wrong",
         "without chaos: exit status 3",
-        "to repeat it: python -c 'print('\"'\"'wrong'\"'\"'); raise SystemExit(3)'",
+        "to repeat it: python -m selectors_ffi run -c 'print('\"'\"'wrong'\"'\"'); raise SystemExit(3)'",
     ]
     assert errors.startswith("without chaos: exit status 3")
 
@@ -115,6 +116,7 @@ def test_spurious_readiness_is_asked_for():
     ("words", "said"),
     [
         (["--seeds", "0", "x.py"], "--seeds is at least 1"),
+        (["--timeout", "nan", "x.py"], "argument --timeout: 'nan' is no number of seconds above 0"),
         (["--seed", "x", "x.py"], "argument --seed: invalid int value: 'x'"),
         (["-"], "a program from standard input cannot be run again; give a file or -c CODE"),
         (["nothing.py"], "can't open file 'nothing.py': No such file or directory"),

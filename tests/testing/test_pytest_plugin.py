@@ -120,6 +120,16 @@ def test_a_suite_on_another_kernel(suite, name, cls):
     assert output.count(f"{cls}Selector\n") >= 2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the simulated kernels need a Unix host")
+def test_the_kernel_is_part_of_what_repeats_a_failure(suite):
+    """A seed alone would run the test on this host's kernel."""
+    status, output = suite(
+        "def test(): raise ValueError", "--selectors-chaos=3", "--selectors-kernel=darwin"
+    )
+    assert status == 1
+    assert "--selectors-chaos=3 --selectors-kernel=darwin 'test_user.py::test[seed-3]'" in output
+
+
 def test_lints_are_failures(suite):
     """A lint fails the test that it is found in, a leak the test that leaked."""
     status, output = suite(
