@@ -216,9 +216,12 @@ def _object(record: Event | Registration) -> str:
     Where a number was registered, which names nothing, it is the owner alone.
     """
     fileobj, owner = record.fileobj, record.owner
-    if not owner or fileobj.startswith((f"<{owner} ", f"<__main__.{owner} ")):
+    if not owner:
         return fileobj
-    return owner if fileobj.isdecimal() else f"{fileobj}, {owner}"
+    if fileobj.isdecimal():
+        return owner
+    typed = fileobj.startswith((f"<{owner} ", f"<__main__.{owner} "))
+    return fileobj if typed else f"{fileobj}, {owner}"
 
 
 def _fields(type_: str, record: Any, **changed: object) -> dict[str, Any]:
