@@ -71,11 +71,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Take our classes before a conftest takes the standard library's."""
-    options = early_config.known_args_namespace
-    early_config.stash[_SEEDS] = _seeds(options.selectors_chaos)
+    _begin(early_config, early_config.known_args_namespace)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Do it now if a conftest has loaded this plugin."""
+    if _SEEDS not in config.stash:
+        _begin(config, config.option)
+
+
+def _begin(config: pytest.Config, options: Any) -> None:
+    """Do what the options ask for."""
+    config.stash[_SEEDS] = _seeds(options.selectors_chaos)
     if options.selectors_kernel is not None:
         _change_kernel(options.selectors_kernel)
-    if early_config.stash[_SEEDS] or options.selectors_kernel or options.selectors_checks:
+    if config.stash[_SEEDS] or options.selectors_kernel or options.selectors_checks:
         install()
 
 
@@ -213,7 +223,7 @@ def inject(request: pytest.FixtureRequest) -> Callable[[str], Injection]:
     """
 
     def begin(text: str) -> Injection:
-        injection: Injection = _begin(request, injecting(text))
+        injection: Injection = _enter(request, injecting(text))
         return injection
 
     return begin
@@ -231,13 +241,13 @@ def chaos(request: pytest.FixtureRequest) -> Callable[..., Chaos]:
         chosen = seed if seed is not None else (used or [1])[0]
         if chosen not in used:
             used.append(chosen)
-        decided: Chaos = _begin(request, chaotic(chosen, spurious))
+        decided: Chaos = _enter(request, chaotic(chosen, spurious))
         return decided
 
     return begin
 
 
-def _begin(request: pytest.FixtureRequest, block: Block) -> Any:
+def _enter(request: pytest.FixtureRequest, block: Block) -> Any:
     """Enter a block for the rest of the test; its hook also decides for the loop that runs the test."""
     stack = request.node.stash[_STACK]
     stack.enter_context(install())  # of a test that has asked for the fixture only now

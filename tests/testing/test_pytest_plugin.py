@@ -103,6 +103,15 @@ def test_asyncio_is_reached(suite):
     assert output.count("on selectors_ffi.backends.") == 4
 
 
+def test_a_conftest_may_load_it(suite, tmp_path):
+    """It then begins later, and all the same before the tests."""
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["selectors_ffi.testing.pytest_plugin"]')
+    status, output = suite(LOOP, "--selectors-chaos=3 seeds", plugin=False)
+    assert (status, "4 passed" in output) == (0, True), output
+    assert output.count("on selectors_ffi.backends.") == 4
+    assert suite(LOOP, "--selectors-chaos=x", plugin=False)[0] == 4
+
+
 @pytest.mark.skipif(os.name != "posix", reason="the simulated kernels need a Unix host")
 @pytest.mark.parametrize(("name", "cls"), [("darwin", "Kqueue"), ("illumos", "Devpoll")])
 def test_a_suite_on_another_kernel(suite, name, cls):
