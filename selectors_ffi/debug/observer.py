@@ -148,8 +148,8 @@ class Observer:
             self.stats(record)
         if not self._syscalls:
             return
-        if self._events and here.heard is not None and record.result:
-            here.held.append(record)  # what it brought follows at once: see ``_together``
+        if self._events and here.heard is not None:
+            here.held.append(record)  # it is written with what it brought: see ``_together``
         else:
             self.emit(record)
 

@@ -50,7 +50,7 @@ def test_a_slow_sink_is_in_no_duration(backend, pairs):
     assert 0 <= min(wait.turn for wait in waits[1:]) < COST / 2
     assert 0 <= waits[1].turn < told / 2, "the registrations were told meanwhile"
     assert 0 < min(wait.duration for wait in waits) < COST / 2
-    assert all(wait.overhead > COST for wait in waits), "the call was told within"
+    assert min(wait.overhead for wait in waits) < COST / 2, "a call is told with its wait"
     assert all(wait.span == wait.duration + wait.overhead for wait in waits)
     assert 0 < min(call.duration for call in sink.of(Syscall)) < COST / 2
     assert stats.waits.median < COST / 2
