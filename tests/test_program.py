@@ -133,11 +133,11 @@ def test_two_dashes_before_the_program(folder, ours):
 
 
 def test_indented_code(folder, ours):
-    """Indented code after -c is an error until Python 3.14 and accepted from then on."""
-    code = "  import sys\n  print('ran')\n  1/0"
-    plain, run = python(folder, "-c", code), python(folder, *ours, "-c", code)
+    """Indented code after -c is an error until Python 3.14 and accepted then; none is a program."""
+    for code in ("  import sys\n  print('ran')\n  1/0", ""):
+        plain, run = python(folder, "-c", code), python(folder, *ours, "-c", code)
 
-    assert (run.stdout, run.stderr) == (plain.stdout, plain.stderr)
+        assert (run.returncode, run.stdout, run.stderr) == (plain.returncode, plain.stdout, plain.stderr)
 
 
 ERRORS = {

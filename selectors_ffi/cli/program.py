@@ -102,9 +102,9 @@ def load(words: Sequence[str]) -> Run:
     first, *arguments = words
     for option, make in (("-c", _code), ("-m", _module)):
         if first.startswith(option):
-            value = first[2:] or (arguments.pop(0) if arguments else "")
-            if not value:
+            if first == option and not arguments:
                 raise ValueError(f"{option} needs an argument")
+            value = first[2:] or arguments.pop(0)
             return _Program([option, *arguments], make(value)).run
     if first == "-":
         return _Program([first, *arguments], _standard_input()).run

@@ -14,14 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from . import servers
+from . import servers, sources
 from .suites import SUITES, WEEKLY, Suite
 
 HERE = Path(__file__).parent
@@ -30,6 +31,8 @@ AT_ONCE = 6
 LIMIT = 300  # seconds for one suite
 
 Outcomes = dict[str, str]
+#: Project -> the folder of its source, where its tests are not installed.
+SOURCES: dict[str, Path] = {}
 
 
 def main() -> int:
@@ -43,29 +46,64 @@ def main() -> int:
     chosen = [suite for suite in SUITES if options.only in suite.name]
     if not options.weekly:
         chosen = [suite for suite in chosen if suite.name not in WEEKLY]
-    here = [suite for suite in chosen if not suite.missing()]
-    for suite in chosen:
-        if suite not in here:
-            print(f"{suite.name}: not run, {', '.join(suite.missing())} is not installed")
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = [[pool.submit(run, suite, whose) for whose in ("stdlib", "ours")] for suite in here]
-        pairs = [[future.result() for future in pair] for pair in runs]
-    differ = [compare(suite, *pair) for suite, pair in zip(here, pairs)]
+    with ThreadPoolExecutor(AT_ONCE) as pool, tempfile.TemporaryDirectory() as folder:
+        here = prepared(chosen, pool, Path(folder))
+        pairs = run_pairs(pool, here)
+        differ = [compare(suite, *pair) for suite, pair in zip(here, pairs)]
     wrong = servers.check(options.only)
     print(f"{time.monotonic() - begun:.0f} s")
     return 1 if any(differ) or wrong else 0
 
 
-def run(suite: Suite, whose: str, only: list[str] | None = None) -> Outcomes:
-    """Run a suite, or some tests of it, in a process of its own."""
+def prepared(suites: list[Suite], pool: ThreadPoolExecutor, folder: Path) -> list[Suite]:
+    """Return the suites that can run here; say of each other one why it is not run."""
+    here = []
+    for suite, missing in zip(suites, pool.map(Suite.missing, suites)):
+        if missing:
+            print(f"{suite.name}: not run, {', '.join(missing)} cannot be imported here")
+        else:
+            here.append(suite)
+    fetched = {
+        name: pool.submit(sources.source_of, name, folder) for name in {s.source for s in here} - {""}
+    }
+    for suite in [suite for suite in here if suite.source]:
+        try:
+            SOURCES[suite.source] = fetched[suite.source].result()
+        except OSError as error:
+            print(f"{suite.name}: not run, {error}")
+            here.remove(suite)
+    return here
+
+
+def run_pairs(pool: ThreadPoolExecutor, suites: list[Suite]) -> list[list[Outcomes]]:
+    """Run each suite on the standard library's selectors and on ours; return both outcomes of each."""
+    runs: list[list[Future[Outcomes]]] = []
+    for suite in suites:
+        first = pool.submit(run, suite, "stdlib")
+        after = first if suite.fixed_ports else None
+        runs.append([first, pool.submit(run, suite, "ours", after=after)])
+    return [[future.result() for future in pair] for pair in runs]
+
+
+def run(
+    suite: Suite, whose: str, only: list[str] | None = None, after: Future[Outcomes] | None = None
+) -> Outcomes:
+    """Run a suite, or some tests of it, in a process of its own, ``after`` another run."""
+    if after is not None:
+        wait([after])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "outcomes.json"
         what = suite.what if only is None else selection(suite, only)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        place = Path(folder)
+        if suite.source:
+            place = place / "source"
+            shutil.copytree(SOURCES[suite.source], place)
+            place = place / "tests"
         try:
             done = subprocess.run(
                 [sys.executable, str(HERE / "outcomes.py"), whose, str(file), *what],
-                cwd=folder,
+                cwd=place,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

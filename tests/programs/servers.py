@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .suites import _have
+from .suites import importable
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 30  # seconds for a server to answer
@@ -163,12 +163,6 @@ def check(only: str) -> list[str]:
         if server in answers and not answer.startswith("selectors_ffi.backends."):
             wrong.append(server.name)
     return wrong
-
-
-def importable(module: str) -> bool:
-    """Tell whether a module is installed, and made for this Python."""
-    command = [sys.executable, "-c", f"import {module}"]
-    return _have(module) and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def ask(server: Server, folder: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 
@@ -15,10 +17,20 @@ class Suite:
     needs: tuple[str, ...] = ()
     #: Test -> why it may have another outcome with ours.
     differs: dict[str, str] = field(default_factory=dict)
+    #: The project whose source distribution has the tests, "" where they are installed.
+    source: str = ""
+    #: Its tests listen on numbered ports, so it cannot run twice at once.
+    fixed_ports: bool = False
 
     def missing(self) -> list[str]:
-        """Return the modules that are not installed here."""
-        return [name for name in self.needs if not _have(name)]
+        """Return the modules that cannot be imported here."""
+        return [name for name in self.needs if not importable(name)]
+
+
+def importable(module: str) -> bool:
+    """Tell whether a module is installed, and made for this Python."""
+    command = [sys.executable, "-c", f"import {module}"]
+    return _have(module) and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def _have(name: str) -> bool:
@@ -48,8 +60,18 @@ _TORNADO = (
     ("loop", "ioloop_test", "asyncio_test", "process_test", "testing_test", "gen_test"),
     ("HTTP", "httpserver_test", "simple_httpclient_test", "httpclient_test", "websocket_test"),
 )
+_AIOHTTP = (
+    ("server", "test_web_functional"),
+    ("websockets", "test_web_websocket_functional", "test_client_ws_functional"),
+    ("client", "test_client_functional", "test_proxy_functional"),
+    ("files", "test_web_sendfile_functional", "test_run_app", "test_connector"),
+)
+_CURIO = (
+    ("network", "test_io", "test_network", "test_socket", "test_channel"),
+    ("tasks", "test_kernel", "test_task", "test_subprocess", "test_thread", "test_queue"),
+)
 #: Suites that the daily run leaves out: they take long and hardly wait for descriptors.
-WEEKLY = ("asyncio, tasks", "tornado, HTTP")
+WEEKLY = ("asyncio, tasks", "tornado, HTTP", "aiohttp, client", "aiohttp, files")
 
 
 def _parts(name: str, package: str, parts: tuple[tuple[str, ...], ...]) -> list[Suite]:
@@ -64,10 +86,32 @@ def _parts(name: str, package: str, parts: tuple[tuple[str, ...], ...]) -> list[
     ]
 
 
+def _of_source(
+    name: str, parts: tuple[tuple[str, ...], ...], needs: tuple[str, ...], without: str, **more: bool
+) -> list[Suite]:
+    """Return a suite for each part of a project's tests, run by pytest ``without`` some."""
+    return [
+        Suite(
+            f"{name}, {part}",
+            ("pytest", "-k", without, *(f"{module}.py" for module in modules)),
+            (name, *needs),
+            source=name,
+            **more,
+        )
+        for part, *modules in parts
+    ]
+
+
+_CHEROOT = ("cheroot.test", "portend", "trustme", "requests_unixsocket", "OpenSSL", "pypytools")
+
 # The longest first, so that none is left alone at the end.
 SUITES = [
-    Suite("cheroot", ("pytest", "--pyargs", "cheroot"), ("cheroot.test", "portend", "trustme")),
+    Suite("cheroot", ("pytest", "--pyargs", "cheroot"), _CHEROOT),
     Suite("aiosmtpd", ("pytest", "--pyargs", "aiosmtpd"), ("aiosmtpd.tests", "pkg_resources")),
+    # uvloop's loops have no selector.
+    *_of_source("aiohttp", _AIOHTTP, ("pytest_mock", "freezegun", "trustme"), "not uvloop"),
+    # These two ask name servers.
+    *_of_source("curio", _CURIO, (), "not test_ssl_outgoing and not test_errors", fixed_ports=True),
     *_parts("asyncio", "test.test_asyncio", _ASYNCIO),
     *_parts("tornado", "tornado.test", _TORNADO),
     Suite("subprocess", ("test.test_subprocess",), ("test.test_subprocess",)),
