@@ -27,7 +27,7 @@ _LONGEST = 900  # seconds that one run takes
 #: Test, without its class -> what it assumes.
 ASSUMPTIONS = {
     "test_above_fd_setsize": "one select() reports all of thousands of ready descriptors;"
-    " epoll_wait(2) may report them over successive calls, and poll(2) does not say how soon it reports one",
+    " epoll_wait(2) may report them over successive calls, and poll(2) does not say how soon",
     "test_modify_unregister": "the private attribute _selector_cls, and that a refused modify loses the"
     " registration; see docs/differences.md",
 }
