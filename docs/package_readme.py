@@ -1,11 +1,13 @@
-"""The README as the package index shows it: hatchling asks for it when it builds.
+"""The README and the addresses that the package index shows: hatchling asks for them when it builds.
 
 The index shows the README alone, so a link to a file of the repository would lead nowhere there. Where
-``[project.urls]`` names the repository such links become links to it; elsewhere their text remains.
+``REPOSITORY_URL`` names the repository, as the release workflow does, such links become links to it, and
+the project's addresses are those of the repository. Elsewhere their text remains.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,25 @@ def package_readme(text: str, repository: str | None) -> str:
     return _LINK.sub(replaced, text)
 
 
+def urls(repository: str | None) -> dict[str, str]:
+    """Return the project's addresses by title."""
+    if repository is None:
+        return {}
+    return {
+        "Repository": repository,
+        "Documentation": f"{repository}/blob/main/docs/index.md",
+        "Changelog": f"{repository}/blob/main/CHANGELOG.md",
+        "Issues": f"{repository}/issues",
+    }
+
+
 class ReadmeHook(MetadataHookInterface):
-    """Puts the text where hatchling looks for it."""
+    """Puts both where hatchling looks for them."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Set ``readme``."""
+        """Set ``readme`` and ``urls``."""
         text = (Path(self.root) / "README.md").read_text("utf-8")
-        repository = metadata.get("urls", {}).get("Repository")
+        repository = os.environ.get("REPOSITORY_URL") or None
+        metadata["urls"] = urls(repository)
         readme = {"content-type": "text/markdown", "text": package_readme(text, repository)}
         metadata["readme"] = readme

@@ -211,6 +211,8 @@ def test_links_of_the_package_index():
     spec.loader.exec_module(hook)
     text = "[the `a[0]`](docs/a.md#b) ![chart](docs/c.svg) [x](https://x.org) [y](#y)"
 
+    assert hook.urls(None) == {}
+    assert set(hook.urls("https://host/it")) == {"Repository", "Documentation", "Changelog", "Issues"}
     assert hook.package_readme(text, None) == "the `a[0]`  [x](https://x.org) [y](#y)"
     assert hook.package_readme(text, "https://host/it") == (
         "[the `a[0]`](https://host/it/blob/main/docs/a.md#b)"

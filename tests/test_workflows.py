@@ -36,6 +36,13 @@ def test_one_hash_for_an_action():
     assert {name: rests for name, rests in found.items() if len(rests) > 1} == {}
 
 
+def test_oldest_cffi_is_run():
+    """The oldest cffi that the package declares to need is the one that a job installs."""
+    declared = re.search(r"cffi>=([\d.]+);", (ROOT / "pyproject.toml").read_text("utf-8"))[1]
+
+    assert f'"cffi=={declared}"' in (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+
+
 @pytest.mark.skipif(not ZIZMOR.exists(), reason="zizmor is not installed")
 def test_zizmor_finds_nothing():
     """zizmor knows of no weakness in the workflows."""
