@@ -104,6 +104,9 @@ class Chaos:
         self._streams: dict[Hashable, _Stream] = {}
         self._ports = False  # whether poll(2) looks at what a port has handed out
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.seed}{', spurious=True' if self.spurious else ''})"
+
     def __call__(self, call: Call) -> int:
         if call.name in _REGISTERING:
             return self._register(call)

@@ -21,7 +21,9 @@ mechanism is in use. Several expressions are separated by ``;``.
 ``fd=``  (not in strace)
     Only calls about this descriptor: the one that is registered, closed, or handed to poll(2).
 ``made=1``  (not in strace)
-    With ``error=``: the call is made, and reported as failed, as a close(2) that was interrupted.
+    With ``error=``: the call is made, and reported as failed, as a close(2) that was interrupted. It
+    goes without saying for EINTR of a kevent(2) with changes: "all changes in the changelist have been
+    applied" then, kqueue(2).
 """
 
 from __future__ import annotations

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
+from errno import EINTR
 from typing import TYPE_CHECKING, Any
 
 from ..binding import Binding, default
 from .ambient import Block
 from .answers import answer_of
-from .calls import CONTROL, WAIT, functions_of, waits
+from .calls import CONTROL, WAIT, controls, functions_of, waits
 from .grammar import Rule, parse
 from .library import Proxy
 
@@ -36,6 +37,9 @@ class Injection:
         self._hits = [itertools.count(1) for _ in rules]
         self._hit = [0] * len(rules)
         self._winsock: int | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'; '.join(rule.text for rule in self.rules)!r})"
 
     @property
     def calls(self) -> int:
@@ -75,7 +79,7 @@ class Injection:
             result = call.run()
             call.note = f"{call.note}, DELAYED" if call.note else "DELAYED"
         else:
-            if chosen.made:
+            if chosen.made or (chosen.error == EINTR and call.name == "kevent" and controls(call)):
                 call.run()
             call.note = "INJECTED"
             if chosen.error:

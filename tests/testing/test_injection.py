@@ -138,6 +138,19 @@ def test_a_refused_registration_makes_no_further_call(subject, below, many):
     assert refused == [2, 4, 6]
 
 
+@pytest.mark.parametrize("name", ["freebsd", "netbsd", "darwin"])
+def test_a_change_that_was_interrupted_is_made(pair, name):
+    """kqueue(2): "all changes in the changelist have been applied". So nothing is lost."""
+    near, _ = pair
+    binding = inject("control:error=EINTR", kernel(name))
+    with backends.KqueueSelector(binding=binding) as selector:
+        key = selector.register(near, EVENT_WRITE)
+        assert selector.select(1) == [(key, EVENT_WRITE)]
+        selector.unregister(near)
+        assert selector.select(0) == []
+    assert repr(binding.lib.hook) == "Injection('control:error=EINTR')"
+
+
 def test_no_more_events_are_returned_than_there_is_room_for(subject, below, pair):
     """What the selector reads then is old, but it is memory of its own; the next wait is right."""
     near, _ = pair
