@@ -181,7 +181,9 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_LATER[name], __name__), name)
     if name in _PACKAGES:
         return import_module(_PACKAGES[name], __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    unusable = name == "DefaultSelector" or name in _CLASSES.values()
+    reason = f" on this system; python -m {__name__} says why" if unusable else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{reason}")
 
 
 def __dir__() -> list[str]:

@@ -151,8 +151,15 @@ def test_unknown_system(capsys, monkeypatch):
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith(f"selectors_ffi {selectors_ffi.__version__} does not work here: ")
     assert reason in first
-    assert main(["demo"]) == 2
-    assert "there is: none" in capsys.readouterr().out
+    assert first.endswith("use the standard library's selectors")
+    for words in (["demo"], ["trace", "-c", "1"], ["run", "-c", "1"], ["chaos", "-c", "1"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        error = capsys.readouterr().err
+        assert (ended.value.code, error.count("\n")) == (1, 1)
+        assert error.endswith("no selector works on this system; python -m selectors_ffi says why\n")
+    with pytest.raises(AttributeError, match="on this system; python -m selectors_ffi says why"):
+        selectors_ffi.DefaultSelector
 
 
 def test_variables_are_shown(monkeypatch):

@@ -17,6 +17,7 @@ from .program import Parser
 
 ANYWHERE = ("-h", "--help", "-V", "--version")
 COMMANDS = ("info", "demo", "trace", "attach", "run", "chaos")
+WITHOUT_A_SELECTOR = ("info", "attach")
 
 
 def version() -> str:
@@ -29,6 +30,12 @@ def version() -> str:
 
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return f"selectors_ffi {ours}, cffi {cffi}, {python} on {platform.platform()}"
+
+
+def _any_works() -> bool:
+    import selectors_ffi
+
+    return hasattr(selectors_ffi, "DefaultSelector")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not through the parser above, which would say its own usage when an option is unknown.
     chosen: Parser = subparsers.choices[command]
     options = chosen.parse_args(rest)
+    if command not in WITHOUT_A_SELECTOR and not _any_works():
+        chosen.exit(1, f"{chosen.prog}: no selector works on this system; {parser.prog} says why\n")
     run: Callable[[argparse.Namespace], int] = options.run
     if chosen.takes_program and os.environ.get("SELECTORS_FFI_SINK"):
         from selectors_ffi.debug.flags import ambient
