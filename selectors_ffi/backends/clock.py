@@ -1,8 +1,9 @@
 """Clock: time that cannot be taken away from a wait.
 
 Libraries that freeze time replace ``time.monotonic`` under every name that a module has for it. A wait
-that asked such a clock would never end. So ``clock`` is another object, which calls the real one. A
-clock that stands still all the same ends the wait after ``PATIENCE`` looks.
+that asked such a clock would never end. So ``clock`` is another object, which calls the real one; also if
+this package is imported while time is frozen. A clock that stands still all the same ends the wait after
+``PATIENCE`` looks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ PATIENCE = 100  # system calls; between two of them a real clock advances, and n
 
 #: Return seconds from some fixed point.
 clock: Callable[[], float] = partial(time.monotonic)
+if type(time.monotonic) is not type(len) and hasattr(time, "clock_gettime"):
+    # A replacement. This one is left alone.
+    clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 
 #: Sleep for seconds.
 sleep: Callable[[float], None] = partial(time.sleep)
