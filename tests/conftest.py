@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 import pytest
 
+from tests.tally import long_profile
 from tests.wakers import close_idle_wakers
 
 BACKENDS = (
@@ -102,16 +103,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def subjects(config: pytest.Config) -> list[Subject]:
-    """Return every (backend, kernel) that can run here."""
+    """Return every (backend, kernel) that can run here; of simulated ones some, see ``SOME``.
+
+    The long profile takes all of them.
+    """
     module = subject_module(config)
     found = [Subject("host", name, getattr(module, name)) for name in BACKENDS if hasattr(module, name)]
     if module is not selectors and os.name == "posix":
         from selectors_ffi import backends
         from selectors_ffi.binding import load
-        from tests.kernels import KERNELS, POLLING, WINDOWS
+        from tests.kernels import KERNELS, POLLING, SOME, WINDOWS
 
         for kernel, name, binding in (*KERNELS, *POLLING, WINDOWS):
-            found.append(Subject(kernel, name, getattr(backends, name), binding))
+            if long_profile() or (kernel, name) in SOME or kernel == "windows":
+                found.append(Subject(kernel, name, getattr(backends, name), binding))
         library = config.getoption("--libkqueue")
         if library:
             name, load_it = "KqueueSelector", partial(load, "libkqueue", library=library)

@@ -20,7 +20,7 @@ import pytest
 import selectors_ffi
 
 from . import tally
-from .kernels.machines import MACHINES, SOME, no_descriptor_left
+from .kernels.machines import SOME, no_descriptor_left
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
 
@@ -100,17 +100,22 @@ OPERATIONS = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("kind", kinds(KeyboardInterrupt, KeyError, TimeoutError))
-@pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
+@pytest.mark.parametrize("machine", SOME, ids=str)
 def test_at_every_bytecode(machine, name, kind):
-    """Wherever it is interrupted, the selector can be brought back by its own methods."""
+    """Wherever it is interrupted, the selector can be brought back by its own methods.
+
+    KeyboardInterrupt at every bytecode, on PyPy at every line; others at every third, at every one
+    with the long profile.
+    """
     before, operation = OPERATIONS[name]
     pairs = [socket.socketpair() for _ in range(3)]
     (near, far), *others = pairs
     far.send(b"x")
-    place = 0
+    step = 1 if tally.long_profile() or kind is KeyboardInterrupt else 3
+    place = 1 - step
     interrupted = True
     while interrupted:
-        place += 1
+        place += step
         with no_descriptor_left() if place % 16 == 1 else near_nothing():
             session = machine.boot()
             with session.selector() as selector:
@@ -121,7 +126,7 @@ def test_at_every_bytecode(machine, name, kind):
                 interrupted = Interrupter(place, kind).run(lambda: operation(selector, near.fileno()))
                 check(session, selector, near.fileno(), [end.fileno() for end, _ in others])
     assert place > (20 if sys.implementation.name == "cpython" else 3)
-    tally.count("asynchronous exceptions", place - 1)
+    tally.count("asynchronous exceptions", place // step)
     for pair in pairs:
         for end in pair:
             end.close()
@@ -130,11 +135,11 @@ def test_at_every_bytecode(machine, name, kind):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("directions", [EVENT_WRITE, BOTH])
 @pytest.mark.parametrize("kind", kinds(KeyboardInterrupt))
-@pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
+@pytest.mark.parametrize("machine", SOME, ids=str)
 def test_a_wait_at_every_bytecode(machine, kind, directions):
     """Wherever a wait is interrupted that finds changes of all kinds, the next one is right.
 
-    At every 17th bytecode; at every one with the long profile.
+    At every 41st bytecode, on PyPy at every seventh line; at every one with the long profile.
     """
     pairs = [socket.socketpair() for _ in range(20)]
     gone, kept, narrowed, *new = [near.fileno() for near, _ in pairs]
@@ -166,8 +171,10 @@ def test_a_wait_at_every_bytecode(machine, kind, directions):
 
 
 def every():
-    """How many bytecodes lie between two interrupts."""
-    return 1 if tally.long_profile() or sys.implementation.name != "cpython" else 41
+    """How many bytecodes lie between two interrupts, or lines on PyPy."""
+    if tally.long_profile():
+        return 1
+    return 41 if sys.implementation.name == "cpython" else 7
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "beside a thread"])
@@ -196,12 +203,12 @@ def second_thread(request):
     ],
 )
 @pytest.mark.parametrize("kind", kinds(KeyError, IndexError, TimeoutError))
-@pytest.mark.parametrize("machine", MACHINES if tally.long_profile() else SOME, ids=str)
+@pytest.mark.parametrize("machine", SOME, ids=str)
 @pytest.mark.usefixtures("second_thread")
 def test_any_wait_at_every_bytecode(machine, kind, events, used, timeout):
     """The first wait and later ones: the exception comes out, and the next two waits are right.
 
-    At every 41st bytecode; at every one with the long profile.
+    At every 41st bytecode, on PyPy at every seventh line; at every one with the long profile.
     """
     pairs = [socket.socketpair() for _ in range(3)]
     expected = {near.fileno(): EVENT_WRITE for near, _ in pairs}

@@ -18,7 +18,7 @@ from selectors_ffi.testing.library import proxied
 from . import tally
 from .crew import Crew, asleep
 from .kernels import host
-from .kernels.machines import MACHINES, no_descriptor_left
+from .kernels.machines import SOME, no_descriptor_left
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
 
@@ -31,7 +31,7 @@ MAKERS = {
 }
 
 
-@pytest.fixture(params=MACHINES, ids=str)
+@pytest.fixture(params=SOME, ids=str)
 def session(request):
     """A booted machine, of every kind."""
     return request.param.boot()

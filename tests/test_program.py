@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 def python(folder, *arguments, flags=(), source=None):
     """Run the interpreter in ``folder``, where this package can be imported; once for each command."""
     # What the package's folder adds to sys.path must not depend on how the program is started.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *flags, *map(str, arguments)],
         cwd=folder,
@@ -168,7 +168,7 @@ ENDS = [
     (form, error)
     for form in ("file", "module", "code", "standard input", "directory")
     for error in ERRORS
-    if form in ("file", "module")
+    if form == "file"
     or error in ("error in a function", "syntax error", "broken pipe", "message at exit")
 ]
 

@@ -89,9 +89,9 @@ def here():
 
     found = [("host", name) for name in CLASSES if hasattr(selectors, name)]
     if os.name == "posix":
-        from tests.kernels import KERNELS
+        from tests.kernels.machines import SOME
 
-        found += [(kernel, name) for kernel, name, _ in KERNELS if name in CLASSES]
+        found += [(machine.name, machine.backend) for machine in SOME if machine.simulated]
     return found
 
 
@@ -109,7 +109,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def results(request):
-    """Start the suite on every subject, three at a time: most of its seconds are waits."""
+    """Start the suite on every subject, four at a time: most of its seconds are waits."""
     import selectors
 
     asked = {
@@ -118,7 +118,7 @@ def results(request):
         if getattr(item, "function", None) is test_selectors
     }
     stdlib = {("stdlib", name) for _, name in asked if hasattr(selectors, name)}
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         yield {pair: pool.submit(run_apart, *pair) for pair in sorted(asked | stdlib)}
 
 

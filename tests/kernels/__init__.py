@@ -16,6 +16,19 @@ POLLING = [
     for name in ("darwin", "netbsd", "illumos")
     for backend in ("PollSelector", "SelectSelector")
 ]
+#: One of each mechanism and of each peculiarity, for tests that would take too long on all: layouts,
+#: symbols, refusals, order, ticks and urgent data of kqueue; both lines of /dev/poll; ports; poll(2)
+#: without ppoll(2); select(2) with 32-bit words under another name.
+SOME = [
+    ("freebsd", "KqueueSelector"),
+    ("netbsd11", "KqueueSelector"),
+    ("darwin", "KqueueSelector"),
+    ("illumos", "DevpollSelector"),
+    ("solaris11", "DevpollSelector"),
+    ("illumos_ports", "EventPortSelector"),
+    ("darwin", "PollSelector"),
+    ("netbsd", "SelectSelector"),
+]
 #: Of Windows, whose errors are not in errno and whose sets take sockets only.
 WINDOWS = ("windows", "SelectSelector", lambda: kernel("windows"))
 
@@ -40,4 +53,4 @@ if os.name == "posix":
     ]
     KERNELS.append(("simulated_linux", "EpollSelector", lambda: SimulatedLinux("linux_x86").binding()))
 
-    __all__ = ["KERNELS", "POLLING", "WINDOWS", "bsd", "host", "linux", "solaris", "windows"]
+    __all__ = ["KERNELS", "POLLING", "SOME", "WINDOWS", "bsd", "host", "linux", "solaris", "windows"]

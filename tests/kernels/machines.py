@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from .. import tally
+from .. import kernels, tally
 from ..wakers import close_idle_wakers
 from . import KERNELS, host
 
@@ -105,12 +105,12 @@ def _machines() -> list[Machine]:
 
 MACHINES = _machines()
 
-#: One of each mechanism and of each peculiarity, for tests that would take too long on all.
+#: The host's, and of the others one of each peculiarity, for tests that would take too long on all:
+#: those that are about a backend, and not about a kernel. The long profile has all.
 SOME = [
     machine
     for machine in MACHINES
-    if not machine.simulated
-    or machine.name in ("freebsd", "netbsd11", "illumos", "solaris11", "illumos_ports")
+    if not machine.simulated or (machine.name, machine.backend) in kernels.SOME or tally.long_profile()
 ]
 
 
