@@ -159,7 +159,7 @@ def test_unknown_system(capsys, monkeypatch):
         assert (ended.value.code, error.count("\n")) == (1, 1)
         assert error.endswith("no selector works on this system; python -m selectors_ffi says why\n")
     with pytest.raises(AttributeError, match="on this system; python -m selectors_ffi says why"):
-        selectors_ffi.DefaultSelector
+        selectors_ffi.DefaultSelector()
 
 
 def test_variables_are_shown(monkeypatch):

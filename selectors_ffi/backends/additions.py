@@ -59,8 +59,8 @@ class Additions(BaseSelector):
         """End a ``select()`` in another thread, or else the next one of this selector.
 
         It returns what is ready, or ``[]``. Several calls may end a single ``select()``. Any thread may
-        call it, and a signal handler; but see ``signal.set_wakeup_fd`` for a signal that comes just before
-        the system call.
+        call it, and a signal handler. For a signal that comes just before the system call see
+        ``signal.set_wakeup_fd``.
 
         Raises:
             ValueError: the selector is closed.

@@ -1,8 +1,8 @@
 """Clock: time that cannot be taken away from a wait.
 
 Libraries that freeze time replace ``time.monotonic`` under every name that a module has for it. A wait
-that asked such a clock would never end. So ``clock`` is another object, which calls the real one; also if
-this package is imported while time is frozen. A clock that stands still all the same ends the wait after
+that asked such a clock would never end. So ``clock`` is another object, which calls the real one, also
+when this package is imported while time is frozen. A clock that stands still all the same ends the wait after
 ``PATIENCE`` looks.
 """
 
@@ -21,7 +21,7 @@ PATIENCE = 100  # system calls; between two of them a real clock advances, and n
 
 #: Return seconds from some fixed point.
 clock: Callable[[], float] = partial(time.monotonic)
-if type(time.monotonic) is not type(len) and hasattr(time, "clock_gettime"):
+if not isinstance(time.monotonic, type(len)) and hasattr(time, "clock_gettime"):
     # A replacement. This one is left alone.
     clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 
