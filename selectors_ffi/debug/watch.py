@@ -123,6 +123,23 @@ class _Creation:
         return create
 
 
+def _below(cls: type[Any], selector: Any, name: str) -> Any:
+    """Return a method of a selector as it is below ours.
+
+    Another thread may switch debugging off in the middle of a call. The selector then has its own class.
+    """
+    try:
+        return getattr(super(cls, selector), name)
+    except TypeError:
+        return getattr(selector, name)
+
+
+def _observer_of(selector: Any) -> Observer | None:
+    """Return a selector's observer; None if another thread has just switched debugging off."""
+    found: Observer | None = vars(selector).get("_observer")
+    return found
+
+
 class Tapped(_Mixed):
     """Reports its system calls to an ``Observer``, and what it has mended.
 
@@ -137,25 +154,33 @@ class Tapped(_Mixed):
         return tapped(bound, self._observer)
 
     def _reopen(self) -> None:
-        self._observer.reopening = True
+        observer, reopen = _observer_of(self), _below(Tapped, self, "_reopen")
+        if observer is not None:
+            observer.reopening = True
         try:
-            super()._reopen()
+            reopen()
         finally:
-            self._observer.reopening = False
+            if observer is not None:
+                observer.reopening = False
 
     def modify(self, *args: Any, **kwargs: Any) -> Any:
-        here = self._observer.here()
+        observer, modify = _observer_of(self), _below(Tapped, self, "modify")
+        if observer is None:
+            return modify(*args, **kwargs)
+        here = observer.here()
         here.errno = 0
-        key = super().modify(*args, **kwargs)
+        key = modify(*args, **kwargs)
         if here.errno == ENOENT:
             mended(REUSED)
         return key
 
     def select(self, *args: Any, **kwargs: Any) -> Any:
+        observer, select = _observer_of(self), _below(Tapped, self, "select")
         try:
-            return super().select(*args, **kwargs)  # type: ignore[safe-super] # it is a mixin
+            return select(*args, **kwargs)
         except BaseException as error:
-            self._observer.raised(error)
+            if observer is not None:
+                observer.raised(error)
             raise
 
 
@@ -163,10 +188,12 @@ class Observed(Tapped):
     """Reports what it is asked to do, too."""
 
     def register(self, *args: Any, **kwargs: Any) -> Any:
-        observer = self._observer
+        observer, register = _observer_of(self), _below(Observed, self, "register")
+        if observer is None:
+            return register(*args, **kwargs)
         observer.used()
         try:
-            key = super().register(*args, **kwargs)
+            key = register(*args, **kwargs)
         except OSError as error:
             observer.refused(self, args, kwargs, error)
             raise
@@ -174,29 +201,35 @@ class Observed(Tapped):
         return key
 
     def unregister(self, *args: Any, **kwargs: Any) -> Any:
-        observer = self._observer
-        observer.used()
-        key = super().unregister(*args, **kwargs)
-        observer.changed("unregister", key)
-        return key
+        return self._changed("unregister", args, kwargs)
 
     def modify(self, *args: Any, **kwargs: Any) -> Any:
-        observer = self._observer
+        return self._changed("modify", args, kwargs)
+
+    def _changed(self, action: str, args: Any, kwargs: Any) -> Any:
+        observer, change = _observer_of(self), _below(Observed, self, action)
+        if observer is None:
+            return change(*args, **kwargs)
         observer.used()
-        key = super().modify(*args, **kwargs)
-        observer.changed("modify", key)
+        key = change(*args, **kwargs)
+        observer.changed(action, key)
         return key
 
     def reopen(self) -> None:
-        super().reopen()
-        self._observer.reopened()
+        observer = _observer_of(self)
+        _below(Observed, self, "reopen")()
+        if observer is not None:
+            observer.reopened()
 
     def select(self, *args: Any, **kwargs: Any) -> Any:
-        observer = self._observer
+        # Not by way of the method above, which a wait that reports itself does not need.
+        observer, select = _observer_of(self), _below(Tapped, self, "select")
+        if observer is None:
+            return select(*args, **kwargs)
         timeout = args[0] if args else kwargs.get("timeout")
         begun = observer.begin()
         try:
-            result = super(Tapped, self).select(*args, **kwargs)  # type: ignore[safe-super] # a mixin
+            result = select(*args, **kwargs)
         except BaseException as error:
             observer.failed(begun, timeout, error)
             raise
@@ -204,10 +237,11 @@ class Observed(Tapped):
         return result
 
     def close(self, *args: Any, **kwargs: Any) -> None:
+        observer, close = _observer_of(self), _below(Observed, self, "close")
         open_ = self.get_map() is not None
-        super().close(*args, **kwargs)
-        if open_:
-            self._observer.closed()
+        close(*args, **kwargs)
+        if open_ and observer is not None:
+            observer.closed()
 
 
 class Living(Observed):

@@ -30,6 +30,7 @@ from selectors_ffi.debug import (
     stats,
     switch,
     switched,
+    watch,
 )
 from selectors_ffi.debug import signalled as by_signal
 from selectors_ffi.debug.watch import Living
@@ -86,6 +87,35 @@ def test_a_living_selector_is_seen_and_then_left_as_it_was(cls, pairs):
     actions = [record.action for record in kept if isinstance(record, Registration)]
     assert [action for action in actions if action == "modify"] == ["modify"]
     assert actions[-1] == "unregister"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_switching_off_in_the_middle_of_a_call(cls, pairs, monkeypatch, early):
+    """A call goes on unseen if another thread switches off after it has begun, or just before."""
+    near = pairs[0][0]
+    look = watch._observer_of
+    made = []
+
+    def look_and_switch_off(selector):
+        if early:
+            made.pop().off()
+        found = look(selector)
+        if not early:
+            made.pop().off()
+        return found
+
+    with cls() as selector:
+        for method, arguments in (
+            ("register", (near, EVENT_READ)), ("modify", (near, EVENT_WRITE)), ("select", (0,)),
+            ("unregister", (near,)), ("close", ()),
+        ):  # fmt: skip
+            made.append(switch("events", print))
+            with monkeypatch.context() as patched:
+                patched.setattr(watch, "_observer_of", look_and_switch_off)
+                result = getattr(selector, method)(*arguments)
+            assert not made
+            assert type(selector) is cls
+            assert method != "select" or len(result) == 1
 
 
 def test_system_calls_of_a_living_selector(backend, pairs):
