@@ -2,7 +2,7 @@
 
 Libraries that freeze time replace ``time.monotonic`` under every name that a module has for it. A wait
 that asked such a clock would never end. So ``clock`` is another object, which calls the real one, also
-when this package is imported while time is frozen. A clock that stands still all the same ends the wait after
+if this package is imported while time is frozen. If the clock stands still even so, the wait ends after
 ``PATIENCE`` looks.
 """
 
