@@ -242,6 +242,8 @@ def _of_callback(callback: Any, arguments: Any, fd: int) -> str:
         return "asyncio's own wake-up"
     if method == "_accept_connection" and arguments:
         return f"server of {_factory(arguments[0])}"
+    if method == "_run_callback" and arguments:  # tornado's, around the program's
+        return f"callback {name_of(arguments[0])}"
     handlers = field(bound, "handlers")
     if _is(handlers, dict) and fd in handlers:  # tornado's loop on asyncio's
         return _of_tornado(handlers[fd])

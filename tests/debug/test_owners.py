@@ -17,7 +17,7 @@ from typing import ClassVar
 import pytest
 
 from selectors_ffi.debug.addresses import address_of
-from selectors_ffi.debug.owners import LONGEST, field, name_of, owner_of, owner_on_stack
+from selectors_ffi.debug.owners import LONGEST, field, name_of, owner_of, owner_of_handle, owner_on_stack
 from selectors_ffi.debug.places import depth, place
 
 unix = pytest.mark.skipif(os.name != "posix", reason="Unix descriptors")
@@ -214,8 +214,13 @@ def test_tornado_names_what_its_own_table_holds():
         def _handle_events(self, fd, events):
             """Take the callback."""
 
+        def _run_callback(self, callback):
+            """Run what add_callback() was given."""
+
     handle = handle_of(Loop()._handle_events, 7, 1)
     assert owner((handle, None)) == f"callback {__name__}.on_ready"
+    handle = handle_of(Loop()._run_callback, functools.partial(on_ready, 1))
+    assert owner_of_handle(handle) == f"callback {__name__}.on_ready"
 
 
 def test_curio_names_its_task():
