@@ -28,7 +28,7 @@ pytestmark = pytest.mark.ours
 
 def collect():
     """Run finalisers; PyPy needs more than one round."""
-    for _ in range(1 if REFERENCE_COUNTS else 3):
+    for _ in range(1 if REFERENCE_COUNTS else 2):
         gc.collect()
 
 
@@ -86,6 +86,7 @@ def test_a_copy_leaves_the_original_alone(subject, pair, used, tmp_path):
     assert selector.select(0) == [(key, READ)]
     with open(tmp_path / "innocent", "w+b") as innocent:
         selector.close()
+        del selector
         collect()
         os.fstat(innocent.fileno())
 
@@ -128,6 +129,8 @@ class Thing:
 @pytest.mark.parametrize("waits", [0, 3])
 def test_nothing_keeps_data_and_file_objects(selector, pairs, events, how, waits):
     """After unregister, modify or close neither the old data nor the old file object is reachable."""
+    if not REFERENCE_COUNTS and not (waits and events == BOTH):
+        pytest.skip("a collection takes a quarter of a second here")
 
     class File(Thing):
         def fileno(self):
@@ -150,7 +153,7 @@ def test_nothing_keeps_data_and_file_objects(selector, pairs, events, how, waits
         getattr(selector, how)(file)
     del file, data
     if not REFERENCE_COUNTS:  # else they are gone at once, without the cycle collector
-        collect()
+        gc.collect()
     assert [reference() for reference in gone] == [None, None]
 
 
@@ -169,7 +172,7 @@ def test_nothing_is_kept_of_an_exception(selector, pair, monkeypatch):
         selector.register(file, READ, data)
     del file, data
     if not REFERENCE_COUNTS:  # else they are gone at once, without the cycle collector
-        collect()
+        gc.collect()
     assert [reference() for reference in gone] == [None, None]
     assert list(selector.get_map()) == [pair[0].fileno()]
 
