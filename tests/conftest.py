@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import re
 import selectors
 import socket
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ BACKENDS = (
     "EventPortSelector",
 )
 DESCRIPTORS = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
+#: What a module of tests cannot import on Windows.
+NEEDS_UNIX = (
+    r"No module named '(fcntl|pty|resource|termios)'|cannot import name '\w+' from 'tests.kernels'"
+)
 Pair = tuple[socket.socket, socket.socket]
 
 
@@ -134,6 +139,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that takes ``subject``, itself or through a fixture, on every one."""
     if "subject" in metafunc.fixturenames:
         metafunc.parametrize("subject", subjects(metafunc.config), ids=str)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Skip the modules that need Unix where it is not: they say so by what they cannot import."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    missing = re.search(NEEDS_UNIX, str(report.longrepr)) if report.failed else None
+    if missing and os.name != "posix":
+        needed = missing[1] or "the simulated kernels"
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: needs {needed}: Unix only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
