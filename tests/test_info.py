@@ -131,6 +131,18 @@ def test_simulated_kernels(name):
         assert json.loads(kernel(name, "--json").stdout)["default"] == "SelectSelector"
 
 
+def test_windows_lacks_modules_too(tmp_path):
+    """There is no module resource on Windows: the classes that use it are absent, not refused."""
+    (tmp_path / "resource.py").write_text("raise ModuleNotFoundError('as on Windows')\n")
+    environment = {**os.environ, "SELECTORS_FFI_KERNEL": "windows", "SELECTORS_FFI_BACKEND": ""}
+    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
+    command = [sys.executable, "-m", "selectors_ffi"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    assert " works here: DefaultSelector is SelectSelector" in done.stdout.splitlines()[0]
+    assert "DevpollSelector    not usable: [Errno" in done.stdout
+
+
 def test_unknown_system(capsys, monkeypatch):
     """Where nothing is known there is still an answer, and it says why."""
     reason = "the ABI of plan9 is not known"

@@ -251,14 +251,15 @@ class _Facts:
     """What depends on the binding alone, shared by its selectors."""
 
     def __init__(self, binding: Binding) -> None:
-        from resource import RLIMIT_NOFILE, getrlimit  # Windows has no such module
-
         self._binding = binding
-        self._getrlimit, self._RLIMIT_NOFILE = getrlimit, RLIMIT_NOFILE
         self.ffi = binding.ffi
         function, constant = binding.function, binding.constant
         self.calls, self.errno = binding.calls, binding.errno
         self.write, self.ioctl = function("write"), function("ioctl")
+        # Not before: Windows has neither these functions nor this module.
+        from resource import RLIMIT_NOFILE, getrlimit
+
+        self._getrlimit, self._RLIMIT_NOFILE = getrlimit, RLIMIT_NOFILE
         self.DP_POLL, self.REMOVE = constant("DP_POLL"), constant("POLLREMOVE")
         self.NVAL = constant("POLLNVAL")
         read, write = constant("POLLIN"), constant("POLLOUT")

@@ -29,7 +29,8 @@ KQUEUE = [
         "libkqueue",
     )
 ]
-EPOLL = [target for target in TARGETS if target.startswith("linux")]
+Eunix = pytest.mark.skipif(not hasattr(os, "O_CLOEXEC"), reason="shows the flags of Unix's open(2)")
+POLL = [target for target in TARGETS if target.startswith("linux")]
 POLL = [target for target in TARGETS if target not in ("windows", "libkqueue")]
 
 
@@ -112,6 +113,7 @@ def test_kevent_events(target):
     ]
 
 
+@unix
 @pytest.mark.parametrize(
     ("target", "name", "flag", "text"),
     [
@@ -234,6 +236,7 @@ def test_select_of_windows():
     )
 
 
+@unix
 def test_devpoll():
     """/dev/poll's open, write, ioctl and close, with the struct that goes to ioctl."""
     ffi = load_ffi("sunos")
@@ -333,6 +336,7 @@ def test_results():
     assert seconds(12_000) == "<0.000012>"
 
 
+@unix
 def test_unknown_functions_and_bad_arguments_are_shown_plainly():
     """A function without a decoder still shows numbers and addresses."""
     ffi = load_ffi("linux")
