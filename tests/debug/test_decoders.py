@@ -29,8 +29,8 @@ KQUEUE = [
         "libkqueue",
     )
 ]
-Eunix = pytest.mark.skipif(not hasattr(os, "O_CLOEXEC"), reason="shows the flags of Unix's open(2)")
-POLL = [target for target in TARGETS if target.startswith("linux")]
+EPOLL = [target for target in TARGETS if target.startswith("linux")]
+unix = pytest.mark.skipif(not hasattr(os, "O_CLOEXEC"), reason="shows the flags of Unix's open(2)")
 POLL = [target for target in TARGETS if target not in ("windows", "libkqueue")]
 
 
