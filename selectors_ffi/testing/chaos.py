@@ -32,12 +32,13 @@ whether it is withheld or split off.
 
 The same seed and the same program take the same decisions: they come from a generator that is
 advanced by calls, not by time. Each epoll, kqueue, /dev/poll or port has its own, numbered in the order
-in which they are first waited for; poll and select have one each.
+in which they are first used, whatever their descriptors are; poll and select have one each.
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
 import random
 import time
 from errno import EINTR
@@ -60,8 +61,9 @@ __all__ = ["Chaos", "chaos", "chaotic", "parse_seed"]
 #: How often in a row an answer leaves something out, or a wait is interrupted, at most.
 BOUND = 3
 _LATEST = 0.001  # seconds
-#: C functions that change what an epoll watches.
-_REGISTERING = ("epoll_create1", "epoll_ctl", "dup3")
+_MAKING = ("epoll_create1", "kqueuex", "kqueue1", "kqueue", "open", "port_create")
+#: C functions that make a kernel object, or change what an epoll watches.
+_NOTED = (*_MAKING, "epoll_ctl", "dup3")
 _POLLS = ("poll", "ppoll")
 
 # How likely each decision is.
@@ -102,13 +104,14 @@ class Chaos:
         self.spurious = spurious
         self.counts: collections.Counter[str] = collections.Counter()
         self._streams: dict[Hashable, _Stream] = {}
+        self._numbers = itertools.count()
         self._ports = False  # whether poll(2) looks at what a port has handed out
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.seed}{', spurious=True' if self.spurious else ''})"
 
     def __call__(self, call: Call) -> int:
-        if call.name in _REGISTERING:
+        if call.name in _NOTED:
             return self._register(call)
         if not waits(call) or (call.name in _POLLS and self._ports):
             return call.run()
@@ -141,7 +144,7 @@ class Chaos:
     def _stream(self, key: Hashable) -> _Stream:
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams.setdefault(key, _Stream(self.seed, len(self._streams)))
+            stream = self._streams.setdefault(key, _Stream(self.seed, next(self._numbers)))
         return stream
 
     def _note(self, call: Call, what: str) -> None:
@@ -204,12 +207,12 @@ class Chaos:
         return kept
 
     def _register(self, call: Call) -> int:
-        """Make a call that changes what an epoll watches, and note what it changed."""
+        """Make a call that makes a kernel object or changes what an epoll watches, and note it."""
         result = call.run()
         if result < 0:
             return result
-        if call.name == "epoll_create1":
-            self._stream(result).registered = Registered()
+        if call.name in _MAKING:
+            self._streams.pop(result, None)  # of a closed object that had this number
         elif call.name == "dup3":
             old, new = (self._stream(int(fd)) for fd in call.arguments[:2])
             new.registered = old.registered.copy()
@@ -265,7 +268,7 @@ def chaos(seed: int, binding: Binding | None = None, spurious: bool = False) -> 
     """
     hook = Chaos(_checked(seed), spurious)
     below = default() if binding is None else binding
-    made = Binding(below.target, below.ffi, Proxy(below, hook, (*WAITS, *_REGISTERING)))
+    made = Binding(below.target, below.ffi, Proxy(below, hook, (*WAITS, *_NOTED)))
     made.refused = below.refused
     return made
 

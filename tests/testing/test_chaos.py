@@ -134,6 +134,26 @@ def test_the_same_seed_takes_the_same_decisions(subject, new_pair):
     assert set(runs[0][1]) <= {"interrupted", "late", "split", "withheld", "permuted"}
 
 
+def test_the_numbers_of_descriptors_decide_nothing(subject, many):
+    """A new kernel object with the number of a closed one answers as one with another number."""
+    if not subject.kernel_keeps_list:
+        pytest.skip("poll and select have one sequence of decisions")
+    answers = []
+    for between in (0, 1):
+        binding, found, spare = chaos(3, subject.new_binding()), [], []
+        for _ in range(2):
+            with subject.cls(binding=binding) as selector:
+                for number, (near, _) in enumerate(many):
+                    selector.register(near, EVENT_WRITE, number)
+                found += [names(selector.select(1)) for _ in range(20)]
+            spare += [os.dup(0) for _ in range(between)]  # takes the number
+        answers.append(found)
+        for fd in spare:
+            os.close(fd)
+    assert answers[0] == answers[1]
+    assert answers[0][:20] != answers[0][20:]
+
+
 def test_each_kind_is_given(subject, below, many):
     """In a few hundred waits every kind comes that the mechanism allows."""
     binding = chaos(3, below)
