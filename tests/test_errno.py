@@ -233,7 +233,7 @@ class BrokenPipe:
         symbol = whole.find(name)[0]
         broken = self.instead_of(whole.ffi, name)
 
-        class Library:
+        class Library:  # not a Proxy, whose functions are Python's
             def __getattr__(self, other):
                 return broken if other == symbol else getattr(whole.lib, other)
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Injection", "UnreachedWarning", "inject", "injecting"]
 
 
+#: What a wait with a timeout may call in place of a function, for its nanoseconds.
+_PRECISE = {"epoll_wait": "epoll_pwait2", "poll": "ppoll"}
+
+
 class UnreachedWarning(UserWarning):
     """An injection was asked for a call that was never made."""
 
@@ -55,6 +59,7 @@ class Injection:
         """Return a sentence for each rule that has altered no call."""
         return [
             f"{rule.text}: not reached, calls of {', '.join(rule.functions)}: {calls}"
+            + ("" if calls else _hint(rule))
             for rule, calls, hit in zip(self.rules, self._calls, self._hit)
             if not hit
         ]
@@ -93,6 +98,14 @@ class Injection:
         if delay:
             time.sleep(delay)
         return result
+
+
+def _hint(rule: Rule) -> str:
+    """Return what a caller may not know who asked for one of two functions."""
+    others = [_PRECISE[name] for name in rule.functions if name in _PRECISE]
+    if not others or others[0] in rule.functions:
+        return ""
+    return f"; a wait with a timeout calls {others[0]} where there is one, and {WAIT!r} stands for both"
 
 
 def _answer(call: Call, wanted: int) -> int:
