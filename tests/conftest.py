@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -151,6 +152,16 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
         needed = missing[1] or "the simulated kernels"
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: needs {needed}: Unix only")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Skip a test that asks Windows for what only Unix has: ENOSYS says what, as no poll(2)."""
+    outcome: Any = yield
+    report, error = outcome.get_result(), call.excinfo and call.excinfo.value
+    if os.name != "posix" and isinstance(error, OSError) and error.errno == errno.ENOSYS:
+        report.outcome = "skipped"
+        report.longrepr = (str(report.location[0]), report.location[1], f"Skipped: {error.strerror}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

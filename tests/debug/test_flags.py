@@ -14,7 +14,7 @@ from selectors_ffi import Debug, backends, debugging
 from selectors_ffi.binding import load
 from selectors_ffi.debug import flags as module
 from selectors_ffi.debug.flags import flags_of
-from selectors_ffi.testing import inject
+from selectors_ffi.testing import inject, kernel
 
 
 def python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -310,6 +310,17 @@ def test_no_leak_is_told_of_a_closed_selector(backend):
             backend(binding=None, wrong=1)
         with pytest.raises(OSError):
             backends.DevpollSelector()
+    for _ in range(3):
+        gc.collect()
+    assert not kept
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="simulated kernels need Unix")
+def test_no_leak_of_a_selector_that_the_system_lacks():
+    """A constructor that failed for want of poll(2) has left nothing open, on Windows too."""
+    kept = []
+    with debugging("leaks", kept.append), pytest.raises(OSError, match="no poll in target windows"):
+        backends.PollSelector(binding=kernel("windows"))
     for _ in range(3):
         gc.collect()
     assert not kept
