@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import bench, chart, echo, growth, others, startup
+from benchmarks import bench, chart, echo, growth, others, startup, tables
 from benchmarks.rows import ROWS
 
 SECTIONS = ("rows", "growth", "echo", "startup")
@@ -29,13 +29,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
     parser.add_argument(
         "--chart", metavar="FILE", nargs="+", type=Path,
-        help="measure nothing, draw these figures: ratios.svg and growth.svg beside the first",
+        help="measure nothing, draw these figures: ratios.svg and growth.svg beside the first, and the"
+        " tables of ../performance.md",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     if options.chart:
         reports = [json.loads(path.read_text()) for path in options.chart]
         for name, draw in (("ratios.svg", chart.ratios), ("growth.svg", chart.growth)):
             options.chart[0].with_name(name).write_text(draw(reports))
+        document = options.chart[0].parent.with_name("performance.md")
+        if document.exists():
+            document.write_text(tables.replaced(document.read_text(), reports))
         return 0
     if not any(options.rows is None or options.rows in row.name for row in ROWS):
         print(f"no row has {options.rows!r} in its name", file=sys.stderr)

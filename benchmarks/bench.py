@@ -8,12 +8,15 @@ else. Descriptors are pipes; where both directions are watched, connected socket
 
 from __future__ import annotations
 
+import os
 import platform
 import selectors
 import sys
 from dataclasses import asdict, dataclass
 from statistics import median, quantiles
 from typing import Any
+
+import _cffi_backend
 
 from .bare import BareCalls
 from .rows import Row, Timed, Watch, descriptors, has_bare, work, work_bare
@@ -46,6 +49,8 @@ def available(row: Row) -> bool:
     """Tell whether both packages have the row's class here."""
     import selectors_ffi
 
+    if (row.work == "forked" and not hasattr(os, "fork")) or (row.work == "beside" and os.name == "nt"):
+        return False
     return hasattr(selectors, row.cls) and hasattr(selectors_ffi, row.cls)
 
 
@@ -139,6 +144,7 @@ def report(results: list[Result]) -> dict[str, Any]:
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "pypy": ".".join(map(str, getattr(sys, "pypy_version_info", ())[:3])),
+        "cffi": _cffi_backend.__version__,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "results": [asdict(result) for result in results],
     }

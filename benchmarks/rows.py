@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ class Row:
 
     name: str
     backend: str  # "epoll"
-    work: str  # "select", "timed", "changing", "register", "modify", "coming", "make" or "once"
+    work: str  # "select", "timed", see ``work``
     registered: int = 1
     ready: int = 0
     events: int = READ
@@ -63,6 +65,8 @@ ROWS = (
     Row("select, register + select + unregister", "select", "coming", 1, 1),
     Row("select, the same of number 1000", "select", "coming", 2, 2, highest=1000),
     Row("select, modify + select of number 1000", "select", "modify", 2, 2, highest=1000),
+    Row("select, 0 ready of 400 beside a waiting thread", "select", "beside", 400),
+    Row("select, the same in a child that it has forked", "select", "forked", 400),
     Row("epoll, make + close", "epoll", "make"),
     Row("poll, make + close", "poll", "make"),
     Row("select, make + close", "select", "make"),
@@ -159,6 +163,8 @@ def work(row: Row, selector: Any, watched: list[Any], peers: list[Any]) -> Timed
         raise RuntimeError(f"{type(selector)} does not report what is ready")
     if row.work == "changing":
         return changing(lambda: select(0), watched, peers)
+    if row.work in ("beside", "forked"):
+        return beside(select, watched[0], peers[0], forked=row.work == "forked")
     timeout = 1.0 if row.work == "timed" else 0
     return repeated(lambda: select(timeout))
 
@@ -219,3 +225,45 @@ def changing(select: Callable[[], object], watched: list[int], peers: list[int])
         return total / 2
 
     return timed
+
+
+def beside(select: Callable[..., object], watched: int, peer: int, *, forked: bool) -> Timed:
+    """Return what times calls while another thread waits in ``select``, if asked in a forked child."""
+    calls = repeated(lambda: select(0))
+
+    def timed(n: int) -> float:
+        begun = threading.Event()
+
+        def wait() -> None:
+            begun.set()
+            select()
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        begun.wait()
+        try:
+            return in_child(calls, n) if forked else calls(n)
+        finally:
+            os.write(peer, b"x")
+            thread.join()
+            os.read(watched, 1)
+
+    return timed
+
+
+def in_child(timed: Timed, n: int) -> float:
+    """Return what a forked child measures."""
+    answer, question = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12: this process has threads
+        pid = os.fork()
+    if not pid:
+        try:
+            os.write(question, repr(timed(n)).encode())
+        finally:
+            os._exit(0)
+    os.close(question)
+    with open(answer, "rb") as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return float(text)

@@ -79,7 +79,6 @@ class Binding:
             self.steps, self.attempts = _steps_with_errno(ffi)
             self.errno = abs
         self._facts: dict[Any, Any] = {}
-        self._close: Callable[..., int] | None = None
         self.refused: set[str] = set()  #: functions that failed a self-test, as if not there
         self.proven: set[str] = set()  #: mechanisms whose self-test need not be asked for again
 
@@ -162,25 +161,25 @@ class Binding:
         Leaves ``ffi.errno`` as it was, since this also runs in finalisers. EINTR is success: the
         descriptor is gone, and a second close could hit another file that got its number.
         """
-        ffi, close = self.ffi, self._close or self._find_close()
+        found = None if self.opened else self.find("close")
+        if found is None:  # the C library itself: the interpreter calls it faster
+            try:
+                _close_by_os(fd)
+            except InterruptedError:
+                pass
+            return
+        ffi = self.ffi
         before = ffi.errno
-        for refused in self.attempts(close, ((fd,),)):
+        for refused in self.attempts(found[1], ((fd,),)):
             break
         if refused:
             errno, ffi.errno = self.errno(refused), before
             if errno != EINTR:
                 raise self.error(errno)
 
-    def _find_close(self) -> Callable[..., int]:
-        found = self.find("close")
-        self._close = found[1] if found else _close_by_os
-        return self._close
 
-
-def _close_by_os(fd: int) -> int:
-    """Close a descriptor where the target does not declare close(2)."""
-    os.close(fd)
-    return 0
+#: Close a descriptor; an object that libraries which replace functions of ``os`` do not know.
+_close_by_os: Callable[[int], None] = partial(os.close)
 
 
 def _steps_with_errno(ffi: Any) -> tuple[Callable[..., Iterator[int]], ...]:
@@ -216,7 +215,7 @@ def default() -> Binding:
 
     It is ``load()``'s, unless ``selectors_ffi.testing`` has set ``ambient``.
     """
-    return load() if ambient is None else ambient()
+    return _load(None, None) if ambient is None else ambient()
 
 
 @cache

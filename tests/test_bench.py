@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import selectors_ffi
-from benchmarks import bare, bench, rows
+from benchmarks import bare, bench, rows, tables
 from benchmarks.__main__ import main
 from selectors_ffi import EVENT_READ, EVENT_WRITE
 
@@ -81,6 +81,39 @@ def test_work_can_be_repeated(backend, work):
     result = bench.measure_row(row, 2, {})
 
     assert result.ratios["stdlib"].median > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a child is forked")
+@pytest.mark.parametrize("work", ["beside", "forked"])
+def test_work_beside_a_thread(work):
+    """Another thread waits in the selector meanwhile; the work leaves everything as it was."""
+    row = rows.Row("any", "select", work, 4)
+    with rows.descriptors(row) as (watched, peers), selectors_ffi.SelectSelector() as selector:
+        timed = rows.work(row, selector, watched, peers)
+        assert timed(3) > 0
+        assert timed(3) > 0
+        assert selector.select(0) == []
+
+
+def test_a_chart_writes_the_tables(tmp_path):
+    """``--chart`` draws, and writes the figures between the marks of the document beside."""
+    figures = tmp_path / "figures" / "one.json"
+    figures.parent.mkdir()
+    rows_asked = "epoll, 0 ready" if sys.platform == "linux" else "select, 1 ready"
+    assert main(["--quick", "--rows", rows_asked, "--json", str(figures)]) == 0
+    document = tmp_path / "performance.md"
+    document.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+
+    assert main(["--chart", str(figures)]) == 0
+
+    text = document.read_text()
+    assert rows_asked in (figures.parent / "ratios.svg").read_text()
+    assert f"| {rows_asked}" in text
+    assert "old" not in text
+    assert text.startswith(f"before\n{tables.BEGIN}")
+    assert text.endswith(f"{tables.END}\nafter\n")
+    with pytest.raises(ValueError, match="no <!-- tables"):
+        tables.replaced("no marks", [json.loads(figures.read_text())])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="descriptors are small numbers")

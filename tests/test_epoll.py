@@ -222,10 +222,12 @@ def test_a_change_forgets_what_was_made_of_the_old_key(machine, pairs, events, c
             selector.modify(near, EVENT_WRITE, "new")
         else:
             selector.unregister(near)
-        kept = [*selector._pairs.values(), *selector._records.values(), *selector._fd_to_key.values()]
+        records = selector._records
+        pairs_of_both = records.pairs.values() if records else ()
+        kept = [*selector._pairs.values(), *pairs_of_both, *selector._fd_to_key.values()]
         assert key not in kept
         assert not [pair for pair in kept if pair[0] is key]
-        assert not selector._records_of
+        assert not records or not records.of
 
 
 @pytest.mark.parametrize("first", [1, 3])
@@ -274,5 +276,5 @@ def test_nothing_is_kept_of_a_closed_selector(machine, pairs):
         selector.unregister(pairs[1][0])
         for _ in range(3):
             assert len(selector.select(0)) == 2
-    kept = (selector._pairs, selector._records, selector._records_of, selector._duplex)
+    kept = (selector._pairs, selector._records or ())
     assert not any((*kept, selector._made, selector._idle))

@@ -53,6 +53,7 @@ from .interface import (
     _SelectorMapping,
 )
 from .interface import _fileobj_to_fd as _fileobj_to_fd
+from .keywords import keywords_at_no_cost
 from .native import Descriptor as Descriptor
 from .native import NativeEvent as NativeEvent
 from .refusal import explain, is_open, left_nothing
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
     from ..debug.raw import RawEvent
     from ..debug.stats import Stats
     from .interface import Data
-    from .wake import Waker
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
 
@@ -101,6 +101,10 @@ class _BaseSelectorImpl(Additions):
         debug: object = None,
         regular_files: str | None = None,
     ) -> None:
+        self._prepare(debug, regular_files)
+
+    def _prepare(self, debug: object, regular_files: str | None) -> None:
+        """Begin to be a selector; a call with keywords would take much longer."""
         self._fd_to_key: dict[int, SelectorKey] = {}
         self._view: _SelectorMapping | None = None
         self._closed = False
@@ -130,6 +134,7 @@ class _BaseSelectorImpl(Additions):
 
     _fileobj_lookup = _fileobj_lookup
 
+    @keywords_at_no_cost
     def register(
         self,
         fileobj: FileDescriptorLike,
@@ -267,8 +272,8 @@ class _BaseSelectorImpl(Additions):
 
     def _watches_itself(self, fd: int) -> bool:
         """Tell whether an event of ``fd`` is a wake-up, for the debug package."""
-        waker: Waker | None = getattr(self, "_waker", None)
-        return waker is not None and waker.reader == fd
+        waker = getattr(self, "_waker", None)
+        return bool(waker and waker.reader == fd)
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
         """Make later calls through ``binding``, another library of the same kernel.
@@ -315,7 +320,6 @@ class _BaseSelectorImpl(Additions):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._view = None
             self._fd_to_key.clear()
             self._release()
 
@@ -335,6 +339,7 @@ class _BaseSelectorImpl(Additions):
 class Backend(_BaseSelectorImpl):
     """What our six selectors share beyond the registry."""
 
+    @keywords_at_no_cost
     def modify(
         self,
         fileobj: FileDescriptorLike,

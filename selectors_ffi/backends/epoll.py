@@ -34,7 +34,7 @@ from ..binding import REFUSALS
 from .base import BOTH, TOO_LARGE, NativeEvent
 from .beyond import ONESHOT
 from .clock import Deadline, clock
-from .epoll_buffer import CHUNK, LOOPS, Buffer
+from .epoll_buffer import CHUNK, LOOPS, Buffer, Records
 from .epoll_set import WAKE, EpollSet
 from .handlers import of_handler
 from .refusal import leaving_nothing
@@ -64,7 +64,7 @@ class EpollSelector(EpollSet):
             self._pairs.pop(token, None)
             if self._duplex:
                 self._duplex.pop(fd, None)
-                if self._records_of:
+                if self._records is not None:
                     self._forget_records(token)
             if not events:
                 epoll_ctl = facts.epoll_ctl
@@ -84,8 +84,8 @@ class EpollSelector(EpollSet):
             event = pack(facts.flags[events], token)
         except StructError:
             raise OverflowError(TOO_LARGE) from None
-        attempts, epoll_ctl = facts.attempts, facts.epoll_ctl
-        for refused in attempts(epoll_ctl, ((self._descriptor.fd, operation, fd, event),)):
+        attempts = facts.attempts
+        for refused in attempts(facts.epoll_ctl, ((self._descriptor.fd, operation, fd, event),)):
             break
         if refused:
             self._insist(fd, events, facts.errno(refused))
@@ -102,8 +102,8 @@ class EpollSelector(EpollSet):
     def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
         idle = self._idle
         try:
-            buffer = idle.pop()
-        except IndexError as error:
+            buffer = idle.pop() if idle else self._new_buffer()
+        except IndexError as error:  # another thread took the last one
             if of_handler(error):
                 raise
             buffer = self._new_buffer()
@@ -158,7 +158,8 @@ class EpollSelector(EpollSet):
         if not self._duplex:
             return buffer.look_up(self._pairs, n, False)
         if not LOOPS:
-            return buffer.look_up(self._records, n, True)
+            records = self._records
+            return None if records is None else buffer.look_up(records.pairs, n, True)
         if self._beyond:
             return None
         fd_to_key, tokens, directions = self._fd_to_key, self._tokens, self._facts.directions
@@ -196,26 +197,30 @@ class EpollSelector(EpollSet):
 
     def _first(self, buffer: Buffer) -> Pair | None:
         """Decode the one event in the buffer, if it is the first of a registration."""
-        event = buffer.array[0]
-        token = event.data
+        if buffer.batch:
+            token, flags = buffer.token[0], buffer.flags[0]
+        else:
+            event = buffer.array[0]
+            token, flags = event.data, event.events
         fd = token & _FD_MASK
         key = self._fd_to_key.get(fd)
         if key is None or token != self._tokens.get(fd, fd):
             return None
-        events = self._facts.directions[event.events] & key[2]
+        events = self._facts.directions[flags] & key[2]
         if not events:
             return None
         pair = key, events
-        if buffer.prepare():
+        if buffer.batch or buffer.prepare():
             self._remember(token, token, pair)
         return pair
 
     def _forget_records(self, token: int) -> None:
-        for record in self._records_of.pop(token, ()):
-            self._records.pop(record, None)
-        if not self._duplex:  # from now on a change need not forget them
-            self._records.clear()
-            self._records_of.clear()
+        records = self._records
+        if records is not None:
+            for record in records.of.pop(token, ()):
+                records.pairs.pop(record, None)
+            if not self._duplex:  # from now on a change need not forget them
+                self._records = None
 
     def _insist(self, fd: int, events: int, errno: int) -> None:
         """Go on where the kernel has more, or less, than was expected.
@@ -280,23 +285,25 @@ class EpollSelector(EpollSet):
 
     def _sift(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> tuple[list[Pair], bool]:
         """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""
-        table: dict[Any, Pair] = self._records if self._duplex else self._pairs
+        table: dict[Any, Pair] = self._pairs
+        if self._duplex:
+            table = {} if self._records is None else self._records.pairs
         fields: list[Any] = []
         if native is None and buffer.prepare() and not (LOOPS and self._duplex):
             fields = buffer.fields(n, bool(self._duplex))
         result, unknown, go_on = [], [], not self._closed
+        array, registry, tokens = buffer.array, self._fd_to_key, self._tokens
         for i in range(n):
-            pair = table.get(fields[i]) if fields else None
-            if pair is not None:
+            if fields and (pair := table.get(fields[i])) is not None:
                 result.append(pair)
                 continue
-            event = buffer.array[i]
+            event = array[i]
             token, flags = event.data, event.events
             fd = token & _FD_MASK
             if fd == WAKE:
                 go_on = self._waits_on() and go_on
                 continue
-            key, ours = self._fd_to_key.get(fd), token == self._tokens.get(fd, fd)
+            key, ours = registry.get(fd), token == (tokens.get(fd, fd) if tokens else fd)
             if not (ours or self._may_be_of_the_caller(token)):
                 key = None
             if native is not None:
@@ -324,16 +331,21 @@ class EpollSelector(EpollSet):
         the same token, and would be given this pair.
         """
         key = pair[0]
-        if len(self._idle) + 1 < len(self._made) or getattr(key.events, "trigger", "") is ONESHOT:
+        if len(self._idle) + 1 < len(self._made):
+            return
+        if self._beyond and getattr(key.events, "trigger", "") is ONESHOT:
             return
         if key.events < BOTH:
             self._pairs[token] = pair
-        if isinstance(field, bytes):
-            self._records[field] = pair
-            self._records_of.setdefault(token, []).append(field)
         # A change writes the registry first and forgets then: one of the two sees the other. While no
         # key has both directions, a change forgets no record.
-        if not self._duplex or self._fd_to_key.get(key.fd) is not key:
-            self._records.pop(field, None)
+        if isinstance(field, bytes):
+            records = self._records
+            if records is None:
+                records = self._records = Records()
+            records.pairs[field] = pair
+            records.of.setdefault(token, []).append(field)
+            if not self._duplex or self._fd_to_key.get(key.fd) is not key:
+                records.pairs.pop(field, None)
         if self._fd_to_key.get(key.fd) is not key:
             self._pairs.pop(token, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from _weakref import ref
 from functools import cache, partial
-from itertools import islice
+from itertools import islice, repeat
 from operator import itemgetter
 from struct import Struct
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     _Unpackers = list[Callable[..., tuple[Any, ...]]]
 
-__all__ = ["CHUNK", "LOOPS", "Buffer", "Facts"]
+__all__ = ["CHUNK", "LOOPS", "Buffer", "Facts", "Records"]
 
 _CAPACITY = 16  # events in the first buffer of a selector
 _POOL_SIZE = 8
@@ -39,7 +39,7 @@ LOOPS = sys.implementation.name == "pypy"
 class Facts:
     """What depends on the binding alone; its selectors share it."""
 
-    calls: Callable[..., Iterator[int]]
+    steps: Callable[..., Iterator[int]]
     attempts: Callable[..., Iterator[int]]
     errno: Callable[[int], int]
     epoll_ctl: Callable[..., int]
@@ -53,7 +53,7 @@ class Facts:
         ffi = binding.ffi
         self.ffi: Any = ffi
         function, constant = binding.function, binding.constant
-        self.calls, self.attempts, self.errno = binding.calls, binding.attempts, binding.errno
+        self.steps, self.attempts, self.errno = binding.steps, binding.attempts, binding.errno
         self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
         self.precise: Any = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
         self.dup3: Any = function("dup3") if binding.has("dup3") else None
@@ -94,8 +94,17 @@ class Facts:
     def give_back(self, buffers: list[Buffer]) -> None:
         """Take the buffers of a selector that was closed."""
         for buffer in buffers:
+            buffer.forget()
             if buffer.capacity <= CHUNK and len(self.pool) < _POOL_SIZE:
                 self.pool.append(buffer)
+
+
+class Records:
+    """Whole events, as bytes -> results in ``pairs``; ``of`` says which there are of a token."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[bytes, Pair] = {}
+        self.of: dict[int, list[bytes]] = {}
 
 
 class Buffer:
@@ -106,15 +115,17 @@ class Buffer:
     """
 
     __slots__ = (
-        "__weakref__", "_epfd", "_facts", "_made", "_timeout", "_timespec", "_token", "_uses",
-        "array", "batch", "began", "capacity", "forever", "layout", "now", "timed", "token", "tokens",
-        "unknown", "view",
+        "__weakref__", "_epfd", "_facts", "_made", "_ref", "_timeout", "_timespec", "_token", "_uses",
+        "array", "batch", "began", "capacity", "flags", "forever", "layout", "now", "timed", "token",
+        "tokens", "unknown", "view",
     )  # fmt: skip
 
     now: Iterator[int] | None
     forever: Iterator[int] | None
     timed: Iterator[int] | None
     layout: tuple[Any, int, int, int]
+    flags: Any  # those of the first event, if ``prepare`` has been here
+    _ref: Any
 
     def __init__(self, facts: Facts, epfd: int, capacity: int, made: list[ref[Buffer]]) -> None:
         self._facts = facts
@@ -125,6 +136,7 @@ class Buffer:
         self._token: Any = None
         self.view: Any = None
         self.tokens: _Unpackers = facts.tokens
+        self.began: float = 0.0  # when the last wait with a timeout > 0 began
         self.belong(epfd, made)
 
     def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
@@ -136,16 +148,19 @@ class Buffer:
         self.batch: int = 0
         self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here
         self.now = self.forever = self.timed = None
-        self.began: float = 0.0  # when the last wait with a timeout > 0 began
         self._made = made
         # A callback in C cannot be interrupted, as a __del__ could be.
-        made.append(ref(self, made.remove))
+        self._ref = mine = ref(self, made.remove)
+        made.append(mine)
 
     def forget(self) -> None:
         """Count this buffer no longer; PyPy may collect it much later."""
-        for made in self._made.copy():
-            if made() is self:
-                self._made.remove(made)
+        mine, self._ref = self._ref, None  # whose callback is for a buffer that is noted
+        try:
+            self._made.remove(mine)
+        except ValueError as error:
+            if of_handler(error):
+                raise
 
     def prepare(self) -> bool:
         """Make what reads the buffer fast; return whether it is there."""
@@ -164,9 +179,11 @@ class Buffer:
             # The words of the array, words per event, and which are the halves of the token.
             low = offset // 4
             halves = (low, low + 1) if sys.byteorder == "little" else (low + 1, low)
-            self.layout = ffi.cast("uint32_t *", self.array), self._facts.size // 4, *halves
+            self.flags = words = ffi.cast("uint32_t *", self.array)
+            self.layout = words, self._facts.size // 4, *halves
         else:
             self.view = memoryview(ffi.buffer(self.array))
+            self.flags = self.view[:4].cast("I")
             self._token = self.view[offset : offset + 8].cast("Q")
 
     def bind(self) -> None:
@@ -180,7 +197,8 @@ class Buffer:
 
     def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
         """Return the calls of ``function``; with a large buffer they come to an end, see ``select``."""
-        calls = self._facts.calls(function, self._epfd, self.array, self.capacity, *timeout)
+        arguments = (self._epfd, self.array, self.capacity, *timeout)
+        calls = self._facts.steps(function, repeat(arguments))
         return calls if self.capacity <= CHUNK else islice(calls, _LARGE_STEPS)
 
     def bind_now(self) -> Iterator[int]:
@@ -198,18 +216,17 @@ class Buffer:
         self.began = clock()
         facts = self._facts
         if facts.precise is None:
-            ms = milliseconds(timeout)
-            return facts.calls(facts.epoll_wait, self._epfd, self.array, self.capacity, ms)
+            arguments = (self._epfd, self.array, self.capacity, milliseconds(timeout))
+            return facts.steps(facts.epoll_wait, repeat(arguments))
         if timeout != self._timeout:
             if self._timespec is None:
                 self._timespec = facts.ffi.new("struct timespec *")
             timespec, self._timeout = self._timespec, None  # an exception leaves no half of it
             timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout), 1_000_000_000)
             self._timeout = timeout
-        return self.timed or self._bind_timed()
-
-    def _bind_timed(self) -> Iterator[int]:
-        self.timed = steps = self._calls(self._facts.precise, self._timespec, self._facts.NULL)
+        steps = self.timed
+        if steps is None:
+            steps = self.timed = self._calls(facts.precise, self._timespec, facts.NULL)
         return steps
 
     def step(self, timeout: float | None) -> int:

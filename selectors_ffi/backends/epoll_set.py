@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from ..binding import Binding
     from .directions import Pair
-    from .epoll_buffer import Buffer
+    from .epoll_buffer import Buffer, Records
 
 __all__ = ["WAKE", "EpollSet"]
 
@@ -69,15 +69,14 @@ class EpollSet(BeyondEpoll):
         debug: object = None,
         regular_files: str | None = None,
     ) -> None:
-        super().__init__(debug=debug, regular_files=regular_files)
+        self._prepare(debug, regular_files)
         self._binding = binding = self._bind(binding)
         self._facts: Facts = binding.facts(Facts)
         self._forks = forks.history
         self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
         self._pairs: dict[int, Pair] = {}
         self._duplex: dict[int, None] = {}  # descriptors registered for both directions
-        self._records: dict[bytes, Pair] = {}
-        self._records_of: dict[int, list[bytes]] = {}  # by token
+        self._records: Records | None = None  # made with the first
         self._made: list[Any] = []  # a reference to each buffer that lives, idle or in use
         self._several = False  # whether there was ever more than one
         self._idle: list[Buffer] = [None]  # type: ignore[list-item] # buffers that no call is using
@@ -134,26 +133,24 @@ class EpollSet(BeyondEpoll):
     def _release(self) -> None:
         # One by one: another thread may be about to take one of this very list. What it cannot find
         # there it asks ``_new_buffer`` for.
-        idle, unused, self._idle = [], self._idle, []
+        idle: list[Buffer] = []
+        unused, self._idle = self._idle, []
         try:
-            while True:
+            while unused:
                 idle.append(unused.pop())
         except IndexError as error:
             if of_handler(error):
                 raise
         busy = len(idle) < len(self._made)
-        # In place, since a copy of this selector shares them.
-        for table in (self._pairs, self._records, self._records_of, self._duplex):
-            table.clear()
-        for buffer in idle:
-            buffer.forget()
-        self._facts.give_back(idle)
-        idle.clear()
+        if self._made:
+            self._pairs.clear()  # a copy of this selector shares it
+            self._records = None
+            self._facts.give_back(idle)
         try:
             # Alone, this is a signal handler, and the call that it interrupts does not go on.
             if busy and len(frames()) > 1:
                 self._interrupt()
-            else:
+            elif self._waker or self._rung:
                 self._drop_wakers()
         except OSError as error:
             if of_handler(error):

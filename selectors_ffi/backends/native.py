@@ -69,6 +69,7 @@ class Descriptor:
 
     def __del__(self) -> None:
         try:
-            self.close()
+            if self._open:
+                self.close()
         except (AttributeError, OSError):
             pass  # an exception has ended __init__, or the process has closed all its descriptors

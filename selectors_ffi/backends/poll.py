@@ -55,16 +55,6 @@ _revents = Struct("=6xH").iter_unpack
 _INTEREST = 1 << 40  # added to the number of keys with both directions, so that it is never 0
 
 
-class PollSelector(TableSelector):
-    """Poll-based selector."""
-
-    _mechanism = "poll"
-
-    def _make_facts(self, binding: Binding) -> _Facts:
-        facts: _Facts = binding.facts(_Facts)
-        return facts
-
-
 class _Facts:
     """What depends on the binding alone, shared by its selectors."""
 
@@ -89,7 +79,7 @@ class _Array(Table):
 
     __slots__ = (
         "_beyond", "_duplex", "_flags", "_forever", "_last", "_lows", "_memory", "_pairs",
-        "_places", "_poked", "_pollfds", "_timed", "_timespec", "_used",
+        "_places", "_poked", "_pollfds", "_timed", "_timeout", "_timespec", "_used",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
@@ -98,6 +88,7 @@ class _Array(Table):
         self._memory = bytearray(_SIZE)  # the waker's entry, so that there is what ``poke`` writes to
         self._pollfds: Any = None
         self._timespec: Any = None
+        self._timeout: float | None = None  # what is in it
         self._forever: Iterator[int] | None
         self._timed: Iterator[int] | None
 
@@ -111,8 +102,22 @@ class _Array(Table):
         if self._pollfds is None or not size <= len(self._memory) < 8 * size + 128:
             self._allocate(bytearray(2 * size))
         self._watch_waker()
-        for key in keys:
-            self.put(key)
+        memory, pairs, places, flags, i = self._memory, self._pairs, self._places, self._flags, 0
+        for key in keys:  # as ``put`` does, and faster
+            fd, events = key[1], key[2]
+            if type(events) is Interest:
+                self.put(key)
+                i += 1
+                continue
+            if events == BOTH:
+                self._duplex += 1
+            places[fd] = i
+            pairs.append((key, events))
+            i += 1
+            _pack(memory, _SIZE * i, fd, flags[events])
+
+    def empty(self) -> None:
+        self._pairs, self._last = [], _WAKER
 
     def _allocate(self, memory: bytearray) -> None:
         self._pollfds = None  # until the end: after an exception ``fill`` comes here again
@@ -203,14 +208,16 @@ class _Array(Table):
         if facts.precise is None:
             arguments = (self._pollfds, self._used, milliseconds(timeout))
             return facts.steps(facts.poll, repeat(arguments))  # type: ignore[no-any-return]
-        timespec = self._timespec
-        if timespec is None:
-            timespec = self._timespec = facts.new("struct timespec *")
-        ns = min(nanoseconds(timeout), LONGEST)
-        timespec.tv_sec, timespec.tv_nsec = divmod(ns, 1_000_000_000)
+        if timeout != self._timeout:
+            if self._timespec is None:
+                self._timespec = facts.new("struct timespec *")
+            timespec, self._timeout = self._timespec, None  # an exception leaves no half of it
+            ns = min(nanoseconds(timeout), LONGEST)
+            timespec.tv_sec, timespec.tv_nsec = divmod(ns, 1_000_000_000)
+            self._timeout = timeout
         steps = self._timed
         if steps is None:
-            arguments = (self._pollfds, self._used, timespec, facts.NULL)
+            arguments = (self._pollfds, self._used, self._timespec, facts.NULL)
             steps = self._timed = facts.steps(facts.precise, repeat(arguments))
         return steps
 
@@ -264,3 +271,10 @@ class _Array(Table):
             (key, flags, directions[flags] & events)
             for (key, events), flags in zip(compress(self._pairs, lows), compress(lows, lows))
         ]
+
+
+class PollSelector(TableSelector):
+    """Poll-based selector."""
+
+    _mechanism = "poll"
+    _make_facts = _Facts

@@ -42,20 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SelectSelector"]
 
+_MANY = 8  # bits from which on it is faster to spell a bitmap than to take bit by bit
 _USUAL = 1 << 16  # descriptors that need not be looked at before bitmaps are made for them
-
-
-class SelectSelector(TableSelector):
-    """Select-based selector."""
-
-    _mechanism = "select"
-
-    def _make_facts(self, binding: Binding) -> Any:
-        if binding.target == "windows":
-            from . import windows
-
-            return binding.facts(windows.Facts)
-        return binding.facts(_Facts)
 
 
 class _Facts:
@@ -99,8 +87,24 @@ class _Bitmaps(Table):
         self._beyond = False  # there is, or was, a key with an ``Interest``
         self._bell = 0 if self.waker is None else 1 << (self.waker.reader ^ self._swap)
         self.keys: dict[int, Any] = {}  # by place
-        for key in keys:
+        by_place, swap, readers, writers, others = self.keys, self._swap, 0, 0, []
+        for key in keys:  # as ``put`` does, and faster
+            fd, events = key[1], key[2]
+            if fd >= _USUAL or type(events) is Interest:
+                others.append(key)
+                continue
+            place = fd ^ swap
+            by_place[place] = key
+            if events & EVENT_READ:
+                readers |= 1 << place
+            if events & EVENT_WRITE:
+                writers |= 1 << place
+        self._readers, self._writers = readers, writers
+        for key in others:
             self.put(key)
+
+    def empty(self) -> None:
+        self.keys = {}
 
     def put(self, key: SelectorKey) -> None:
         fd, events = key[1], key[2]
@@ -123,14 +127,17 @@ class _Bitmaps(Table):
     def drop(self, fd: int) -> None:
         place = fd ^ self._swap
         if self.keys.pop(place, None) is not None:
-            self._readers &= ~(1 << place)
-            self._writers &= ~(1 << place)
-            self._excepts &= ~(1 << place)
+            others = ~(1 << place)
+            self._readers &= others
+            self._writers &= others
+            if self._beyond:
+                self._excepts &= others
 
     def bind(self) -> None:
         readers = self._readers | self._bell
         nfds = (readers | self._writers | self._excepts).bit_length()
-        if nfds != self._nfds or self._beyond:
+        # They stay as large as they are, within reason: a high number may come and go.
+        if not nfds <= self._nfds <= 8 * nfds + 1024 or self._beyond:
             self._bind_sets(nfds)
         interest = readers | self._writers << self._half
         if self._beyond:
@@ -187,13 +194,13 @@ class _Bitmaps(Table):
             if place < self._half:
                 return [(self.keys[place], EVENT_READ)]
             return [(self.keys[place - self._half], EVENT_WRITE)]
-        return self._decode(answer)
+        return self._decode(answer, n)
 
     def found(self) -> list[Found]:
         answer = int.from_bytes(self.answer, "little")
         excepts = answer >> 2 * self._half
         answer &= ~(excepts << 2 * self._half | self._bell)
-        found = {key[1]: (key, events, events) for key, events in self._decode(answer)}
+        found = {key[1]: (key, events, events) for key, events in self._decode(answer, _MANY)}
         while excepts:
             place = excepts.bit_length() - 1
             excepts &= ~(1 << place)
@@ -202,12 +209,21 @@ class _Bitmaps(Table):
             found[key[1]] = key, events, events
         return list(found.values())
 
-    def _decode(self, answer: int) -> list[Pair]:
-        """Return the results of both sets."""
+    def _decode(self, answer: int, n: int) -> list[Pair]:
+        """Return the results of both sets, in which about ``n`` bits are set."""
         writers = answer >> self._half
         readers = answer ^ writers << self._half
         both = readers & writers
         keys, result = self.keys, []
+        if n < _MANY:
+            ready = readers | writers
+            while ready:
+                place = ready.bit_length() - 1
+                bit = 1 << place
+                ready ^= bit
+                events = (EVENT_READ if readers & bit else 0) | (EVENT_WRITE if writers & bit else 0)
+                result.append((keys[place], events))
+            return result[::-1]
         for events, places in (
             (EVENT_READ, readers ^ both),
             (EVENT_WRITE, writers ^ both),
@@ -219,3 +235,18 @@ class _Bitmaps(Table):
                 result.append((keys[i], events))
                 i = digits.find("1", i + 1)
         return result
+
+
+def _make_facts(binding: Binding) -> Any:
+    if binding.target == "windows":
+        from . import windows
+
+        return windows.Facts(binding)
+    return _Facts(binding)
+
+
+class SelectSelector(TableSelector):
+    """Select-based selector."""
+
+    _mechanism = "select"
+    _make_facts = staticmethod(_make_facts)

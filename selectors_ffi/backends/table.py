@@ -40,7 +40,7 @@ from .refusal import explain, is_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
     from ..binding import Binding
     from .directions import Pair
@@ -55,6 +55,9 @@ _COMMON = 2**30 - 1  # a number up to here is one digit of CPython's, and compar
 class TableSelector(Backend):
     """A selector whose interest is in tables of this process, not in the kernel."""
 
+    #: Returns what depends on a binding alone; ``facts.table(facts)`` makes a table.
+    _make_facts: ClassVar[Any]
+
     def __init__(
         self,
         *,
@@ -62,18 +65,14 @@ class TableSelector(Backend):
         debug: object = None,
         regular_files: str | None = None,
     ) -> None:
-        super().__init__(debug=debug, regular_files=regular_files)
+        self._prepare(debug, regular_files)
         self._binding = binding = self._bind(binding)
-        self._facts = self._make_facts(binding)
+        self._facts = binding.facts(self._make_facts)
         self._log: list[int] | None = None  # descriptors that have changed since the first wait
         self._limit = _SHORT_LOG
         self._idle: list[Any] = []  # tables that no call is using
         self._latest: object = self._idle  # another object after each change
         self._asleep: dict[Any, None] = {}  # tables in calls that may sleep
-
-    def _make_facts(self, binding: Binding) -> Any:
-        """Return what depends on the binding alone; ``facts.table(facts)`` makes a table."""
-        raise NotImplementedError
 
     def _watch(self, fd: int, events: int, was: int) -> None:
         if events and (self._closed or fd > _COMMON):
@@ -144,7 +143,7 @@ class TableSelector(Backend):
         return fd == INT_MAX or any(waker is not None and waker.reader == fd for waker in wakers)
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
-        self._facts = self._make_facts(binding)
+        self._facts = binding.facts(self._make_facts)
         self._idle = []  # a call in flight puts its table back into the old list
         return super()._rebind(binding)
 
@@ -158,7 +157,7 @@ class TableSelector(Backend):
             table = idle.pop()
             table.give_back()
             if len(pool) < _POOL_SIZE:
-                table.fill([])
+                table.empty()
                 pool.append(table)
 
     # Everything below is cold.
@@ -205,7 +204,7 @@ class TableSelector(Backend):
             followed, table.log, table.latest = table.log, None, None
             try:
                 if followed is None:
-                    table.fill([])
+                    table.empty()
                 elif (key := registry.get(fd)) is None:
                     table.drop(fd)
                 else:

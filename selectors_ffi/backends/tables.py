@@ -48,6 +48,9 @@ class Table:
     def fill(self, keys: list[SelectorKey]) -> None:
         """Watch ``keys`` and nothing else, whatever state the table is in."""
 
+    def empty(self) -> None:
+        """Keep no key; ``fill`` comes next."""
+
     def put(self, key: SelectorKey) -> None:
         """Watch the descriptor of ``key`` for ``key.events``, whatever it was watched for."""
 
@@ -113,6 +116,6 @@ class Table:
     def give_back(self) -> None:
         """Give the waker back to the process."""
         waker = self.waker
-        self.lose()
+        self.log = self.latest = self.waker = None
         if waker is not None:
             give_back(waker)

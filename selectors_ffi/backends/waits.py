@@ -81,7 +81,7 @@ class WaitingSelector(Backend):
         debug: object = None,
         regular_files: str | None = None,
     ) -> None:
-        super().__init__(debug=debug, regular_files=regular_files)
+        self._prepare(debug, regular_files)
         self._binding = self._bind(binding)
         self._waits: set[Any] = set()  # buffers of the calls in flight
         self._idle: list[Any] = []  # buffers that no call is using

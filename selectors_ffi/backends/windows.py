@@ -84,6 +84,9 @@ class _Sockets(Table):
     def fill(self, keys: list[SelectorKey]) -> None:
         self.keys: dict[int, Any] = {key.fd: key for key in keys}
 
+    def empty(self) -> None:
+        self.keys = {}
+
     def put(self, key: SelectorKey) -> None:
         self.keys[key.fd] = key
 
