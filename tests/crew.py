@@ -44,6 +44,12 @@ class Crew:
         tally.count("threads run", len(self.threads))
 
 
+def still(begun: float, seconds: float, enough: bool) -> bool:
+    """Tell whether to go on: for some seconds, and on a busy machine until enough was done."""
+    spent = time.monotonic() - begun
+    return spent < seconds or (not enough and spent < PATIENCE)
+
+
 def asleep(thread: threading.Thread, where: str) -> None:
     """Wait until a thread sleeps in a function of Linux's whose name contains ``where``, proc(5)."""
     deadline = time.monotonic() + PATIENCE

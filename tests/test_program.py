@@ -163,17 +163,18 @@ ERRORS = {
 }
 
 
-# The forms differ in who runs the code, and not in what becomes of every error.
+# The forms differ in who runs the code, and the commands in what is around it: not in every error.
+KINDS = ("error in a function", "syntax error", "broken pipe", "message at exit")
 ENDS = [
-    (form, error)
+    (command, form, error)
+    for command in COMMANDS
     for form in ("file", "module", "code", "standard input", "directory")
-    for error in ERRORS
-    if form == "file"
-    or error in ("error in a function", "syntax error", "broken pipe", "message at exit")
+    for error in (ERRORS if (command, form) == ("trace", "file") else KINDS)
+    if form == "file" or command == "trace" or error == KINDS[0]
 ]
 
 
-@pytest.mark.parametrize(("form", "error"), ENDS)
+@pytest.mark.parametrize(("ours", "form", "error"), ENDS, indirect=["ours"])
 def test_end_of_the_program(folder, ours, form, error):
     """Status, output and traceback are those of python, without a line that shows us."""
     source = ERRORS[error] + "\n"
