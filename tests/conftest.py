@@ -59,6 +59,11 @@ class Subject:
         return self.kernel == "host"
 
     @property
+    def winsock(self) -> bool:
+        """Whether the kernel is Windows', simulated or this host's."""
+        return self.kernel == "windows" or self.on_host and os.name == "nt"
+
+    @property
     def closes_later(self) -> bool:
         """Whether descriptors of the kernel's own are closed by a thread of its own."""
         return self.kernel == "libkqueue"
@@ -156,12 +161,14 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Skip a test that asks Windows for what only Unix has: ENOSYS says what, as no poll(2)."""
+    """Skip a test that asks Windows for what only Unix has: the error says what, as no poll(2)."""
     outcome: Any = yield
     report, error = outcome.get_result(), call.excinfo and call.excinfo.value
-    if os.name != "posix" and isinstance(error, OSError) and error.errno == errno.ENOSYS:
+    absent = isinstance(error, OSError) and error.errno == errno.ENOSYS
+    absent |= isinstance(error, AttributeError) and "on this system" in str(error)
+    if os.name != "posix" and absent:
         report.outcome = "skipped"
-        report.longrepr = (str(report.location[0]), report.location[1], f"Skipped: {error.strerror}")
+        report.longrepr = (str(report.location[0]), report.location[1], f"Skipped: {error}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -24,7 +24,7 @@ alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="setitimer(
 
 def sockets_only(subject):
     """Skip what Winsock does not do."""
-    if subject.kernel == "windows":
+    if subject.winsock:
         pytest.skip("Windows select(2) takes sockets only")
 
 
@@ -408,7 +408,7 @@ def test_closed_while_registered(subject, selector, pairs):
         with pytest.raises(OSError) as caught:
             selector.select(0)
         wsaenotsock = 10038
-        expected = wsaenotsock if subject.kernel == "windows" else errno.EBADF
+        expected = wsaenotsock if subject.winsock else errno.EBADF
         assert caught.value.errno == expected
     elif subject.mechanism == "poll":
         for _ in range(2):

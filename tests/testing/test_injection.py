@@ -46,7 +46,7 @@ def test_the_third_registration_fails(subject, below, many):
 def test_a_storm_of_interruptions(subject, below, pair, timeout):
     """``wait`` is the mechanism's own function; EINTR fifty times over delays a wait."""
     near, _ = pair
-    if subject.kernel == "windows":
+    if subject.winsock:
         pytest.skip("Winsock's select is never interrupted")
     binding = inject("wait:error=EINTR:when=1..50", below)
     with subject.cls(binding=binding) as selector:
@@ -112,7 +112,7 @@ def test_delays(pair, key):
 def test_a_wait_that_is_always_interrupted_ends(subject, below, pair, timeout):
     """The deadline counts, and not what the last call said."""
     near, _ = pair
-    if subject.kernel == "windows":
+    if subject.winsock:
         pytest.skip("Winsock's select is never interrupted")
     binding = inject("wait:error=EINTR", below)
     with subject.cls(binding=binding) as selector:
@@ -171,7 +171,7 @@ def test_of_one_descriptor(subject, below, many):
     """``fd=`` leaves the calls about other descriptors alone, and does not count them."""
     (one, _), (two, _), *_ = many
     function = CONTROLS.get(subject.mechanism, subject.mechanism)
-    error = "10055" if subject.kernel == "windows" else "ENOMEM"
+    error = "10055" if subject.winsock else "ENOMEM"
     binding = inject(f"{function}:error={error}:fd={two.fileno()}", below)
     with subject.cls(binding=binding) as selector:
         selector.register(one, EVENT_WRITE)
@@ -335,7 +335,7 @@ def test_calls_of_threads_are_counted_once(pair):
 def test_the_mark_in_a_trace(subject, below, pair):
     """An injected call is marked, a delayed one, too; the others are not."""
     near, _ = pair
-    if subject.kernel == "windows":
+    if subject.winsock:
         pytest.skip("tracing Winsock's errors is another matter")
     kept = []
     binding = inject("wait:error=EINTR:when=1; wait:delay_exit=1us:when=2", below)
