@@ -179,9 +179,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in ours]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _earlier_objects_are_not_searched() -> None:
-    """Let ``gc.collect()`` look at a module's own objects: pytest's are a million."""
+def pytest_collection_finish() -> None:
+    """Let no ``gc.collect()`` of a test look at the collected tests: they are a million objects.
+
+    Once, and before the first test: a pooled table that is frozen keeps alive what is in a cycle with it.
+    """
     gc.collect()
     if hasattr(gc, "freeze"):  # PyPy has none
         gc.freeze()
