@@ -182,7 +182,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Let no ``gc.collect()`` of a test look at the collected tests: they are a million objects.
 
-    Once, and before the first test: a pooled table that is frozen keeps alive what is in a cycle with it.
+    Once, before the first test: a frozen table of the pool keeps alive what is in a cycle with it.
     """
     gc.collect()
     if hasattr(gc, "freeze"):  # PyPy has none
