@@ -93,7 +93,7 @@ def run(module: str, seed: int | None) -> tuple[int, set[str], str]:
         except subprocess.TimeoutExpired:
             child.kill()
             output = f"{child.communicate()[0]}\nnot through after {_LONGEST} s"
-    ran = re.search(r"^Ran (\d+) tests", output, re.MULTILINE)
+    ran = re.search(r"^Ran (\d+) tests?", output, re.MULTILINE)
     failed = {f"{name} ({where})" for name, where in FAILED.findall(output)}
     return int(ran[1]) if ran else 0, failed, output
 
