@@ -149,7 +149,7 @@ def interface() -> dict[str, Any]:
     try:
         binding = default()
     except OSError as error:
-        found["reason"] = str(error)
+        found["reason"] = error.strerror or str(error)
         return found
     if not binding.opened:  # see selectors_ffi.testing
         found["target"], found["reason"] = binding.target, f"chosen by {binding.lib!r}"
