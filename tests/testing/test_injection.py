@@ -138,6 +138,22 @@ def test_a_refused_registration_makes_no_further_call(subject, below, many):
     assert refused == [2, 4, 6]
 
 
+def test_solaris_is_asked_again_but_not_for_ever(pair):
+    """A write(2) to /dev/poll, and what poll(2) says of an event of a port, are tried a hundred times."""
+    near, _ = pair
+    binding = inject("write:error=EINTR", kernel("illumos"))
+    with backends.DevpollSelector(binding=binding) as selector:
+        with pytest.raises(InterruptedError):
+            selector.register(near, EVENT_WRITE)
+        assert not selector.get_map()
+    binding = inject("poll:error=EINTR:when=1..100", kernel("illumos"))
+    with backends.EventPortSelector(binding=binding) as selector:
+        key = selector.register(near, EVENT_WRITE)
+        with pytest.raises(InterruptedError):
+            selector.select(1)
+        assert selector.select(1) == [(key, EVENT_WRITE)]
+
+
 @pytest.mark.parametrize("name", ["freebsd", "netbsd", "darwin"])
 def test_a_change_that_was_interrupted_is_made(pair, name):
     """kqueue(2): "all changes in the changelist have been applied". So nothing is lost."""
