@@ -139,7 +139,7 @@ def test_a_refused_registration_makes_no_further_call(subject, below, many):
 
 
 def test_solaris_is_asked_again_but_not_for_ever(pair):
-    """A write(2) to /dev/poll, and what poll(2) says of an event of a port, are tried a hundred times."""
+    """A write(2) to /dev/poll, and what poll(2) says of an event of a port, are asked for 100 times."""
     near, _ = pair
     binding = inject("write:error=EINTR", kernel("illumos"))
     with backends.DevpollSelector(binding=binding) as selector:
