@@ -92,12 +92,10 @@ class LeakGuarded(_Mixed):
         if hasattr(self, "fileno"):
             # There is a descriptor to leak as soon as it has been made, and none if that fails.
             return copied(bound, _Creation(bound.lib, guard))
+        # Of a selector with tables; the binding keeps them. It fails where the system lacks the function.
+        bound.facts(self._make_facts)  # type: ignore[attr-defined]
+        guard.armed = not self._closed
         return bound
-
-    def _make_facts(self, binding: Binding) -> Any:
-        facts = super()._make_facts(binding)  # type: ignore[misc] # of those without a descriptor
-        self._leak_guard.armed = not self._closed
-        return facts
 
     def close(self, *args: Any, **kwargs: Any) -> None:
         self._leak_guard.armed = False
