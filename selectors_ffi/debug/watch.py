@@ -92,7 +92,7 @@ class LeakGuarded(_Mixed):
         if hasattr(self, "fileno"):
             # There is a descriptor to leak as soon as it has been made, and none if that fails.
             return copied(bound, _Creation(bound.lib, guard))
-        # Of a selector with tables; the binding keeps them. It fails where the system lacks the function.
+        # Of a selector with tables; the binding keeps them. It fails where the system has none of it.
         bound.facts(self._make_facts)  # type: ignore[attr-defined]
         guard.armed = not self._closed
         return bound
