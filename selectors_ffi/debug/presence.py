@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from .records import Record
     from .turns import Samples
 
-__all__ = ["Begun", "Here"]
+__all__ = ["Begun", "Here", "times_of"]
 
 
 class Here:
     """What one thread does with one selector."""
 
     __slots__ = (
-        "__weakref__", "at", "child", "errno", "heard", "held", "ident", "loop", "next_sweep",
-        "returned", "samples", "source", "spent", "suspects", "swept", "turn", "wait",
+        "__weakref__", "at", "child", "errno", "heard", "held", "ident", "loop", "measured",
+        "next_sweep", "returned", "samples", "source", "spent", "suspects", "swept", "turn", "used",
+        "wait",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -49,6 +50,8 @@ class Here:
         self.swept: int = 0
         self.next_sweep: int = 0
         self.suspects: set[int] = set()
+        self.used: int = 0  # processor time, when it was measured last
+        self.measured: int = 0  # in which wait
 
 
 class Begun(NamedTuple):
@@ -62,3 +65,15 @@ class Begun(NamedTuple):
     """Where the program was for most of a turn that took long; else empty."""
     outer: Any
     """What the wait has heard that this one is in the middle of."""
+
+
+def times_of(thread: int) -> tuple[int, ...]:
+    """Return how long a thread had a processor and waited for one, in ns, and how often it got one.
+
+    All are 0 where that is not known. See schedstat in proc(5) of Linux.
+    """
+    try:
+        with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
+            return tuple(map(int, file.read().split()))
+    except (OSError, ValueError):
+        return 0, 0, 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import os
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -26,6 +27,7 @@ from .lints import BlockedLoop, Finding
 from .loops import loop_around, refers_to
 from .owners import owner_of_handle
 from .places import stack_of
+from .presence import times_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +46,7 @@ HANGS = 2.0
 ASLEEP = 200_000_000
 #: asyncio's own functions between a loop and a callback.
 _LOOPS = ("asyncio.base_events", "asyncio.events")
+_END = "the loop could not wait for {:.3f} s"
 #: Functions of the stack that a message names.
 SHOWN = 6
 
@@ -75,6 +78,11 @@ def _from_environment() -> None:
             blocked_after(float(text))
         except ValueError:
             raise ValueError(f"{BLOCKED_AFTER} must be seconds, 0 or more, not {text!r}") from None
+
+
+def _interval() -> int:
+    """Return how many nanoseconds lie between two looks."""
+    return max(Threshold.ns, 20_000_000) // 4
 
 
 class Samples:
@@ -117,7 +125,7 @@ def blocked(here: Here, turn: int) -> tuple[str, list[Finding]]:
     samples, here.samples = here.samples, None
     if samples is None or samples.turn != here.turn or turn < Threshold.ns or not samples.counts:
         return "", []
-    found = _finding(samples, f"the loop could not wait for {turn / 1e9:.3f} s")
+    found = _finding(samples, _END.format(turn / 1e9))
     return str(found[0].place), [] if samples.spoken else found
 
 
@@ -151,6 +159,7 @@ class _Watchdog:
         self._wake.acquire()
         self._ended = _thread.allocate_lock()
         self._native = 0
+        self._times: tuple[int, ...] = (0, 0, 0)
 
     def add(self, here: Here, observer: Observer) -> None:
         """Watch a thread of a selector, as long as both live."""
@@ -202,10 +211,11 @@ class _Watchdog:
 
     def _run(self, begun: Callable[[], object]) -> None:
         self._native = _thread.get_native_id()
+        self._times = times_of(self._native)
         _have_others_counted(_others_but_ours)
         begun()
         try:
-            while self._loops and not self._wake.acquire(timeout=max(Threshold.ns, 20_000_000) / 4e9):
+            while self._loops and not self._wake.acquire(timeout=_interval() / 1e9):
                 try:
                     self._look()
                 except Exception as error:  # it must not end the program's output in tracebacks
@@ -216,26 +226,61 @@ class _Watchdog:
             self._ended.release()
 
     def _look(self) -> None:
+        now = perf_counter_ns()
         running: dict[int, FrameType] | None = None
+        watched = []
         for weak_here, weak_observer in list(self._loops.values()):
             here, observer = weak_here(), weak_observer()
             if here is None or observer is None or not observer.open:
                 continue
-            now = perf_counter_ns()
+            watched.append(here)
             turn, wait = here.turn, here.wait
             if turn and Threshold.ns and now - turn > Threshold.ns // 2:
                 if running is None:
                     running = frames()
-                _sample(here, observer, running.get(here.ident), turn, now)
+                held = partial(self._held, here)
+                _sample(here, observer, running.get(here.ident), turn, now, held)
             elif wait and now - wait > ASLEEP:
                 _sweep(here, observer, wait, now)
+        # For the next look. Not before: while a file is read, the loops run on.
+        self._times = times_of(self._native)
+        for here in watched:
+            if not here.wait or here.wait != here.measured:
+                here.measured, here.used = here.wait, times_of(here.source.thread)[0]
+
+    def _held(self, here: Here) -> int:
+        """Return for how many nanoseconds until now a thread let no other one run Python code; else 0.
+
+        C code that keeps the interpreter's lock (``re``, ``sum``) keeps this thread from looking. It is
+        what the loop's thread has computed since the last look, but for this one's sleep and the first
+        times that it waited for a processor. Other code hands the lock over within milliseconds.
+        """
+        _, lacked, slices = (now - then for now, then in zip(times_of(self._native), self._times))
+        computed = times_of(here.source.thread)[0] - here.used if here.used else 0
+        held = computed - _interval() - lacked * 4 // max(slices, 4)
+        return held if held > max(Threshold.ns, 50_000_000) else 0
 
 
-def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, now: int) -> None:
+def _sample(
+    here: Here,
+    observer: Observer,
+    frame: FrameType | None,
+    turn: int,
+    now: int,
+    held: Callable[[], int],
+) -> None:
     """Look at a thread whose turn takes long.
 
     One call out of the loop must take at least half of the threshold. A turn is also long when very many
     short callbacks are due, and none of those is to blame.
+
+    Args:
+        here: the thread.
+        observer: of its selector.
+        frame: where it is.
+        turn: when its turn began.
+        now: the time.
+        held: returns for how long nothing could be seen, because the thread let no other one run.
     """
     samples = here.samples
     if samples is None or samples.turn != turn:
@@ -246,17 +291,22 @@ def _sample(here: Here, observer: Observer, frame: FrameType | None, turn: int, 
         return
     here.samples = samples
     at = frames[-1].f_lasti if len(frames) == 1 else -1
-    delay = _delay(here.source.thread)
+    # Before a file is read: meanwhile the thread runs on.
+    stack = stack_of(one for one in frames if one.f_globals.get("__name__") not in _LOOPS)
+    stack, owner = stack or stack_of(frames), samples.owner or _callback_of(frame)
+    delay = times_of(here.source.thread)[1]
     if frames[-1] is not samples.call or at != samples.at:
-        samples.call, samples.at, samples.since, samples.delay = frames[-1], at, now, delay
-        return
+        since = max(now - held(), turn)
+        samples.call, samples.at, samples.since, samples.delay = frames[-1], at, since, delay
     if now - samples.since - (delay - samples.delay) < Threshold.ns // 2:
         return
-    stack = stack_of(one for one in frames if one.f_globals.get("__name__") not in _LOOPS)
-    samples.add(stack or stack_of(frames))
-    samples.owner = samples.owner or _callback_of(frame)
-    if now - turn > samples.told and observer.checks is not None:
-        found = _finding(samples, f"no wait for {(now - turn) / 1e9:.1f} s so far")
+    samples.add(stack)
+    samples.owner = owner
+    so_far = here.samples is samples  # else the turn has ended while files were read
+    if now - turn > (samples.told if so_far else Threshold.ns) and observer.checks is not None:
+        seconds = (now - turn) / 1e9
+        what = f"no wait for {seconds:.1f} s so far" if so_far else _END.format(seconds)
+        found = _finding(samples, what)
         new, samples.told = observer.teller.new_places(found), samples.told * 5
         if new or samples.spoken:  # the same function is told of once, but of one turn more than once
             samples.spoken = True
@@ -281,15 +331,6 @@ def _above(frame: FrameType | None, loop: Loop | None, selector: object) -> list
     while frames and frames[-1].f_globals.get("__name__") == "asyncio.base_events":
         frames.pop()  # _run_once, in which many calls are made
     return frames or [frame]
-
-
-def _delay(thread: int) -> int:
-    """Return how long a thread has been ready and had no processor, in ns; 0 where it is not known."""
-    try:
-        with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
-            return int(file.read().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 def _callback_of(frame: FrameType | None) -> str:
