@@ -53,7 +53,6 @@ from .interface import (
     _SelectorMapping,
 )
 from .interface import _fileobj_to_fd as _fileobj_to_fd
-from .keywords import keywords_at_no_cost
 from .native import Descriptor as Descriptor
 from .native import NativeEvent as NativeEvent
 from .refusal import explain, is_open, left_nothing
@@ -134,7 +133,6 @@ class _BaseSelectorImpl(Additions):
 
     _fileobj_lookup = _fileobj_lookup
 
-    @keywords_at_no_cost
     def register(
         self,
         fileobj: FileDescriptorLike,
@@ -339,7 +337,6 @@ class _BaseSelectorImpl(Additions):
 class Backend(_BaseSelectorImpl):
     """What our six selectors share beyond the registry."""
 
-    @keywords_at_no_cost
     def modify(
         self,
         fileobj: FileDescriptorLike,

@@ -79,7 +79,7 @@ class _Array(Table):
 
     __slots__ = (
         "_beyond", "_duplex", "_flags", "_forever", "_last", "_lows", "_memory", "_pairs",
-        "_places", "_poked", "_pollfds", "_timed", "_timeout", "_timespec", "_used",
+        "_places", "_poked", "_pollfds", "_reader", "_timed", "_timeout", "_timespec", "_used",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
@@ -87,6 +87,8 @@ class _Array(Table):
         self._flags = facts.flags
         self._memory = bytearray(_SIZE)  # the waker's entry, so that there is what ``poke`` writes to
         self._pollfds: Any = None
+        self._reader: int | None = None  # what entry 0 says
+        self._poked = False
         self._timespec: Any = None
         self._timeout: float | None = None  # what is in it
         self._forever: Iterator[int] | None
@@ -101,7 +103,8 @@ class _Array(Table):
         size = _SIZE * (len(keys) + 1)
         if self._pollfds is None or not size <= len(self._memory) < 8 * size + 128:
             self._allocate(bytearray(2 * size))
-        self._watch_waker()
+        if self._poked or self._reader != (-1 if self.waker is None else self.waker.reader):
+            self._watch_waker()
         memory, pairs, places, flags, i = self._memory, self._pairs, self._places, self._flags, 0
         for key in keys:  # as ``put`` does, and faster
             fd, events = key[1], key[2]
@@ -117,18 +120,21 @@ class _Array(Table):
             _pack(memory, _SIZE * i, fd, flags[events])
 
     def empty(self) -> None:
+        self.log = self.latest = None
         self._pairs, self._last = [], _WAKER
 
     def _allocate(self, memory: bytearray) -> None:
         self._pollfds = None  # until the end: after an exception ``fill`` comes here again
+        self._reader = None
         self._memory = memory
         self._used = 0  # entries that the bound calls have
         self._pollfds = self.facts.from_buffer(self.facts.pollfds, memory)
 
     def _watch_waker(self) -> None:
-        self._poked = False
+        self._poked, self._reader = False, None
         reader = -1 if self.waker is None else self.waker.reader
         _pack(self._memory, 0, reader, self._flags[EVENT_READ])
+        self._reader = reader
 
     def put(self, key: SelectorKey) -> None:
         fd, events, pairs = key[1], key[2], self._pairs
@@ -203,7 +209,7 @@ class _Array(Table):
                 arguments: tuple[Any, ...] = (self._pollfds, self._used, -1)
                 steps = self._forever = facts.steps(facts.poll, repeat(arguments))
             return steps
-        if timeout <= 0:
+        if not timeout:
             return self.now or self.bind_now()
         if facts.precise is None:
             arguments = (self._pollfds, self._used, milliseconds(timeout))

@@ -71,19 +71,23 @@ class _Bitmaps(Table):
     """A bitmap for each direction; see ``Table``."""
 
     __slots__ = (
-        "_bell", "_beyond", "_excepts", "_half", "_nfds", "_readers", "_sets", "_swap", "_timed",
-        "_timeval", "_writers", "keys",
+        "_bell", "_beyond", "_excepts", "_half", "_nfds", "_pointers", "_readers", "_sets", "_swap",
+        "_timed", "_timeval", "_writers", "keys",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
         super().__init__(facts)
         self._swap = facts.swap
         self._nfds = -1
+        self._half = 0
+        self._beyond = False
         self._timeval: Any = facts.new(facts.timeval)
         self._timed: Iterator[int] | None
 
     def fill(self, keys: list[SelectorKey]) -> None:
         self._readers = self._writers = self._excepts = 0
+        if self._beyond:
+            self._half, self._nfds = 0, -1  # there were three bitmaps
         self._beyond = False  # there is, or was, a key with an ``Interest``
         self._bell = 0 if self.waker is None else 1 << (self.waker.reader ^ self._swap)
         self.keys: dict[int, Any] = {}  # by place
@@ -104,6 +108,7 @@ class _Bitmaps(Table):
             self.put(key)
 
     def empty(self) -> None:
+        self.log = self.latest = None
         self.keys = {}
 
     def put(self, key: SelectorKey) -> None:
@@ -136,27 +141,30 @@ class _Bitmaps(Table):
     def bind(self) -> None:
         readers = self._readers | self._bell
         nfds = (readers | self._writers | self._excepts).bit_length()
-        # They stay as large as they are, within reason: a high number may come and go.
-        if not nfds <= self._nfds <= 8 * nfds + 1024 or self._beyond:
-            self._bind_sets(nfds)
+        if nfds != self._nfds or self._beyond:
+            # Bitmaps stay as large as they are, within reason: a high number may come and go.
+            if not nfds < self._half <= 8 * nfds + 1024 or self._beyond:
+                self._make_sets(nfds)
+            self._nfds = -1
+            # On big endian the last place is not the highest descriptor, so whole words are asked for.
+            self._sets = (self._half if self._swap else nfds, *self._pointers)
+            self.unbind()
+            self._nfds = nfds  # last: after an exception they are bound anew
         interest = readers | self._writers << self._half
         if self._beyond:
             interest |= self._excepts << 2 * self._half
         self.interest = interest.to_bytes(len(self.answer), "little")
 
-    def _bind_sets(self, nfds: int) -> None:
+    def _make_sets(self, nfds: int) -> None:
         facts = self.facts
         size = (nfds // (8 * facts.width) + 1) * facts.width
-        self._nfds = -1
-        self._half = 8 * size  # bits of one set
+        self._half = 0
         self.answer = bytearray((2 + self._beyond) * size)
         readers = facts.from_buffer(facts.words, self.answer)
         writers = readers + size // facts.word
         excepts = writers + size // facts.word if self._beyond else facts.NULL
-        # On big endian the last place is not the highest descriptor, so whole words are asked for.
-        self._sets = (self._half if self._swap else nfds, readers, writers, excepts)
-        self.unbind()
-        self._nfds = -1 if self._beyond else nfds  # last: after an exception they are made anew
+        self._pointers = (readers, writers, excepts)
+        self._half = 8 * size  # bits of one set; last: after an exception they are made anew
 
     def unbind(self) -> None:
         self.now = self._timed = None

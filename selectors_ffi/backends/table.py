@@ -155,7 +155,8 @@ class TableSelector(Backend):
         pool = self._facts.pool
         while idle:
             table = idle.pop()
-            table.give_back()
+            if table.waker is not None:
+                table.give_back()
             if len(pool) < _POOL_SIZE:
                 table.empty()
                 pool.append(table)

@@ -49,7 +49,8 @@ class Table:
         """Watch ``keys`` and nothing else, whatever state the table is in."""
 
     def empty(self) -> None:
-        """Keep no key; ``fill`` comes next."""
+        """Keep no key, and follow no log; ``fill`` comes next."""
+        self.log = self.latest = None
 
     def put(self, key: SelectorKey) -> None:
         """Watch the descriptor of ``key`` for ``key.events``, whatever it was watched for."""

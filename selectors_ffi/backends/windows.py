@@ -85,6 +85,7 @@ class _Sockets(Table):
         self.keys: dict[int, Any] = {key.fd: key for key in keys}
 
     def empty(self) -> None:
+        self.log = self.latest = None
         self.keys = {}
 
     def put(self, key: SelectorKey) -> None:
