@@ -78,7 +78,8 @@ def _parts(place: str, value: Any) -> Iterator[tuple[str, Any, str]]:
     """Yield (place, value, cure) of each thing that a value holds; a cure may be empty."""
     if is_a(value, type):
         for name, inner in list(vars(value).items()):
-            yield f"{place}.{name}", inner, ""
+            if not name.startswith("__annotate"):  # Python 3.14's keeps the names of the class body
+                yield f"{place}.{name}", inner, ""
     elif is_a(value, (staticmethod, classmethod)):
         yield place, value.__func__, ""
     elif is_a(value, property):
