@@ -169,12 +169,12 @@ class Lines(Locked):
             return self._coloured(record, text, "")
         head, tail = f"{head})", f" = {tail}"
         if self._look.width:
-            head = head.ljust(COLUMN - indent)
             room = self._look.width - indent - len(tail)
             if len(head) > room >= COLUMN // 2:
-                head = f"{head.rstrip()[: room - 4]}...)".ljust(COLUMN - indent)
+                head = f"{head[: room - 4]}...)"
             elif len(head) > room:
                 return self._coloured(record, (head + tail)[: self._look.width - indent - 3] + "...", "")
+            head = head.ljust(min(COLUMN - indent, room))
         return self._coloured(record, head, tail)
 
     def _coloured(self, record: Record, head: str, tail: str) -> str:

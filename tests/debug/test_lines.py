@@ -140,6 +140,9 @@ def test_width():
     assert [len(line) for line in shown] == [55, 80, 80]
     assert written([long])[0].count("POLLIN") == 9, "a file has the whole line"
 
+    (told,) = written([call()._replace(note="N" * 40)], look=Look(width=80))
+    assert told.startswith("poll([], 0, 0)  ") and len(told) == 80, "a long result moves to the left"
+
 
 @pytest.mark.parametrize(
     ("record", "colours"),
