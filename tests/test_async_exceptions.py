@@ -104,14 +104,14 @@ OPERATIONS = {
 def test_at_every_bytecode(machine, name, kind):
     """Wherever it is interrupted, the selector can be brought back by its own methods.
 
-    KeyboardInterrupt at every bytecode, on PyPy at every line; others at every third, at every one
+    KeyboardInterrupt at every bytecode, on PyPy at every line; others at every fifth, at every one
     with the long profile.
     """
     before, operation = OPERATIONS[name]
     pairs = [socket.socketpair() for _ in range(3)]
     (near, far), *others = pairs
     far.send(b"x")
-    step = 1 if tally.long_profile() or kind is KeyboardInterrupt else 3
+    step = 1 if tally.long_profile() or kind is KeyboardInterrupt else 5
     place = 1 - step
     interrupted = True
     while interrupted:
@@ -139,7 +139,7 @@ def test_at_every_bytecode(machine, name, kind):
 def test_a_wait_at_every_bytecode(machine, kind, directions):
     """Wherever a wait is interrupted that finds changes of all kinds, the next one is right.
 
-    At every 41st bytecode, on PyPy at every seventh line; at every one with the long profile.
+    At every 83rd bytecode, on PyPy at every 13th line; at every one with the long profile.
     """
     pairs = [socket.socketpair() for _ in range(20)]
     gone, kept, narrowed, *new = [near.fileno() for near, _ in pairs]
@@ -174,7 +174,7 @@ def every():
     """How many bytecodes lie between two interrupts, or lines on PyPy."""
     if tally.long_profile():
         return 1
-    return 41 if sys.implementation.name == "cpython" else 7
+    return 83 if sys.implementation.name == "cpython" else 13
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "beside a thread"])
@@ -208,7 +208,7 @@ def second_thread(request):
 def test_any_wait_at_every_bytecode(machine, kind, events, used, timeout):
     """The first wait and later ones: the exception comes out, and the next two waits are right.
 
-    At every 41st bytecode, on PyPy at every seventh line; at every one with the long profile.
+    At every 83rd bytecode, on PyPy at every 13th line; at every one with the long profile.
     """
     pairs = [socket.socketpair() for _ in range(3)]
     expected = {near.fileno(): EVENT_WRITE for near, _ in pairs}
