@@ -68,9 +68,10 @@ def memory(reports: list[Report]) -> str:
     measured = [one for one in reports if "bytes_per_descriptor" in one.get("startup", ())]
     if not measured:
         return ""
+    imports = [f"{one['startup']['import_ms']:.1f} ({name(one)})" for one in reports if "startup" in one]
     lines = [
         "Milliseconds of processor time that the import takes above `selectors`: "
-        + ", ".join(f"{one['startup']['import_ms']:.1f} ({name(one)})" for one in measured)
+        + ", ".join(imports)
         + ".\n\nBytes per registered descriptor that is idle, then after it has been ready once"
         + f" ({name(measured[-1])}, `tracemalloc`):\n",
         "| class | standard library | ours |",
