@@ -85,7 +85,8 @@ class _Sockets(Table):
         self.keys: dict[int, Any] = {key.fd: key for key in keys}
 
     def empty(self) -> None:
-        self.log = self.latest = None
+        self.log: list[int] | None = None
+        self.latest: object = None
         self.keys = {}
 
     def put(self, key: SelectorKey) -> None:
