@@ -179,17 +179,24 @@ def test_a_loop_that_waits_through_functions(backend, lints):
 def test_many_short_callbacks_are_none_to_blame(lints):
     """A turn is long, too, when very many callbacks are due; no one of them has blocked."""
     event_loop = asyncio.SelectorEventLoop(selectors_ffi.DefaultSelector())
+    ends = []
 
     def short():
         end = monotonic() + 0.001
         block_until(lambda: monotonic() > end)
+        ends.append(monotonic())
 
     async def main():
         for _ in range(100):
             event_loop.call_soon(short)
         await event_loop.run_in_executor(None, int)
 
-    event_loop.run_until_complete(main())
+    for _ in range(10):
+        event_loop.run_until_complete(main())
+        if max(later - end for end, later in zip(ends, ends[1:])) < 0.04:
+            break
+        ends.clear()  # the machine is so busy that a callback was not short
+        lints.clear()
     event_loop.close()
     assert lints == []
 
