@@ -438,6 +438,35 @@ def test_threads(tmp_path):
     assert lines == ["True"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork(2)")
+def test_fork_while_another_thread_installs(tmp_path):
+    """The forked child installs, although the thread that held the lock is not in it."""
+    lines = run(
+        tmp_path,
+        """
+        import os, selectors_ffi, selectors_ffi.installation, signal, threading, warnings
+        warnings.simplefilter("ignore")  # of threads and fork
+        held, done = threading.Event(), threading.Event()
+        def hold():
+            with selectors_ffi.installation._lock:
+                held.set()
+                done.wait()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            with selectors_ffi.install():
+                os._exit(7 * (selectors.SelectSelector is selectors_ffi.SelectSelector))
+        print(os.WEXITSTATUS(os.waitpid(child, 0)[1]))
+        done.set()
+        thread.join()
+        """,
+    )
+    assert lines == ["7"]
+
+
 def test_no_selector_here(monkeypatch):
     """Where no class works, install() says where to read why, and changes nothing."""
     monkeypatch.delattr(selectors_ffi, "DefaultSelector")

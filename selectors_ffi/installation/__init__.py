@@ -14,6 +14,7 @@ a default argument, a value inside a container. ``Installation.missed`` lists th
 
 from __future__ import annotations
 
+import os
 import selectors
 import sys
 from collections.abc import Iterator
@@ -134,6 +135,17 @@ def uninstall() -> list[str]:
 
 
 _lock = RLock()
+
+
+def _renew_lock() -> None:
+    """Let a forked child install, although another thread of its parent held the lock."""
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
+    os.register_at_fork(after_in_child=_renew_lock)
+
 #: Those that have not ended, the oldest first.
 _installed: list[Installation] = []
 #: Name -> class of the standard library, as of the first ``install()``.
