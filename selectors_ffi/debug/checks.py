@@ -8,6 +8,7 @@ its descriptor is still the same open file, is put to a few of them at a time: s
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from time import perf_counter_ns
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checks", "Finding"]
 
+_NUMBER = re.compile(r"\d+")
 #: Looking for closed descriptors takes this part of the program's time at most.
 SHARE = 32
 #: Nanoseconds of it that are allowed at once; and in the beginning, so that a short program is seen.
@@ -213,11 +215,18 @@ class Checks:
         return findings
 
     def _never_sleeps(self, lint: type[lints.SelectorWarning], message: str) -> list[Finding]:
-        """Return the finding with what asyncio has to run in every turn, once for each such thing."""
-        owners, where = queued_in(sys._getframe(1))
-        if tuple(owners) in self._idle:
+        """Return the finding with what asyncio has to run in every turn, once for each such thing.
+
+        Tasks that wake each other by futures, as those of a queue do, get on without an event.
+        """
+        owners, where, woken = queued_in(sys._getframe(1))
+        if woken:
             return []
-        self._idle.add(tuple(owners))
+        self._empty.told()
+        kinds = tuple(_NUMBER.sub("", owner) for owner in owners)  # 'Task-1' and 'Task-2' are of one
+        if kinds in self._idle:
+            return []
+        self._idle.add(kinds)
         if owners:
             message += f"; meanwhile asyncio runs {', '.join(owners)}"
         return [Finding(lint, -1, message, where)]

@@ -184,10 +184,11 @@ def owner_of_handle(handle: object) -> str:
         return ""
 
 
-def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None]:
-    """Return the owners of what asyncio's loop is about to run, and a line of the program in it.
+def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None, bool]:
+    """Return the owners of what asyncio's loop is about to run, a line in it, and whether it was woken.
 
-    It is where a task stands, or where a callback is defined.
+    The line is where a task stands, or where a callback is defined. Woken means that all of it is what
+    futures call that are done.
 
     Args:
         frame: from where to look for the loop.
@@ -195,11 +196,21 @@ def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None]:
     while frame is not None and frame.f_globals.get("__name__") != "asyncio.base_events":
         frame = frame.f_back
     loop = frame.f_locals.get("self") if frame is not None else None
-    handles = list(field(loop, "_ready") or ())[:3] or list(field(loop, "_scheduled") or ())[:1]
+    ready = list(field(loop, "_ready") or ())
+    woken = [handle for handle in ready if _is_woken(handle)]
+    handles = [handle for handle in ready if handle not in woken][:3] or woken[:3]
+    handles = handles or list(field(loop, "_scheduled") or ())[:1]
     where = None
     for handle in handles:
         where = where or _place_of(field(handle, "_callback"))
-    return list(dict.fromkeys(filter(None, map(owner_of_handle, handles)))), where
+    owners = list(dict.fromkeys(filter(None, map(owner_of_handle, handles))))
+    return owners, where, 0 < len(ready) == len(woken)
+
+
+def _is_woken(handle: object) -> bool:
+    """Tell whether a handle is what a future of asyncio calls when it is done."""
+    arguments, futures = field(handle, "_args"), sys.modules.get("asyncio.futures")
+    return futures is not None and len(arguments or ()) == 1 and _is(arguments[0], futures.Future)
 
 
 def _place_of(callback: Any) -> Place | None:

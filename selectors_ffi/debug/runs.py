@@ -26,6 +26,8 @@ FINAL = 100
 FROZEN = 1000
 #: Waits in a row with a timeout of 0 that found nothing.
 IDLE = 5000
+#: In so many waits from then on it is asked what the loop runs: tasks that wake each other take turns.
+LOOKS = 8
 #: A loop slower than this per turn burns no processor worth a warning; nanoseconds.
 TURN = 5_000_000
 #: The same for a loop that finds nothing: it may compute between its waits.
@@ -181,10 +183,21 @@ class EmptyWaits:
         if self._count < IDLE:
             return None
         seconds = (now - self._since) / 1e9
-        self._count = 0
-        if seconds > IDLE_TURN * IDLE / 1e9:
-            return None
-        return NeverSleeps, (
-            f"select() was called {IDLE} times in {seconds:.3f} s with a timeout of 0,"
-            " and each time nothing was ready"
+        slow = seconds > IDLE_TURN * IDLE / 1e9
+        if slow or self._count >= IDLE + LOOKS:
+            self._count = 0
+        return (
+            None
+            if slow
+            else (
+                NeverSleeps,
+                (
+                    f"select() was called {IDLE} times in {seconds:.3f} s with a timeout of 0,"
+                    " and each time nothing was ready"
+                ),
+            )
         )
+
+    def told(self) -> None:
+        """Begin a new row."""
+        self._count = 0

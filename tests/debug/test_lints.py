@@ -470,3 +470,34 @@ def test_what_never_sleeps_is_told_once_where_it_is(backend):
     (warning,) = caught
     assert "meanwhile asyncio runs callback " in str(warning.message)
     assert (warning.filename, warning.lineno) == (__file__, again.__code__.co_firstlineno)
+
+
+def test_tasks_that_wake_each_other_sleep_enough(backend):
+    """SEL011 is silent on both ends of a queue, and tells once of tasks that are made to sleep(0)."""
+
+    async def pong(there, back):
+        while True:
+            await back.put(await there.get())
+
+    async def ping():
+        there, back = asyncio.Queue(), asyncio.Queue()
+        task = asyncio.ensure_future(pong(there, back))
+        for number in range(4000):
+            await there.put(number)
+            await back.get()
+        task.cancel()
+
+    async def spin():
+        for _ in range(4000):
+            await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+
+    with backend(debug="checks") as selector:
+        loop = asyncio.SelectorEventLoop(selector)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loop.run_until_complete(ping())
+            before = len(caught)
+            loop.run_until_complete(spin())
+        loop.close()
+
+    assert (before, [one.category for one in caught]) == (0, [NeverSleeps])
