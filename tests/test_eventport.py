@@ -34,7 +34,7 @@ def pairs():
 
 
 class Calls:
-    """A binding of illumos that notes its calls, and has those fail whose names are in ``failing``."""
+    """A binding of illumos that notes its calls, and has those fail whose names are in ``failing``: an errno, or a function."""
 
     def __init__(self):
         self.names = []
@@ -46,7 +46,8 @@ class Calls:
     def decide(self, call):
         self.names.append(call.name)
         if call.name in self.failing:
-            return call.fail(self.failing.pop(call.name))
+            failure = self.failing.pop(call.name)
+            return failure(call) if callable(failure) else call.fail(failure)
         result = call.run()
         action = self.after.pop(call.name, None)
         if action:
@@ -142,6 +143,27 @@ def test_closed_while_spent(selector, pairs):
     for _ in range(2):
         assert selector.select(0) == [(key, EVENT_WRITE)]
     assert selector.discard(near).events == EVENT_WRITE
+
+
+def test_closed_and_reused_in_the_middle(selector, calls, pairs):
+    """Another thread unregisters and closes it just before it is associated again; the number is reused."""
+    near, other = pairs[0][0], pairs[1][0]
+    selector.register(near, EVENT_WRITE)
+    key = selector.register(other, EVENT_WRITE)
+    assert len(selector.select(0)) == 2
+    number = near.fileno()
+
+    def reuse(call):
+        selector.unregister(number)
+        near.close()
+        reused.append(os.dup(other.fileno()))
+        return call.fail(errno.EBADF)
+
+    reused = []
+    calls.failing["port_associate"] = reuse
+    assert selector.select(0) == [(key, EVENT_WRITE)]
+    os.close(reused[0])
+    assert reused == [number]
 
 
 def test_associating_again_that_is_refused(selector, calls, pairs):

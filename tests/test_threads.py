@@ -102,7 +102,7 @@ def test_no_wakeup_is_lost(session, switching):
         finally:
             stop.set()
             wake()
-        waiting.join()
+            waiting.join()
         assert list(selector.get_map()) == [near_wake.fileno()]
         kernel = session.watched(selector)
         assert kernel is None or kernel == {near_wake.fileno(): EVENT_READ}

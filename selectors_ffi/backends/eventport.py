@@ -239,7 +239,8 @@ class EventPortSelector(WaitingSelector):
                 try:
                     self._watch(fd, key.events, 0)
                 except OSError as error:
-                    if error.errno != EBADF or is_open(fd):
+                    # Closed; or unregistered and closed meanwhile, and the number may be another file's.
+                    if error.errno != EBADF or (is_open(fd) and self._fd_to_key.get(fd) is key):
                         raise
                 self._settle(fd, key)
             self._spent.pop(entry, None)
