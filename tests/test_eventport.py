@@ -34,7 +34,7 @@ def pairs():
 
 
 class Calls:
-    """A binding of illumos that notes its calls, and has those fail whose names are in ``failing``: an errno, or a function."""
+    """A binding of illumos that notes its calls; ``failing``: name -> errno, or what runs in its place."""
 
     def __init__(self):
         self.names = []
@@ -146,7 +146,7 @@ def test_closed_while_spent(selector, pairs):
 
 
 def test_closed_and_reused_in_the_middle(selector, calls, pairs):
-    """Another thread unregisters and closes it just before it is associated again; the number is reused."""
+    """Another thread unregisters and closes it before it is associated again; the number is reused."""
     near, other = pairs[0][0], pairs[1][0]
     selector.register(near, EVENT_WRITE)
     key = selector.register(other, EVENT_WRITE)
