@@ -1,8 +1,8 @@
 """Turns: what the program does between two waits, and whether it keeps the loop from the next one.
 
 A turn begins when ``select()`` returns and ends when it is called again. A thread of ours looks at the
-clock twenty times a second. Where a turn has taken too long it notes the stack of the loop's thread, so
-that the lint can name the line that blocked. A short turn costs one assignment.
+clock forty times a second. Where a turn has taken too long it notes the stack of the loop's thread, so
+that the lint and the record of the next wait can name the line that ran. A short turn costs one assignment.
 
 The same thread looks for closed descriptors while a loop sleeps; see ``Checks.sweep``.
 
