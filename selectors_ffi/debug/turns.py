@@ -2,7 +2,7 @@
 
 A turn begins when ``select()`` returns and ends when it is called again. A thread of ours looks at the
 clock forty times a second. Where a turn has taken too long it notes the stack of the loop's thread, so
-that the lint and the record of the next wait can name the line that ran. A short turn costs one assignment.
+that the lint and the record of the next wait can name the line. A short turn costs one assignment.
 
 The same thread looks for closed descriptors while a loop sleeps; see ``Checks.sweep``.
 
