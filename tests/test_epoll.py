@@ -116,7 +116,7 @@ def test_what_was_decoded_once_is_looked_up(machine, pairs, monkeypatch, interes
         def fail(*_):
             raise AssertionError("decoded again")
 
-        monkeypatch.setattr(selector, "_sift", fail)
+        monkeypatch.setattr(selector, "_decode", fail)
         monkeypatch.setattr(selector, "_first", fail)
         for timeout in (0, None, 1):
             assert dict(selector.select(timeout)) == expected
@@ -135,13 +135,13 @@ def test_a_new_registration_alone_is_decoded(machine, monkeypatch, n, events):
             for _ in range(3):
                 assert dict(selector.select(0)) == expected
             learned = []
-            remember = selector._remember
+            remember = selector._cache
 
             def noting(token, *arguments):
                 learned.append(token)
                 remember(token, *arguments)
 
-            monkeypatch.setattr(selector, "_remember", noting)
+            monkeypatch.setattr(selector, "_cache", noting)
             key = selector.register(reader, events)
             for _ in range(2):
                 found = selector.select(0)

@@ -34,7 +34,7 @@ def pairs():
 
 
 class Calls:
-    """A binding of illumos that notes its calls; ``failing``: name -> errno, or what runs in its place."""
+    """A binding of illumos that notes its calls; ``failing``: name -> errno, or what runs instead."""
 
     def __init__(self):
         self.names = []

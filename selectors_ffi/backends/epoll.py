@@ -88,7 +88,7 @@ class EpollSelector(EpollSet):
         for refused in attempts(facts.epoll_ctl, ((self._descriptor.fd, operation, fd, event),)):
             break
         if refused:
-            self._insist(fd, events, facts.errno(refused))
+            self._reconcile(fd, events, facts.errno(refused))
 
     def _forget(self, fd: int) -> None:
         token = self._tokens.get(fd, fd)
@@ -140,7 +140,7 @@ class EpollSelector(EpollSet):
                 if of_handler(error):
                     raise
             if n > 0:
-                result, go_on = self._sift(buffer, n, None)
+                result, go_on = self._decode(buffer, n, None)
                 if result or not go_on:
                     return result
                 n = -EINTR  # what was mended may be ready
@@ -211,7 +211,7 @@ class EpollSelector(EpollSet):
             return None
         pair = key, events
         if buffer.batch or buffer.prepare():
-            self._remember(token, token, pair)
+            self._cache(token, token, pair)
         return pair
 
     def _forget_records(self, token: int) -> None:
@@ -222,7 +222,7 @@ class EpollSelector(EpollSet):
             if not self._duplex:  # from now on a change need not forget them
                 self._records = None
 
-    def _insist(self, fd: int, events: int, errno: int) -> None:
+    def _reconcile(self, fd: int, events: int, errno: int) -> None:
         """Go on where the kernel has more, or less, than was expected.
 
         EEXIST: an interrupted call left it, or another thread was first. ENOENT: the number was reused,
@@ -272,18 +272,20 @@ class EpollSelector(EpollSet):
                 raise self._binding.error(-n)
             remaining = deadline.remaining()
             if self._closed:
-                self._leave(buffer)
+                self._end_call(buffer)
                 return []
             if remaining == 0 and deadline.over(n < 0):
                 return []
             timed = bool(remaining)
             n = buffer.step(remaining)
             if n > 0:
-                result, go_on = self._sift(buffer, n, native)
+                result, go_on = self._decode(buffer, n, native)
                 if result or native or not go_on:
                     return result
 
-    def _sift(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> tuple[list[Pair], bool]:
+    def _decode(
+        self, buffer: Buffer, n: int, native: list[NativeEvent] | None
+    ) -> tuple[list[Pair], bool]:
         """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""
         table: dict[Any, Pair] = self._pairs
         if self._duplex:
@@ -315,16 +317,16 @@ class EpollSelector(EpollSet):
             if key and events:
                 result.append((key, events))
                 if fields and ours:
-                    self._remember(token, fields[i], result[-1])
+                    self._cache(token, fields[i], result[-1])
             elif go_on:
                 unknown.append((fd, token if key is None else -1))
         if unknown:
-            go_on = self._heal(buffer, unknown) and go_on
+            go_on = self._repair(buffer, unknown) and go_on
         if self._closed:
-            self._leave(buffer)
+            self._end_call(buffer)
         return result, go_on
 
-    def _remember(self, token: int, field: Any, pair: Pair) -> None:
+    def _cache(self, token: int, field: Any, pair: Pair) -> None:
         """Keep a result for the next time that the kernel reports the same.
 
         Only while no other call is in flight: that one may hold an event for an older interest under

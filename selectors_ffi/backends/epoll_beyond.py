@@ -48,7 +48,7 @@ class BeyondEpoll(Backend):
         """Return a token that no event has yet."""
 
     @abstractmethod
-    def _insist(self, fd: int, events: int, errno: int) -> None:
+    def _reconcile(self, fd: int, events: int, errno: int) -> None:
         """Go on where the kernel has more, or less, than was expected."""
 
     @property
@@ -92,7 +92,7 @@ class BeyondEpoll(Backend):
             raise OverflowError(TOO_LARGE) from None
         errno = self._step(operation, fd, event)
         if errno:
-            self._insist(fd, events, errno)
+            self._reconcile(fd, events, errno)
 
     def _step(self, operation: int, fd: int, event: Any) -> int:
         """Call epoll_ctl(2); return its errno, or 0."""

@@ -160,7 +160,7 @@ class EpollSet(BeyondEpoll):
             if not (busy and self._rebuilder):  # else the call that replaces the set will close it
                 self._descriptor.close()
 
-    def _leave(self, buffer: Buffer) -> None:
+    def _end_call(self, buffer: Buffer) -> None:
         """End a call of a closed selector; the last one gives the wakers back."""
         buffer.forget()
         if not self._made:
@@ -204,7 +204,7 @@ class EpollSet(BeyondEpoll):
         """
         return token >> _SERIAL_SHIFT + _SERIAL_BITS != _MARK and self._is_shared()
 
-    def _heal(self, buffer: Buffer, unknown: list[tuple[int, int]]) -> bool:
+    def _repair(self, buffer: Buffer, unknown: list[tuple[int, int]]) -> bool:
         """Make the kernel agree with the registry about what it should not have reported.
 
         Args:

@@ -94,7 +94,7 @@ class KqueueSelector(BeyondKqueue):
             errno = self._apply(fd, facts.changes[was][events], serial)
         # Of ANY also what is refused: what the kernel still has and the registry does not must go.
         if errno and (errno == ENOENT or facts.add_refuses_existing or not events or was == ANY):
-            errno = self._insist(fd, events, serial)
+            errno = self._reconcile(fd, events, serial)
         if errno:
             self._check_open()
             if was or events >= ANY:  # of two directions, one may have been added
@@ -125,7 +125,7 @@ class KqueueSelector(BeyondKqueue):
         errno = facts.errno(n) if n < 0 else 0
         return 0 if errno == EINTR else errno
 
-    def _insist(self, fd: int, events: int, serial: int) -> int:
+    def _reconcile(self, fd: int, events: int, serial: int) -> int:
         """Watch exactly ``events``, change by change, whatever the kernel has.
 
         Returns:
@@ -186,7 +186,7 @@ class KqueueSelector(BeyondKqueue):
 
     def _renew(self, fd: int, events: int) -> None:
         # The serial stays: another thread may hold an event of the current registration.
-        self._insist(fd, events, self._serials.get(fd, 0))
+        self._reconcile(fd, events, self._serials.get(fd, 0))
 
     def _add_waker(self) -> Waker:
         """Have the kqueue watch a waker; this wakes the threads that wait already."""

@@ -83,7 +83,7 @@ class TableSelector(Backend):
         log.append(fd)
         self._latest = []
         if was and self._idle:
-            self._let_go(fd)
+            self._drop_old_keys(fd)
         if self._asleep:
             self._interrupt_calls()
         if len(log) > self._limit:
@@ -192,7 +192,7 @@ class TableSelector(Backend):
                 raise
             return self._facts.table(self._facts)
 
-    def _let_go(self, fd: int) -> None:
+    def _drop_old_keys(self, fd: int) -> None:
         """Have no older key of ``fd`` in the tables that no call is using."""
         idle, registry = self._idle, self._fd_to_key
         for _ in range(len(idle)):

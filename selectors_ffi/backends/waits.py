@@ -209,7 +209,7 @@ class WaitingSelector(Backend):
                 if rung:
                     self._drain()
                 if unknown and not self._shared:
-                    self._heal(unknown)
+                    self._repair(unknown)
                 if found or native or self._woken or (unknown and self._shared):
                     self._woken = False
                     return list(found.values())
@@ -253,7 +253,7 @@ class WaitingSelector(Backend):
         """Return the exception of a failed call."""
         return self._binding.error(errno)
 
-    def _heal(self, unknown: set[tuple[int, int]]) -> None:
+    def _repair(self, unknown: set[tuple[int, int]]) -> None:
         """Make the kernel agree with the registry about what it should not have reported."""
         for fd, _ in unknown:
             key = self._fd_to_key.get(fd)
