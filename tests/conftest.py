@@ -18,7 +18,7 @@ from typing import Any, Callable
 import pytest
 
 from tests.tally import long_profile
-from tests.wakers import close_idle_wakers
+from tests.wakers import close_idle_wakers, empty_pools
 
 BACKENDS = (
     "SelectSelector",
@@ -179,13 +179,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in ours]
 
 
-def pytest_collection_finish() -> None:
-    """Let no ``gc.collect()`` of a test look at the collected tests: they are a million objects.
-
-    Once, before the first test: a frozen table of the pool keeps alive what is in a cycle with it.
-    """
+@pytest.fixture(scope="module", autouse=True)
+def _earlier_objects_are_not_searched() -> None:
+    """Let ``gc.collect()`` look at a module's own objects, and not at a million of pytest's."""
     gc.collect()
     if hasattr(gc, "freeze"):  # PyPy has none
+        empty_pools()  # a frozen table keeps alive what is in a cycle with it
         gc.freeze()
 
 
