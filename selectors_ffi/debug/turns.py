@@ -219,7 +219,7 @@ class _Watchdog:
                 try:
                     self._look()
                 except Exception as error:  # it must not end the program's output in tracebacks
-                    self.failed = error
+                    self.failed = error.with_traceback(None)  # its frames would keep the selector
         finally:
             self.running = False
             _have_others_counted(_thread._count)
