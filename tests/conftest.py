@@ -9,6 +9,7 @@ import os
 import re
 import selectors
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -177,6 +178,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ours = [item for item in items if item.get_closest_marker("ours")]
         config.hook.pytest_deselected(items=ours)
         items[:] = [item for item in items if item not in ours]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_earlier_watchdog() -> None:
+    """End the thread that a selector of an earlier module left: it opens files at any moment."""
+    turns = sys.modules.get("selectors_ffi.debug.turns")
+    if turns is not None:
+        turns._watchdog._loops.clear()
+        turns._watchdog.stop()
 
 
 @pytest.fixture(scope="module", autouse=True)
