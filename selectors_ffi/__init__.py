@@ -103,13 +103,18 @@ def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImp
 
 
 def _load_debug() -> Any:
-    """Import the debug package when it is first asked for, and return it."""
-    return import_module(".debug", __name__)
+    """Import the debug package when it is first asked for, and return its public names."""
+    return import_module(".debug.public", __name__)
 
 
 def _instrument_first(selector: Any, debug: Any) -> None:
     """Import the debug package, which takes the place of this, for the first selector that is made."""
     _load_debug().instrument(selector, debug)
+
+
+def _guard(selector: Any, debug: Any) -> None:
+    """Warn if the selector is not closed: all that development mode asks for without any flag."""
+    import_module(".debug.leaks", __name__).instrument(selector)
 
 
 def _choose_classes() -> None:
@@ -145,7 +150,8 @@ def _begin() -> None:
     if "SELECTORS_FFI_DEBUG" in os.environ or "SELECTORS_FFI_BLOCKED_AFTER" in os.environ:
         _load_debug()
     elif sys.flags.dev_mode:
-        backends.base.instrument = _instrument_first
+        sink = os.environ.get("SELECTORS_FFI_SINK")
+        backends.base.instrument = _instrument_first if sink else _guard
     if "SELECTORS_FFI_SIGNAL" in os.environ:
         import_module(".debug.signalled", __name__).begin()
 

@@ -85,6 +85,12 @@ class Binding:
     def __repr__(self) -> str:
         return f"Binding({self.target!r}, lib={self.lib!r})"
 
+    def through(self, lib: Any) -> Binding:
+        """Return a binding of the same kernel, which calls through ``lib``."""
+        made = Binding(self.target, self.ffi, lib)
+        made.refused = self.refused
+        return made
+
     def find(self, name: str) -> tuple[str, Callable[..., int]] | None:
         """Return (link symbol, function) of the C function ``name``, None if it is not there."""
         if name in self.refused:

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from selectors_ffi import EDGE, EVENT_READ, EVENT_WRITE, ONESHOT
-from selectors_ffi.debug import Debug, switch
+from selectors_ffi.debug import Debug, debugging, switch
 
 from .crew import PATIENCE
 
@@ -299,6 +299,16 @@ def test_it_is_seen(subject, make_ready, file):
     assert not ready.describe().differences
     if subject.mechanism == "epoll":
         assert {"poll", "ppoll"} & {getattr(call, "name", "") for call in calls}
+
+
+def test_it_is_seen_in_a_block(subject, make_ready, file):
+    """Within debugging() a file is watched, too."""
+    if subject.winsock:
+        pytest.skip("Winsock knows sockets only")
+    with debugging("syscalls,leaks", lambda record: None):
+        ready = make_ready()
+        ready.register(file, EVENT_READ)
+        assert masks(ready, 5) == [EVENT_READ]
 
 
 def test_it_is_switched(refusing, file):

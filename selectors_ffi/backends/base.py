@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
+    from ..debug.counts import Stats
     from ..debug.inspect import Description
     from ..debug.raw import RawEvent
-    from ..debug.stats import Stats
     from .interface import Data
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]

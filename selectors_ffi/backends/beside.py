@@ -110,7 +110,7 @@ class _Beside(Backend):
     def _new_files(self) -> PollSelector:
         # Debugging shows its calls, which are made through the same binding, and not its changes.
         binding = self._binding if self._binding.has("poll") else None
-        files = PollSelector(binding=binding, debug=None if base.instrument is None else 0)
+        files = PollSelector(binding=binding, debug=None if base.instrument is None else "")
         files._inner = True  # type: ignore[attr-defined] # debugging of what runs passes over it
         return files
 

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.exit(1, f"{chosen.prog}: no selector works on this system; {parser.prog} says why\n")
     run: Callable[[argparse.Namespace], int] = options.run
     if chosen.takes_program and os.environ.get("SELECTORS_FFI_SINK"):
-        from selectors_ffi.debug.flags import ambient
+        from selectors_ffi.debug.ambience import ambient
 
         try:
             _ = ambient().sink  # what cannot be opened is told before the program runs

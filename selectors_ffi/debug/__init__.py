@@ -1,39 +1,20 @@
 """Debug: shows what a selector asked the kernel and what the kernel said.
 
-Importing this package is what makes ``debug=``, ``debugging()`` and ``SELECTORS_FFI_DEBUG`` work;
-selectors that are made without any of them stay exactly what they are without it.
+The first of the names below that is asked for imports the package, which makes ``debug=``,
+``debugging()`` and ``SELECTORS_FFI_DEBUG`` work; selectors that are made without any of them stay
+exactly what they are without it. Development mode alone needs ``leaks`` alone.
 See ``docs/debugging.md``.
 """
 
 from __future__ import annotations
 
-from .flags import VARIABLE, Debug, debugging
-from .inspect import Description, describe
-from .lints import (
-    LINTS,
-    BlockedLoop,
-    BlockingDescriptor,
-    BusyLoop,
-    ClosedWhileRegistered,
-    DescriptorReused,
-    NeverSleeps,
-    OutOfDescriptors,
-    RegularFile,
-    SelectorWarning,
-    StaleRegistration,
-    UsedAfterFork,
-    WriteInterestLeftOn,
-)
-from .live import Switched, switch, switched
-from .perfetto import PerfettoSink
-from .raw import RawEvent, select_raw
-from .records import Event, Lint, Record, Registration, Source, Syscall, Wait
-from .report import ReportSink
-from .sinks import FileSink, JsonSink, LogSink, RingSink, Sink, tee
-from .stats import Stats
-from .turns import blocked_after
-from .watch import instrument as instrument
-from .watch import stats as stats
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .public import *
 
 __all__ = [
     "Debug", "debugging", "VARIABLE",
@@ -45,3 +26,18 @@ __all__ = [
     "BusyLoop", "WriteInterestLeftOn", "BlockingDescriptor", "UsedAfterFork", "RegularFile",
     "BlockedLoop", "NeverSleeps", "OutOfDescriptors", "blocked_after",
 ]  # fmt: skip
+
+
+_NAMES = (*__all__, "stats")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    public = import_module(".public", __name__)
+    globals().update({each: getattr(public, each) for each in _NAMES})
+    return getattr(public, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

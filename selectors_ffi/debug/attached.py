@@ -11,12 +11,12 @@ import json
 import socket
 from typing import TYPE_CHECKING, Any
 
+from .counts import Stats
 from .filters import Filter, about, chosen
 from .lines import Lines, Look
 from .live import Switched, switch, switched
 from .output import Output, out_of_the_way
 from .sinks import FileSink, JsonSink, tee
-from .stats import Stats
 
 if TYPE_CHECKING:
     from .flags import Debug

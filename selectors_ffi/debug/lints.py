@@ -6,16 +6,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from .places import Place
 
 __all__ = [
-    "LEAK",
     "LINTS",
     "BlockedLoop",
     "BlockingDescriptor",
@@ -30,12 +26,7 @@ __all__ = [
     "StaleRegistration",
     "UsedAfterFork",
     "WriteInterestLeftOn",
-    "action_on",
 ]
-
-
-#: The id of the record of a leak, for which Python has a warning of its own, ResourceWarning.
-LEAK = "SEL009"
 
 
 class SelectorWarning(UserWarning):
@@ -178,31 +169,3 @@ class Finding(NamedTuple):
     message: str
     place: Place | None = None
     """Where the program made the mistake, if that is not where it called the selector."""
-
-
-def action_on(warning: Warning, frame: FrameType | None) -> str:
-    """Return what the warning filters say of a warning at ``frame``: "error", "ignore", ...
-
-    It is what ``warnings.warn`` will do, which cannot be asked without doing it.
-    """
-    text = str(warning)
-    module = frame.f_globals.get("__name__", "") if frame is not None else ""
-    line = frame.f_lineno if frame is not None else 0
-    for action, message, category, where, at in warnings.filters:
-        if (
-            issubclass(type(warning), category)
-            and _matches(message, text)
-            and _matches(where, str(module))
-            and at in (0, line)
-        ):
-            return action
-    return warnings.defaultaction  # type: ignore[attr-defined,no-any-return] # older than typeshed
-
-
-def _matches(pattern: object, text: str) -> bool:
-    """Tell whether a filter's pattern fits: None, text (CPython's own filters), or compiled."""
-    if pattern is None:
-        return True
-    if isinstance(pattern, str):
-        return pattern == text
-    return pattern.match(text) is not None  # type: ignore[attr-defined]

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..backends.base import _BaseSelectorImpl
-from .flags import TAPPED, Ambient, Debug, FlagsLike, ambient, enter, flags_of, leave
+from .ambience import Ambient, ambient, enter, leave
+from .flags import TAPPED, Debug, flags_of
 from .watch import Tapped, observe, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from .flags import FlagsLike
     from .sinks import Sink, SinkLike
 
 __all__ = ["Switched", "alive", "switch", "switched"]

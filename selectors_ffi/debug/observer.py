@@ -19,6 +19,7 @@ from ..backends.beyond import watched
 from . import turns
 from .addresses import address_of
 from .checks import Checks
+from .counts import Stats
 from .flags import Debug
 from .heard import count_of, given_of, natives_of, portable, ready_of, seconds_of
 from .known import Known
@@ -29,7 +30,6 @@ from .presence import Begun, Here
 from .raw import ends_of_sockets
 from .records import Event, Marks, Record, Registration, Syscall, Wait, now, spent
 from .sinks import Emitter, Sink
-from .stats import Stats
 from .telling import Teller
 
 if TYPE_CHECKING:

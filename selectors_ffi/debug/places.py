@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from collections import namedtuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import CodeType, FrameType
+    from typing import NamedTuple
 
 __all__ = [
     "NOWHERE", "Place", "called_from", "caller_frame", "defined_at", "depth", "is_users", "place",
@@ -29,16 +31,28 @@ _USER, _LIBRARY, _PACKAGE = range(3)
 _kinds: dict[str, int] = {}
 
 
-class Place(NamedTuple):
-    """A line of code; ``str()`` of it is ``file:line in function``."""
+if TYPE_CHECKING:
 
-    file: str
-    line: int
-    function: str
-    note: str = ""
-    """What the line did if it did not call the selector itself, e.g. ``subprocess.run``."""
-    users: bool = True
-    """It is the user's program, not a library's."""
+    class _Fields(NamedTuple):
+        file: str
+        line: int
+        function: str
+        note: str = ""
+        users: bool = True
+
+else:
+    _Fields = namedtuple("Place", "file line function note users", defaults=("", True))
+
+
+class Place(_Fields):
+    """A line of code; ``str()`` of it is ``file:line in function``.
+
+    Attributes:
+        note: what the line did if it did not call the selector itself, e.g. ``subprocess.run``.
+        users: it is the user's program, not a library's.
+    """
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         text = f"{self.file}:{self.line} in {self.function}"

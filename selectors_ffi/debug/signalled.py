@@ -11,7 +11,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from .flags import Debug, ambient, flags_of
+from .ambience import ambient
+from .flags import Debug, flags_of
 from .live import alive, switch, switched
 from .naming import shown
 from .sinks import standard_error

@@ -10,7 +10,6 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Callable
 
 from .._abi.target import SYMBOLS
-from ..binding import Binding
 from .decode import Arguments, form_of
 from .flags import Debug
 from .records import Syscall
@@ -18,10 +17,11 @@ from .records import Syscall
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..binding import Binding
     from .decode import Form
     from .observer import Observer
 
-__all__ = ["Tap", "copied", "tapped"]
+__all__ = ["Tap", "tapped"]
 
 
 class Tap:
@@ -182,11 +182,4 @@ def tapped(binding: Binding, observer: Observer) -> Binding:
     """Return a copy of ``binding`` whose calls the observer hears of."""
     links = SYMBOLS.get(binding.target, {})
     names = {symbol: name for name, symbols in links.items() for symbol in symbols}
-    return copied(binding, Tap(binding, observer, names))
-
-
-def copied(binding: Binding, lib: Any) -> Binding:
-    """Return a binding of the same kernel, which calls through ``lib``."""
-    copy = Binding(binding.target, binding.ffi, lib)
-    copy.refused = binding.refused
-    return copy
+    return binding.through(Tap(binding, observer, names))

@@ -6,7 +6,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from .lints import Finding, SelectorWarning, action_on
+from .leaks import action_on
+from .lints import Finding, SelectorWarning
 from .places import NOWHERE, depth, place, stack_of, user_frame
 from .records import Lint, Source, now
 from .sinks import Emitter, LogSink, Sink, StandardError

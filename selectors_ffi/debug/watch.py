@@ -7,122 +7,38 @@ selector's ``__class__`` becomes a subclass of the same name, made once per clas
 
 from __future__ import annotations
 
-import os
 from errno import ENOENT
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-from .flags import TAPPED, Debug, FlagsLike, arm, resolve
-from .lints import LEAK
+from .ambience import arm, resolve
+from .flags import TAPPED, Debug
+from .leaks import LEAK, LeakGuard, LeakGuarded, Mixed, new_subclass, subclass
 from .mended import REUSED, mended
 from .observer import Observer
-from .places import place
 from .records import Lint, Marks, here, now
 from .sinks import Emitter, Sink
-from .tap import copied, tapped
+from .tap import tapped
 from .telling import announce
 
 if TYPE_CHECKING:
-    from ..backends.base import _BaseSelectorImpl as _Mixin  # they stand before one in the bases
     from ..binding import Binding
-    from .stats import Stats
-else:
-    _Mixin = object
+    from .counts import Stats
+    from .flags import FlagsLike
 
-__all__ = [
-    "LeakGuard",
-    "LeakGuarded",
-    "Living",
-    "Observed",
-    "Tapped",
-    "instrument",
-    "observe",
-    "release",
-]
+__all__ = ["Living", "Observed", "Tapped", "instrument", "observe", "release", "stats"]
 
 
-class LeakGuard:
-    """Warns when it is collected while its selector is open.
-
-    An object of its own, since a ``__del__`` of the selector's class would keep a selector in a
-    cycle, and PyPy looks for one only when an object is made, not when its class is switched.
-    """
-
-    armed: bool = False
-    """Not before it is complete: a forked child may find one that another thread was just making."""
+class _ToldGuard(LeakGuard):
+    """A ``LeakGuard`` that tells a sink."""
 
     def __init__(self, selector: object, sink: Sink, name: str) -> None:
-        cls = type(selector)
         self._name = name
-        # Not by repr(): that of a class of the caller's may need what its constructor sets later.
-        self._shown = f"<{cls.__module__}.{cls.__qualname__} object at {id(selector):#x}>"
-        self._created = " < ".join(map(str, place(4)))
-        self._pid = os.getpid()
         self._emit = Emitter(sink)
-        self.armed = True
+        super().__init__(selector)
 
-    def __del__(self) -> None:
-        # A child process must not warn of what its parent has open.
-        if not self.armed or self._pid != os.getpid():
-            return
-        message = f"unclosed {self._shown}"
+    def _tell(self, message: str, warning: Warning) -> None:
         lint = Lint(now(), here(self._name), LEAK, -1, message, self._created)
-        warning = ResourceWarning(f"{message}, created at {self._created}")
-        announce(self._emit, lint, warning, 2, source=self)
-
-
-class _Mixed(_Mixin):
-    """What the two classes below share: they are mixed into a class without its being told."""
-
-    debug_flags: Debug
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep the ``__init_subclass__`` of a caller's class from seeing ours."""
-
-
-class LeakGuarded(_Mixed):
-    """Carries a ``LeakGuard``, which is armed while the selector is open."""
-
-    _leak_guard: LeakGuard
-
-    def _bind(self, binding: Binding | None) -> Binding:
-        guard = self._leak_guard
-        guard.armed = False
-        bound = super()._bind(binding)
-        if hasattr(self, "fileno"):
-            # There is a descriptor to leak as soon as it has been made, and none if that fails.
-            return copied(bound, _Creation(bound.lib, guard))
-        # Of a selector with tables; the binding keeps them. It fails where the system has none of it.
-        bound.facts(self._make_facts)  # type: ignore[attr-defined]
-        guard.armed = not self._closed
-        return bound
-
-    def close(self, *args: Any, **kwargs: Any) -> None:
-        self._leak_guard.armed = False
-        super().close(*args, **kwargs)
-
-
-class _Creation:
-    """A library that arms a guard when a call has made the selector's descriptor."""
-
-    _NAMES = ("epoll_create", "kqueue", "open", "__open")
-
-    def __init__(self, lib: Any, guard: LeakGuard) -> None:
-        self._lib = lib
-        self._guard = guard
-
-    def __getattr__(self, symbol: str) -> Any:
-        function = getattr(self._lib, symbol)
-        if not symbol.startswith(self._NAMES):
-            return function
-        guard = self._guard
-
-        def create(*arguments: Any) -> int:
-            result: int = function(*arguments)
-            guard.armed = result >= 0
-            return result
-
-        return create
+        announce(self._emit, lint, warning, 3, source=self)
 
 
 def _below(cls: type[Any], selector: Any, name: str) -> Any:
@@ -142,7 +58,7 @@ def _observer_of(selector: Any) -> Observer | None:
     return found
 
 
-class Tapped(_Mixed):
+class Tapped(Mixed):
     """Reports its system calls to an ``Observer``, and what it has mended.
 
     A class of the caller's may have methods with parameters of their own: all are handed on.
@@ -260,8 +176,6 @@ class Living(Observed):
 #: The flags that need more than the system calls.
 BEYOND_CALLS = Debug.EVENTS | Debug.STATS | Debug.CHECKS
 
-_classes: WeakKeyDictionary[type[Any], dict[Debug, type[Any]]] = WeakKeyDictionary()
-
 
 def instrument(selector: Any, debug: FlagsLike) -> None:
     """Let a selector that is being made show what ``debug``, or else the ambience, asks for."""
@@ -271,16 +185,16 @@ def instrument(selector: Any, debug: FlagsLike) -> None:
         return
     Marks.made += 1
     cls = type(selector)
-    if issubclass(cls, _Mixed):
+    if issubclass(cls, Mixed):
         flags = cls.debug_flags  # made of an observed selector's own class, with its flags
     name = cls.__name__
     if flags & TAPPED:
         selector._observer = observer = Observer(selector, flags, sink)
         name = observer.name
     if Debug.LEAKS in flags:
-        selector._leak_guard = LeakGuard(selector, sink, name)
-    if not issubclass(cls, _Mixed):
-        selector.__class__ = _subclass(cls, flags)
+        selector._leak_guard = _ToldGuard(selector, sink, name)
+    if not issubclass(cls, Mixed):
+        selector.__class__ = subclass(cls, flags, *_mixed(flags))
     if around.made is not None:
         around.made(selector)
 
@@ -296,7 +210,7 @@ def observe(selector: Any, flags: Debug, sink: Sink) -> None:
     flags &= TAPPED
     selector._observer = observer = Observer(selector, flags, sink)
     try:
-        selector.__class__ = _new_subclass(type(selector), flags, Living)
+        selector.__class__ = new_subclass(type(selector), flags, Living)
     except TypeError:
         del selector._observer
         raise
@@ -319,30 +233,12 @@ def release(selector: Any) -> None:
     del selector._observer
 
 
-def _subclass(cls: type[Any], flags: Debug) -> type[Any]:
-    """Return the subclass of ``cls`` that shows what ``flags`` ask for."""
-    made = _classes.setdefault(cls, {})
-    if flags not in made:
-        made[flags] = _new_subclass(cls, flags, Observed if flags & BEYOND_CALLS else Tapped)
-    return made[flags]
-
-
-def _new_subclass(cls: type[Any], flags: Debug, observed: type[Any]) -> type[Any]:
-    bases: tuple[type[Any], ...] = (cls,)
+def _mixed(flags: Debug) -> list[type[Any]]:
+    """Return the classes that go before a selector's own for ``flags``."""
+    mixed: list[type[Any]] = [LeakGuarded] if Debug.LEAKS in flags else []
     if flags & TAPPED:
-        bases = (observed, *bases)
-    if Debug.LEAKS in flags:
-        bases = (LeakGuarded, *bases)
-    # Under the class's own name: code that looks at the name, and reprs, see what they know.
-    namespace = {
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__doc__": cls.__doc__,
-        "debug_flags": flags,
-        "class_without_flags": cls,
-    }
-    made: type[Any] = type(cls).__call__(type(cls), cls.__name__, bases, namespace)
-    return made
+        mixed.append(Observed if flags & BEYOND_CALLS else Tapped)
+    return mixed
 
 
 def stats(selector: Any) -> Stats:

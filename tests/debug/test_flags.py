@@ -12,7 +12,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import Debug, backends, debugging
 from selectors_ffi.binding import load
-from selectors_ffi.debug import flags as module
+from selectors_ffi.debug import ambience as module
 from selectors_ffi.debug.flags import flags_of
 from selectors_ffi.testing import inject, kernel
 
@@ -239,16 +239,48 @@ def test_development_mode_switches_on_leaks_alone(how):
     assert "created at <string>:2 in <module>" in done.stderr
 
 
-def test_development_mode_imports_debug_with_the_first_selector():
-    """-X dev costs a program nothing that imports the package and makes no selector."""
+def test_development_mode_imports_what_leak_warnings_need():
+    """-X dev costs a program nothing until it makes a selector, and then the leak guard alone."""
     code = (
-        "import sys, selectors_ffi as s\n"
-        "print(any(m.startswith('selectors_ffi.debug') for m in sys.modules))\n"
-        "s.DefaultSelector().close()\n"
-        "print('selectors_ffi.debug.watch' in sys.modules)"
+        "import sys, warnings, selectors_ffi as s\n"
+        "def debug(): return [m[14:] for m in sys.modules if m.startswith('selectors_ffi.debug')]\n"
+        "print(debug())\n"
+        "with s.DefaultSelector() as x: x.select(0)\n"
+        "x = s.DefaultSelector()\n"
+        "loaded = sorted(debug())\n"
+        "before = set(sys.modules)\n"
+        "warnings.showwarning = lambda warning, *_: print(warning)\n"
+        "del x\n"
+        "import gc; gc.collect(); gc.collect(); gc.collect()\n"
+        "print(loaded, [m for m in set(sys.modules) - before if 'selectors' in m])\n"
+        "with s.debugging('all', print), s.DefaultSelector() as x: x.select(0)\n"
+        "with s.PollSelector() as x: print(type(x).debug_flags)\n"
     )
 
-    assert python(code, "-Xdev").stdout.split() == ["False", "True"]
+    none, leak, loaded, *records, last = python(code, "-Xdev").stdout.splitlines()
+
+    assert none == "[]"
+    assert leak.startswith("unclosed <selectors_ffi.")
+    assert leak.endswith("created at <string>:5 in <module>")
+    assert loaded == "['debug', 'debug.flags', 'debug.leaks', 'debug.places'] []"
+    assert any(line.startswith("wait(0) = 0 ready") for line in records)
+    assert last == "Debug.LEAKS"
+
+
+@pytest.mark.parametrize("how", ["a sink", "a filter"])
+def test_development_mode_tells_whatever_the_filters_say(how, tmp_path):
+    """A filter that ignores ResourceWarning leaves a line; a sink gets the record of the leak."""
+    code = "import selectors_ffi as s\nx = s.DefaultSelector()\ndel x\n"
+    code += "import gc; gc.collect(); gc.collect(); gc.collect()"
+    path = tmp_path / "log"
+    if how == "a sink":
+        done = python(code, "-Xdev", SELECTORS_FFI_SINK=str(path))
+        told = path.read_text()
+        assert "ResourceWarning: unclosed" in done.stderr
+    else:
+        told = python(code, "-Xdev", "-W", "ignore").stderr
+
+    assert told.startswith("SEL009 at <string>:2 in <module>: unclosed <selectors_ffi.")
 
 
 def test_import_does_not_import_debug():

@@ -28,7 +28,7 @@ from selectors_ffi.debug import (
     UsedAfterFork,
     WriteInterestLeftOn,
 )
-from selectors_ffi.debug.lints import LEAK
+from selectors_ffi.debug.leaks import LEAK
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix descriptors")
 

@@ -16,7 +16,7 @@ import warnings
 import pytest
 
 from selectors_ffi import EVENT_READ, backends, debugging
-from selectors_ffi.debug import FileSink, JsonSink, RegularFile, RingSink, lints, output
+from selectors_ffi.debug import FileSink, JsonSink, RegularFile, RingSink, leaks, output
 from selectors_ffi.debug import sinks as module
 from selectors_ffi.debug.records import Source, Wait
 
@@ -352,17 +352,17 @@ def test_what_the_filters_say():
     lint = RegularFile("a message")
     with warnings.catch_warnings():
         warnings.resetwarnings()
-        assert lints.action_on(lint, None) == "default"
+        assert leaks.action_on(lint, None) == "default"
         warnings.filterwarnings("ignore", "SEL008", RegularFile)
-        assert lints.action_on(lint, frame) == "ignore"
+        assert leaks.action_on(lint, frame) == "ignore"
         warnings.filterwarnings("error", "other text", RegularFile)
         warnings.filterwarnings("error", category=DeprecationWarning)
         warnings.filterwarnings("error", module="some.other")
         warnings.filterwarnings("error", lineno=1)
-        assert lints.action_on(lint, frame) == "ignore"
+        assert leaks.action_on(lint, frame) == "ignore"
         warnings.filterwarnings("always", module=__name__)
-        assert lints.action_on(lint, frame) == "always"
-        assert lints._matches("SEL008", "SEL008")
+        assert leaks.action_on(lint, frame) == "always"
+        assert leaks._matches("SEL008", "SEL008")
 
 
 @pytest.mark.parametrize("options", [[], ["-Xdev"], ["-W", "ignore"]])

@@ -1,0 +1,184 @@
+"""Leaks: warn of a selector that is collected while it is open.
+
+In development mode without any flag this is all of the package that is imported. So it imports no
+module that reports calls or events.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from weakref import WeakKeyDictionary
+
+from .flags import Debug
+from .places import place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+    from ..backends.base import _BaseSelectorImpl as _Mixin  # they stand before one in the bases
+    from ..binding import Binding
+else:
+    _Mixin = object
+
+__all__ = [
+    "LEAK", "LeakGuard", "LeakGuarded", "Mixed", "action_on", "instrument", "new_subclass", "subclass",
+]  # fmt: skip
+
+
+#: The id of the record of a leak, for which Python has a warning of its own, ResourceWarning.
+LEAK = "SEL009"
+
+
+class LeakGuard:
+    """Warns when it is collected while its selector is open.
+
+    An object of its own, since a ``__del__`` of the selector's class would keep a selector in a
+    cycle, and PyPy looks for one only when an object is made, not when its class is switched.
+    """
+
+    armed: bool = False
+    """Not before it is complete: a forked child may find one that another thread was just making."""
+
+    def __init__(self, selector: object) -> None:
+        cls = type(selector)
+        # Not by repr(): that of a class of the caller's may need what its constructor sets later.
+        self._shown = f"<{cls.__module__}.{cls.__qualname__} object at {id(selector):#x}>"
+        self._created = " < ".join(map(str, place(4)))
+        self._pid = os.getpid()
+        self.armed = True
+
+    def __del__(self) -> None:
+        # A child process must not warn of what its parent has open.
+        if not self.armed or self._pid != os.getpid():
+            return
+        message = f"unclosed {self._shown}"
+        self._tell(message, ResourceWarning(f"{message}, created at {self._created}"))
+
+    def _tell(self, message: str, warning: Warning) -> None:
+        """Warn where the selector was collected, which is two calls away."""
+        if action_on(warning, sys._getframe(1).f_back) != "ignore":
+            warnings.warn(warning, stacklevel=3, source=self)
+            return
+        try:  # development mode asks for it, whatever the filters say
+            sys.stderr.write(f"{LEAK} at {self._created}: {message}\n")
+        except Exception:  # stderr is None under pythonw, or closed at exit
+            pass
+
+
+class Mixed(_Mixin):
+    """What the classes share that are mixed into a selector's class without its being told."""
+
+    debug_flags: Debug
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep the ``__init_subclass__`` of a caller's class from seeing ours."""
+
+
+class LeakGuarded(Mixed):
+    """Carries a ``LeakGuard``, which is armed while the selector is open."""
+
+    _leak_guard: LeakGuard
+
+    def _bind(self, binding: Binding | None) -> Binding:
+        guard = self._leak_guard
+        guard.armed = False
+        bound = super()._bind(binding)
+        if hasattr(self, "fileno"):
+            # There is a descriptor to leak as soon as it has been made, and none if that fails.
+            return bound.through(_Creation(bound.lib, guard))
+        # Of a selector with tables; the binding keeps them. It fails where the system has none of it.
+        bound.facts(self._make_facts)  # type: ignore[attr-defined]
+        guard.armed = not self._closed
+        return bound
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        self._leak_guard.armed = False
+        super().close(*args, **kwargs)
+
+
+class _Creation:
+    """A library that arms a guard when a call has made the selector's descriptor."""
+
+    _NAMES = ("epoll_create", "kqueue", "open", "__open")
+
+    def __init__(self, lib: Any, guard: LeakGuard) -> None:
+        self._lib = lib
+        self._guard = guard
+
+    def __getattr__(self, symbol: str) -> Any:
+        function = getattr(self._lib, symbol)
+        if not symbol.startswith(self._NAMES):
+            return function
+        guard = self._guard
+
+        def create(*arguments: Any) -> int:
+            result: int = function(*arguments)
+            guard.armed = result >= 0
+            return result
+
+        return create
+
+
+_classes: WeakKeyDictionary[type[Any], dict[Debug, type[Any]]] = WeakKeyDictionary()
+
+
+def instrument(selector: Any) -> None:
+    """Guard a selector that is being made in development mode without any flag."""
+    selector._leak_guard = LeakGuard(selector)
+    cls = type(selector)
+    if not issubclass(cls, Mixed):  # else it is made of a guarded selector's own class
+        selector.__class__ = subclass(cls, Debug.LEAKS, LeakGuarded)
+
+
+def subclass(cls: type[Any], flags: Debug, *mixed: type[Any]) -> type[Any]:
+    """Return the subclass of ``cls`` for ``flags``, which is made once."""
+    made = _classes.setdefault(cls, {})
+    if flags not in made:
+        made[flags] = new_subclass(cls, flags, *mixed)
+    return made[flags]
+
+
+def new_subclass(cls: type[Any], flags: Debug, *mixed: type[Any]) -> type[Any]:
+    """Return a new subclass of ``cls`` with the classes of ``mixed`` before it."""
+    # Under the class's own name: code that looks at the name, and reprs, see what they know.
+    namespace = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "debug_flags": flags,
+        "class_without_flags": cls,
+    }
+    made: type[Any] = type(cls).__call__(type(cls), cls.__name__, (*mixed, cls), namespace)
+    return made
+
+
+def action_on(warning: Warning, frame: FrameType | None) -> str:
+    """Return what the warning filters say of a warning at ``frame``: "error", "ignore", ...
+
+    It is what ``warnings.warn`` will do, which cannot be asked without doing it.
+    """
+    text = str(warning)
+    module = frame.f_globals.get("__name__", "") if frame is not None else ""
+    line = frame.f_lineno if frame is not None else 0
+    for action, message, category, where, at in warnings.filters:
+        if (
+            issubclass(type(warning), category)
+            and _matches(message, text)
+            and _matches(where, str(module))
+            and at in (0, line)
+        ):
+            return action
+    return warnings.defaultaction  # type: ignore[attr-defined,no-any-return] # older than typeshed
+
+
+def _matches(pattern: object, text: str) -> bool:
+    """Tell whether a filter's pattern fits: None, text (CPython's own filters), or compiled."""
+    if pattern is None:
+        return True
+    if isinstance(pattern, str):
+        return pattern == text
+    return pattern.match(text) is not None  # type: ignore[attr-defined]
