@@ -1,6 +1,6 @@
 """``python -m benchmarks``: measure, write the figures as JSON, draw them.
 
-python -m benchmarks --quick --only rows                    some three minutes
+python -m benchmarks --quick --only rows                    some seconds
 python -m benchmarks --rows register                        the rows with that text
 python -m benchmarks --json docs/figures/cpython-3.13.json  everything
 python -m benchmarks --chart docs/figures/*.json
