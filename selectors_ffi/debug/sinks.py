@@ -201,9 +201,9 @@ class FileSink(Locked):
         elif self._file is not None:
             self._file.flush()
 
-    def __del__(self) -> None:
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
         output = getattr(self, "_output", None)
-        if output is not None:
+        if output is not None and not _ending():  # then modules are empty, and the system closes it
             output.close()
 
 
