@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     _Kept = TypeVar("_Kept", default=Any, covariant=True)
 
     class SelectorKey(selectors.SelectorKey, Generic[_Kept]):
-        """The standard library's class, of which type checkers know the type of ``data``, too."""
+        """The standard library's class; type checkers also know the type of ``data``."""
 
         def __new__(
             cls, fileobj: FileDescriptorLike, fd: int, events: int, data: _Kept

@@ -5,9 +5,9 @@
 waits to be read, or each wait would end at once. So it has EV_CLEAR until it has reported the end, and
 none from then on.
 
-``EDGE`` is EV_CLEAR and ``ONESHOT`` EV_ONESHOT. The kernel deletes one filter after its report, so the
-others of the descriptor are deleted then, too: one report is for all of them, as it is on epoll. Since
-EV_ADD changes no such flag of what is there, each change begins with EV_DELETE of what was there.
+``EDGE`` is EV_CLEAR and ``ONESHOT`` EV_ONESHOT. The kernel deletes only the filter that it has reported.
+On epoll one report is for the whole descriptor, so this module deletes the other filters, too. EV_ADD
+does not change these flags of an existing filter. So each change deletes the old filters first.
 
 https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 """

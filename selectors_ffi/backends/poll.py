@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["PollSelector"]
 
 _SPARSE = 8  # with fewer than one ready entry in so many, searching beats filtering
-# struct pollfd is int, short, short on every system; to us two ints, of which the second holds events
+# struct pollfd is int, short, short on every system. It is written as two ints: the second holds events
 # and revents.
 _SIZE = 8
 _LOW = 6 + (sys.byteorder == "big")  # where the lower byte of revents is

@@ -83,6 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if chosen.takes_program:
             raise  # the program's own
-        # The reader of a pipe went away, as in "... demo | head"; there is nobody to tell.
+        # The reader of a pipe has closed it, as in "... demo | head": no message would be read.
         sys.stderr.close()
         return 1

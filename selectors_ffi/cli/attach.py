@@ -43,7 +43,7 @@ def attach(address, folders, settings):
             sys.path.remove(folder)
 attach({address!r}, {folders!r}, {settings!r})
 """
-#: Takes its place if nobody waits for it any more.
+#: Takes its place if this command has stopped waiting for the process.
 _GONE = "import shutil\nshutil.rmtree({folder!r}, ignore_errors=True)\n"
 #: Seconds after which the command says what it is waiting for, and for the answer to a detach.
 _PATIENCE = 3.0

@@ -191,7 +191,7 @@ def self_test(binding: Any) -> dict[str, str]:
 
 
 def struct_size(ffi: Any, name: str) -> int:
-    """Return a struct's declared size; 0 for one of which the declarations know the name alone."""
+    """Return a struct's declared size; 0 if only its name is declared."""
     try:
         return int(ffi.sizeof(name))
     except (ffi.error, ValueError):

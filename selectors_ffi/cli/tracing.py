@@ -165,7 +165,7 @@ class Tracing:
             warnings.filterwarnings("ignore", category=debug.SelectorWarning)
             warnings.filterwarnings("ignore", r"unclosed .*Selector", ResourceWarning)
         if self._child:
-            Marks.main = 0  # every line says of which process it is
+            Marks.main = 0  # every line names its process
         atexit.register(self._finish)
         if self.table is not None:
             self._survive_a_signal()

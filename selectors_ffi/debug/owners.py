@@ -214,7 +214,7 @@ def _is_woken(handle: object) -> bool:
 
 
 def _place_of(callback: Any) -> Place | None:
-    """Return where the task stands of which a callback is a step, else where the callback is defined."""
+    """Return where a task stands if the callback is its step, else where the callback is defined."""
     while _is(callback, functools.partial):
         callback = callback.func
     task = getattr(callback, "__self__", None) if _is_safe(callback) else None
