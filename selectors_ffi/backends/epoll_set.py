@@ -31,7 +31,7 @@ from .epoll_beyond import BeyondEpoll
 from .epoll_buffer import Facts
 from .handlers import of_handler
 from .refusal import is_open
-from .threads import frames
+from .threads import alone
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
@@ -148,7 +148,7 @@ class EpollSet(BeyondEpoll):
             self._facts.give_back(idle)
         try:
             # Alone, this is a signal handler, and the call that it interrupts does not go on.
-            if busy and len(frames()) > 1:
+            if busy and not alone():
                 self._interrupt()
             elif self._waker or self._rung:
                 self._drop_wakers()
@@ -328,7 +328,7 @@ class EpollSet(BeyondEpoll):
         waker = self._waker
         if waker:
             self._watch_waker(new, waker)
-        if len(frames()) > 1:
+        if not alone():
             # Never drained, so every thread that waits on the old set leaves it.
             rung = self._rung
             if rung is None or not rung.ring():

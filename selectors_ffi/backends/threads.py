@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import sys
+from _thread import _count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["frames"]
+__all__ = ["alone", "frames"]
 
 
 def frames() -> dict[int, FrameType]:
@@ -25,3 +26,12 @@ def frames() -> dict[int, FrameType]:
     finally:
         if enabled:
             gc.enable()
+
+
+def alone() -> bool:
+    """Tell whether this is the only thread.
+
+    PyPy crashes when a thread looks at frames that another thread's compiled code is running. There
+    the count must do, which may be too large in a forked child: then a waker is rung for no thread.
+    """
+    return not _count() if sys.implementation.name == "pypy" else len(frames()) == 1
