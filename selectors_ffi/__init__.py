@@ -145,7 +145,7 @@ def _begin() -> None:
     _choose_classes()
     if decided:
         import_module(".testing.ambient", __name__).begin()
-    backends.base.load_debug = _load_debug
+    backends.additions.load_debug = _load_debug
     # Flags are looked at when a selector is made, so they must be known before the first one.
     if "SELECTORS_FFI_DEBUG" in os.environ or "SELECTORS_FFI_BLOCKED_AFTER" in os.environ:
         _load_debug()

@@ -1,4 +1,4 @@
-"""Additions: methods that the standard library's selectors lack, and the registry is enough for."""
+"""Additions: methods that the standard library's selectors lack."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["CLOSED", "Additions"]
+    from ..debug.counts import Stats
+    from ..debug.inspect import Description
+    from ..debug.raw import RawEvent
+
+__all__ = ["CLOSED", "Additions", "load_debug"]
 
 CLOSED = "I/O operation on closed selector"
+
+
+def load_debug() -> Any:
+    """Return the debug package; ``selectors_ffi`` puts a function here that imports it."""
+    raise NotImplementedError
 
 
 class Additions(BaseSelector):
@@ -85,6 +94,29 @@ class Additions(BaseSelector):
         if self._closed:
             raise ValueError(CLOSED)
         self._reopen()
+
+    def select_raw(self, timeout: float | None = None) -> list[RawEvent]:
+        """Wait as ``select`` does, but return what the kernel said.
+
+        Returns:
+            One ``RawEvent(key, fd, flags, fflags, data, decoded)`` per native event, with all that
+            ``select`` folds away: hang-up, error, priority, EOF and its errno, bytes available.
+            ``key`` is None for a descriptor that is not registered.
+        """
+        return load_debug().select_raw(self, timeout)  # type: ignore[no-any-return]
+
+    def describe(self) -> Description:
+        """Return the registrations as a table, and on Linux how epoll's own list differs."""
+        return load_debug().describe(self)  # type: ignore[no-any-return]
+
+    def stats(self) -> Stats:
+        """Return counts and times so far.
+
+        Raises:
+            RuntimeError: the selector was made without ``Debug.STATS``.
+        """
+        figures: Stats = load_debug().stats(self)
+        return figures
 
     def _interrupt(self) -> None:
         raise NotImplementedError(f"{type(self).__name__} cannot be woken up")

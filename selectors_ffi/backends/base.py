@@ -40,6 +40,7 @@ from errno import EBADF
 
 from ..binding import default
 from ..selftest import require
+from . import additions
 from .additions import CLOSED as CLOSED
 from .additions import Additions
 from .beyond import Interest, adopt, differ
@@ -65,9 +66,6 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
     from ..binding import Binding
-    from ..debug.counts import Stats
-    from ..debug.inspect import Description
-    from ..debug.raw import RawEvent
     from .interface import Data
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
@@ -81,11 +79,6 @@ _make_key = tuple.__new__  # what SelectorKey(...), a Python function, calls
 
 #: Set by the debug package while a flag may be in force: (selector, value of ``debug=``) -> None.
 instrument: Callable[[Any, Any], None] | None = None
-
-
-def load_debug() -> Any:
-    """Return the debug package; ``selectors_ffi`` puts a function here that imports it."""
-    raise NotImplementedError
 
 
 class _BaseSelectorImpl(Additions):
@@ -111,11 +104,9 @@ class _BaseSelectorImpl(Additions):
         self._beyond = False  # a key may hold an ``Interest``, see ``beyond``
         self._woken = False  # ``wakeup`` was called, and no wait has ended for it yet
         if regular_files is not None:
-            from .beside import admit  # which is made of backends
-
-            admit(self, regular_files)
+            self._admit(regular_files)
         if debug is not None:
-            load_debug().instrument(self, debug)
+            additions.load_debug().instrument(self, debug)
         elif instrument is not None:
             instrument(self, None)
 
@@ -130,6 +121,11 @@ class _BaseSelectorImpl(Additions):
         if self._mechanism in binding.proven or not binding.opened:
             return binding
         return require(binding, self._mechanism)
+
+    def _admit(self, regular_files: str) -> None:
+        """Let regular files be registered, too. Most mechanisms refuse none."""
+        if regular_files != "ready":
+            raise ValueError(f"Invalid regular_files: {regular_files!r}; there is 'ready', and None")
 
     _fileobj_lookup = _fileobj_lookup
 
@@ -291,29 +287,6 @@ class _BaseSelectorImpl(Additions):
 
     def _release(self) -> None:
         """Nothing was lent."""
-
-    def select_raw(self, timeout: float | None = None) -> list[RawEvent]:
-        """Wait as ``select`` does, but return what the kernel said.
-
-        Returns:
-            One ``RawEvent(key, fd, flags, fflags, data, decoded)`` per native event, with all that
-            ``select`` folds away: hang-up, error, priority, EOF and its errno, bytes available.
-            ``key`` is None for a descriptor that is not registered.
-        """
-        return load_debug().select_raw(self, timeout)  # type: ignore[no-any-return]
-
-    def describe(self) -> Description:
-        """Return the registrations as a table, and on Linux how epoll's own list differs."""
-        return load_debug().describe(self)  # type: ignore[no-any-return]
-
-    def stats(self) -> Stats:
-        """Return counts and times so far.
-
-        Raises:
-            RuntimeError: the selector was made without ``Debug.STATS``.
-        """
-        figures: Stats = load_debug().stats(self)
-        return figures
 
     def close(self) -> None:
         if not self._closed:

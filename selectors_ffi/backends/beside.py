@@ -39,21 +39,14 @@ _REFUSALS = {"epoll": EPERM, "kqueue": EINVAL}
 _PAUSE = 0.02  # seconds between two looks while the set is readable and has nothing for the caller
 
 
-def admit(selector: Any, regular_files: str) -> None:
-    """Make a selector that is being made watch what its kernel refuses.
-
-    Raises:
-        ValueError: ``regular_files`` is not "ready".
-    """
-    if regular_files != "ready":
-        raise ValueError(f"Invalid regular_files: {regular_files!r}; there is 'ready', and None")
-    if selector._mechanism in _REFUSALS:  # the others refuse none
-        cls = type(selector)
-        if cls not in _classes:
-            names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-            meta: Any = type(cls)
-            _classes[cls] = meta(cls.__name__, (_Beside, cls), names)
-        selector.__class__ = _classes[cls]
+def admit(selector: Any) -> None:
+    """Make a selector that is being made watch what its kernel refuses."""
+    cls = type(selector)
+    if cls not in _classes:
+        names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+        meta: Any = type(cls)
+        _classes[cls] = meta(cls.__name__, (_Beside, cls), names)
+    selector.__class__ = _classes[cls]
 
 
 _classes: WeakKeyDictionary[type[Any], type[Any]] = WeakKeyDictionary()

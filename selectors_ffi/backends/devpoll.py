@@ -58,21 +58,43 @@ __all__ = ["DevpollSelector"]
 _SLICE = 0.05  # seconds that a call sleeps at most where it needs a waker and can have none
 
 
+class _Facts:
+    """What depends on the binding alone, shared by its selectors."""
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self.ffi = binding.ffi
+        function, constant = binding.function, binding.constant
+        self.calls, self.errno = binding.calls, binding.errno
+        self.write, self.ioctl = function("write"), function("ioctl")
+        # Not before: Windows has neither these functions nor this module.
+        from resource import RLIMIT_NOFILE, getrlimit
+
+        self._getrlimit, self._RLIMIT_NOFILE = getrlimit, RLIMIT_NOFILE
+        self.DP_POLL, self.REMOVE = constant("DP_POLL"), constant("POLLREMOVE")
+        self.NVAL = constant("POLLNVAL")
+        read, write = constant("POLLIN"), constant("POLLOUT")
+        self.flags = (0, read, write, read | write)
+        self.directions = Directions(read, write)
+        self.bits: PollBits = binding.facts(PollBits)
+
+    def room(self, capacity: int) -> int:
+        """Return how many results to ask for; as many as RLIMIT_NOFILE is refused, or more."""
+        soft, _ = self._getrlimit(self._RLIMIT_NOFILE)
+        return capacity if soft < 0 else max(1, min(capacity, soft - 1))
+
+    def create(self) -> int:
+        """Return the descriptor of a new set, which exec(2) closes."""
+        binding = self._binding
+        return binding.call(binding.function("open"), b"/dev/poll", os.O_RDWR | os.O_CLOEXEC)
+
+
 class DevpollSelector(WaitingSelector):
     """Solaris /dev/poll selector."""
 
     _mechanism = "devpoll"
-
-    def __init__(
-        self,
-        *,
-        binding: Binding | None = None,
-        debug: object = None,
-        regular_files: str | None = None,
-    ) -> None:
-        super().__init__(binding=binding, debug=debug, regular_files=regular_files)
-        self._facts: _Facts = self._binding.facts(_Facts)
-        self._descriptor = self._create()
+    _make_facts = _Facts
+    _facts: _Facts
 
     def _create(self) -> Owned:
         self._lock = RLock()  # held while writing, so that no call starts to sleep
@@ -98,10 +120,6 @@ class DevpollSelector(WaitingSelector):
             wait.dvpoll.dp_timeout = 0
         if waits:
             self._ring()
-
-    def _rebind(self, binding: Binding) -> dict[int, int]:
-        self._facts = binding.facts(_Facts)
-        return super()._rebind(binding)
 
     def _write(self, fd: int, events: int) -> None:
         """Replace the mask of a descriptor; write(2)."""
@@ -245,34 +263,3 @@ class _Buffer(Buffer):
         super().__init__(ffi, "struct pollfd[]")
         self.dvpoll = ffi.new("struct dvpoll *")
         self.changed: set[int] = set()  # descriptors whose events may be out of date
-
-
-class _Facts:
-    """What depends on the binding alone, shared by its selectors."""
-
-    def __init__(self, binding: Binding) -> None:
-        self._binding = binding
-        self.ffi = binding.ffi
-        function, constant = binding.function, binding.constant
-        self.calls, self.errno = binding.calls, binding.errno
-        self.write, self.ioctl = function("write"), function("ioctl")
-        # Not before: Windows has neither these functions nor this module.
-        from resource import RLIMIT_NOFILE, getrlimit
-
-        self._getrlimit, self._RLIMIT_NOFILE = getrlimit, RLIMIT_NOFILE
-        self.DP_POLL, self.REMOVE = constant("DP_POLL"), constant("POLLREMOVE")
-        self.NVAL = constant("POLLNVAL")
-        read, write = constant("POLLIN"), constant("POLLOUT")
-        self.flags = (0, read, write, read | write)
-        self.directions = Directions(read, write)
-        self.bits: PollBits = binding.facts(PollBits)
-
-    def room(self, capacity: int) -> int:
-        """Return how many results to ask for; as many as RLIMIT_NOFILE is refused, or more."""
-        soft, _ = self._getrlimit(self._RLIMIT_NOFILE)
-        return capacity if soft < 0 else max(1, min(capacity, soft - 1))
-
-    def create(self) -> int:
-        """Return the descriptor of a new set, which exec(2) closes."""
-        binding = self._binding
-        return binding.call(binding.function("open"), b"/dev/poll", os.O_RDWR | os.O_CLOEXEC)

@@ -83,6 +83,12 @@ class EpollSet(BeyondEpoll):
         self._idle.pop()  # up to CPython 3.11 its memory stays: 400 instructions less in each wait
         self._descriptor = Descriptor(binding, self._facts.create())
 
+    def _admit(self, regular_files: str) -> None:
+        super()._admit(regular_files)
+        from .beside import admit  # few selectors need it
+
+        admit(self)
+
     def fileno(self) -> int:
         """Return the epoll descriptor. From then on stale registrations stay, as in the stdlib.
 

@@ -32,7 +32,6 @@ https://illumos.org/man/3C/port_create, https://illumos.org/man/3C/port_associat
 from __future__ import annotations
 
 import errno
-import os
 from errno import EAGAIN, EBADF, EINTR
 from itertools import count
 
@@ -43,7 +42,7 @@ from .clock import PATIENCE
 from .directions import Directions
 from .handlers import of_handler
 from .refusal import is_open, leaving_nothing
-from .waits import Buffer, Owned, WaitingSelector
+from .waits import Buffer, Owned, WaitingSelector, close_on_exec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,25 +61,39 @@ _EBADFD = getattr(errno, "EBADFD", EBADF)
 _serials = count()
 
 
+class _Facts:
+    """What depends on the binding alone, shared by its selectors."""
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self.ffi, self.NULL = binding.ffi, binding.ffi.NULL
+        function, constant = binding.function, binding.constant
+        self.calls, self.errno = binding.calls, binding.errno
+        self.associate, self.dissociate = function("port_associate"), function("port_dissociate")
+        self.getn, self.send = function("port_getn"), function("port_send")
+        self.poll = function("poll")
+        self.FD, self.NVAL = constant("PORT_SOURCE_FD"), constant("POLLNVAL")
+        read, write = constant("POLLIN"), constant("POLLOUT")
+        self.flags = (0, read, write, read | write)
+        self.directions = Directions(read, write)
+        self.bits: PollBits = binding.facts(PollBits)
+
+    def create(self) -> int:
+        """Return the descriptor of a new port, which exec(2) closes."""
+        binding = self._binding
+        return close_on_exec(binding.call(binding.function("port_create")))
+
+
 class EventPortSelector(WaitingSelector):
     """Event-port-based selector of illumos and Solaris."""
 
     _mechanism = "eventport"
-
-    def __init__(
-        self,
-        *,
-        binding: Binding | None = None,
-        debug: object = None,
-        regular_files: str | None = None,
-    ) -> None:
-        super().__init__(binding=binding, debug=debug, regular_files=regular_files)
-        self._facts: _Facts = self._binding.facts(_Facts)
-        self._spent: dict[tuple[int, int], None] = {}  # (descriptor, serial) of each event handed out
-        self._handed_out: object = None  # another object each time
-        self._descriptor = self._create()
+    _make_facts = _Facts
+    _facts: _Facts
 
     def _create(self) -> Owned:
+        self._spent: dict[tuple[int, int], None] = {}  # (descriptor, serial) of each event handed out
+        self._handed_out: object = None  # another object each time
         return Owned(self._binding, self._facts.create())
 
     def _watch(self, fd: int, events: int, was: int) -> None:
@@ -109,10 +122,6 @@ class EventPortSelector(WaitingSelector):
         if code and code != EAGAIN:  # that is a full queue, which wakes as well
             self._check_open()
             raise self._binding.error(code)
-
-    def _rebind(self, binding: Binding) -> dict[int, int]:
-        self._facts = binding.facts(_Facts)
-        return super()._rebind(binding)
 
     def _buffer(self) -> _Buffer:
         return _Buffer(self._facts.ffi)
@@ -260,31 +269,3 @@ class _Buffer(Buffer):
         memory = self._ffi.buffer(self.array)
         memory[:] = bytes(len(memory))
         self.nget[0] = 1
-
-
-class _Facts:
-    """What depends on the binding alone, shared by its selectors."""
-
-    def __init__(self, binding: Binding) -> None:
-        self._binding = binding
-        self.ffi, self.NULL = binding.ffi, binding.ffi.NULL
-        function, constant = binding.function, binding.constant
-        self.calls, self.errno = binding.calls, binding.errno
-        self.associate, self.dissociate = function("port_associate"), function("port_dissociate")
-        self.getn, self.send = function("port_getn"), function("port_send")
-        self.poll = function("poll")
-        self.FD, self.NVAL = constant("PORT_SOURCE_FD"), constant("POLLNVAL")
-        read, write = constant("POLLIN"), constant("POLLOUT")
-        self.flags = (0, read, write, read | write)
-        self.directions = Directions(read, write)
-        self.bits: PollBits = binding.facts(PollBits)
-
-    def create(self) -> int:
-        """Return the descriptor of a new port, which exec(2) closes."""
-        binding = self._binding
-        fd = binding.call(binding.function("port_create"))
-        try:
-            os.set_inheritable(fd, False)
-        except OSError:
-            pass  # EBADF: the number is a simulated kernel's, not this process's
-        return fd

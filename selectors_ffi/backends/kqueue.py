@@ -21,6 +21,17 @@ cannot be removed, so a wait that hears of nothing else looks again only now and
 A kqueue is not inherited by fork(2): in the child its number is free, or names another file. There
 every method but ``close`` and ``reopen`` raises ValueError, and ``close`` leaves the number alone.
 
+Beyond the standard library
+---------------------------
+See ``beyond``. ``EVENT_PRIORITY`` is EVFILT_EXCEPT with NOTE_OOB; FreeBSD and NetBSD have no such
+filter. ``EVENT_HANGUP`` is EV_EOF of EVFILT_READ. Without ``EVENT_READ`` that filter must not report
+data that waits to be read, or each wait would end at once. So it has EV_CLEAR until it has reported the
+end, and none from then on.
+
+``EDGE`` is EV_CLEAR and ``ONESHOT`` EV_ONESHOT. The kernel deletes only the filter that it has reported.
+On epoll one report is for the whole descriptor, so here the other filters are deleted, too. EV_ADD
+does not change these flags of an existing filter. So each change deletes the old filters first.
+
 https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2
 """
 
@@ -32,17 +43,20 @@ from itertools import count
 
 from ..binding import INT_MAX, nanoseconds
 from .base import ANY, EVENT_READ, EVENT_WRITE, TOO_LARGE, NativeEvent
-from .beyond import Interest, watched
-from .kqueue_beyond import BeyondKqueue
+from .beyond import EDGE, EVENT_HANGUP, EVENT_PRIORITY, LEVEL, ONESHOT, Interest, lack, watched
 from .refusal import leaving_nothing
-from .waits import Buffer, Owned
+from .waits import Buffer, Owned, WaitingSelector, close_on_exec
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..binding import Binding
+    from .base import SelectorKey
     from .directions import Pair
-    from .kqueue_beyond import Changes
+
+    Changes = tuple[tuple[int, ...], ...]  # (filter, flags) or (filter, flags, fflags) of each
 
 __all__ = ["KqueueSelector"]
 
@@ -52,24 +66,94 @@ _WAKE = 0  # the serial of the waker
 _serials = count()
 
 
-class KqueueSelector(BeyondKqueue):
+class _Bits:
+    """The filters and flags of an ``Interest``, by system."""
+
+    def __init__(self, binding: Binding) -> None:
+        constant = binding.constant
+        self.write = constant("EVFILT_WRITE")
+        self.eof, self.delete = constant("EV_EOF"), constant("EV_DELETE")
+        self._clear, self._add = constant("EV_CLEAR"), constant("EV_ADD")
+        self.oneshot = constant("EV_ONESHOT")
+        self._triggers = {LEVEL: 0, EDGE: self._clear, ONESHOT: self.oneshot}
+        self.filters = {EVENT_READ: constant("EVFILT_READ"), EVENT_WRITE: self.write}
+        try:
+            self._notes, self.filters[EVENT_PRIORITY] = constant("NOTE_OOB"), constant("EVFILT_EXCEPT")
+        except OSError:
+            pass  # FreeBSD, NetBSD, libkqueue
+        self.event_of = {filter_: event for event, filter_ in self.filters.items()}
+        self.events = sum(self.filters) | EVENT_HANGUP
+
+    def changes(self, events: int) -> Changes:
+        """Return what makes the kernel watch ``events``, given that it has nothing."""
+        trigger = self._triggers[events.trigger] if isinstance(events, Interest) else 0
+        found: list[tuple[int, ...]] = []
+        for event, filter_ in self.filters.items():
+            notes = (self._notes,) if event == EVENT_PRIORITY else ()
+            if events & event:
+                found.append((filter_, self._add | trigger, *notes))
+        if isinstance(events, Interest) and events & EVENT_HANGUP and not events & EVENT_READ:
+            clear = 0 if events.ended else self._clear
+            found.append((self.filters[EVENT_READ], self._add | clear))
+        return tuple(found)
+
+
+class _Facts:
+    """What depends on the binding alone, shared by its selectors."""
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self.ffi = ffi = binding.ffi
+        constant = binding.constant
+        self.calls, self.errno, self.NULL = binding.calls, binding.errno, ffi.NULL
+        self.kevent = binding.function("kevent")
+        self.ADD, self._DELETE = constant("EV_ADD"), constant("EV_DELETE")
+        self.ERROR = constant("EV_ERROR")
+        read, write = constant("EVFILT_READ"), constant("EVFILT_WRITE")
+        self.event_of = {read: EVENT_READ, write: EVENT_WRITE}
+        self.largest_serial = 2 ** (8 * ffi.sizeof("uintptr_t")) - 1
+        self.add_refuses_existing = binding.target == "libkqueue"
+        self.bits = _Bits(binding)
+        #: The changes that lead from one mask (first index) to another.
+        self.changes = [[self._changes(was, events) for events in range(4)] for was in range(4)]
+
+    def _changes(self, was: int, events: int) -> Changes:
+        # What stays is added again: the serial is new, and the number may name another file now. A
+        # handler may have changed the mask before ``modify`` wrote the registry, so all else is deleted.
+        gone = was if not (was and events) else ANY & ~events
+        if self.add_refuses_existing:
+            rest = self._each(self._DELETE, gone & ~was)
+            return (*self._each(self._DELETE, was), *self._each(self.ADD, events), *rest)
+        return (*self._each(self.ADD, events), *self._each(self._DELETE, gone))
+
+    def _each(self, flags: int, events: int) -> Changes:
+        return tuple((filter_, flags) for filter_, event in self.event_of.items() if events & event)
+
+    def create(self) -> int:
+        """Return the descriptor of a new kqueue, which exec(2) closes."""
+        binding = self._binding
+        if binding.has("kqueuex"):
+            return binding.call(binding.function("kqueuex"), binding.constant("KQUEUE_CLOEXEC"))
+        if binding.has("kqueue1"):
+            return binding.call(binding.function("kqueue1"), os.O_CLOEXEC)
+        return close_on_exec(binding.call(binding.function("kqueue")))
+
+
+class KqueueSelector(WaitingSelector):
     """Kqueue-based selector."""
 
     _mechanism = "kqueue"
+    _make_facts = _Facts
+    _facts: _Facts
 
-    def __init__(
-        self,
-        *,
-        binding: Binding | None = None,
-        debug: object = None,
-        regular_files: str | None = None,
-    ) -> None:
-        super().__init__(binding=binding, debug=debug, regular_files=regular_files)
-        self._facts: _Facts = self._binding.facts(_Facts)
-        self._serials: dict[int, int] = {}  # of the current registration of each descriptor
-        self._descriptor = self._create()
+    def _admit(self, regular_files: str) -> None:
+        super()._admit(regular_files)
+        from .beside import admit  # few selectors need it
+
+        admit(self)
 
     def _create(self) -> _Kqueue:
+        self._serials: dict[int, int] = {}  # of the current registration of each descriptor
         return _Kqueue(self._binding, self._facts.create())
 
     def _check_open(self) -> None:
@@ -108,7 +192,6 @@ class KqueueSelector(BeyondKqueue):
             self._add_waker().ring()
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
-        self._facts = binding.facts(_Facts)
         super()._rebind(binding)
         return self._serials.copy()
 
@@ -202,6 +285,50 @@ class KqueueSelector(BeyondKqueue):
             give_back(lent)
         return waker
 
+    def _lacks(self, interest: Interest) -> str:
+        return lack(interest, self._facts.bits.events, (LEVEL, EDGE, ONESHOT))
+
+    def _replace(self, fd: int, was: int, events: int, serial: int) -> int:
+        """Watch exactly ``events``, given what the kernel ``was`` told; return an errno, or 0."""
+        bits, refused = self._facts.bits, 0
+        gone = bits.event_of if was == ANY else [change[0] for change in bits.changes(watched(was))]
+        for filter_ in gone:
+            self._apply(fd, ((filter_, bits.delete),), serial)  # refused if it is not there
+        for change in bits.changes(events):
+            refused = refused or self._apply(fd, (change,), serial)
+        return refused
+
+    def _report(self, key: SelectorKey, kevent: Any, more: bool) -> int:
+        """Return what an event says of ``key``, whose events are an ``Interest``.
+
+        Args:
+            more: whether this call has reported the key already.
+
+        Returns:
+            0 if it is nothing to the caller: data while only their end is waited for, or a ``ONESHOT``
+            that another call has reported.
+        """
+        interest: Interest = key.events  # type: ignore[assignment]
+        bits, ended = self._facts.bits, False
+        event = bits.event_of.get(kevent.filter, 0)
+        if kevent.flags & bits.eof:
+            ended = kevent.filter != bits.write
+            event |= EVENT_HANGUP if ended else 0
+            event = event & interest or int(interest)
+        event &= interest
+        if not event or not (more or interest.fire()):
+            return 0
+        ends = ended and not interest & EVENT_READ and interest.trigger is LEVEL and not interest.ended
+        if ends:
+            interest.ended = True
+            self._replace(key.fd, interest, interest, self._serials.get(key.fd, 0))
+        elif interest.trigger is ONESHOT and not more:
+            for filter_, flags, *_ in bits.changes(interest):
+                if filter_ != kevent.filter or not flags & bits.oneshot:
+                    self._apply(key.fd, ((filter_, bits.delete),), 0)
+        self._settle(key.fd, key)
+        return event
+
 
 class _Kqueue(Owned):
     """A kqueue, which a forked child does not have."""
@@ -213,48 +340,3 @@ class _Kqueue(Owned):
             self._open.clear()  # the number is not ours
             self.fd = -1
         super().close()
-
-
-class _Facts:
-    """What depends on the binding alone, shared by its selectors."""
-
-    def __init__(self, binding: Binding) -> None:
-        self._binding = binding
-        self.ffi = ffi = binding.ffi
-        constant = binding.constant
-        self.calls, self.errno, self.NULL = binding.calls, binding.errno, ffi.NULL
-        self.kevent = binding.function("kevent")
-        self.ADD, self._DELETE = constant("EV_ADD"), constant("EV_DELETE")
-        self.ERROR = constant("EV_ERROR")
-        read, write = constant("EVFILT_READ"), constant("EVFILT_WRITE")
-        self.event_of = {read: EVENT_READ, write: EVENT_WRITE}
-        self.largest_serial = 2 ** (8 * ffi.sizeof("uintptr_t")) - 1
-        self.add_refuses_existing = binding.target == "libkqueue"
-        #: The changes that lead from one mask (first index) to another.
-        self.changes = [[self._changes(was, events) for events in range(4)] for was in range(4)]
-
-    def _changes(self, was: int, events: int) -> Changes:
-        # What stays is added again: the serial is new, and the number may name another file now. A
-        # handler may have changed the mask before ``modify`` wrote the registry, so all else is deleted.
-        gone = was if not (was and events) else ANY & ~events
-        if self.add_refuses_existing:
-            rest = self._each(self._DELETE, gone & ~was)
-            return (*self._each(self._DELETE, was), *self._each(self.ADD, events), *rest)
-        return (*self._each(self.ADD, events), *self._each(self._DELETE, gone))
-
-    def _each(self, flags: int, events: int) -> Changes:
-        return tuple((filter_, flags) for filter_, event in self.event_of.items() if events & event)
-
-    def create(self) -> int:
-        """Return the descriptor of a new kqueue, which exec(2) closes."""
-        binding = self._binding
-        if binding.has("kqueuex"):
-            return binding.call(binding.function("kqueuex"), binding.constant("KQUEUE_CLOEXEC"))
-        if binding.has("kqueue1"):
-            return binding.call(binding.function("kqueue1"), os.O_CLOEXEC)
-        fd = binding.call(binding.function("kqueue"))
-        try:
-            os.set_inheritable(fd, False)
-        except OSError:
-            pass  # EBADF: the number is a simulated kernel's, not this process's
-        return fd

@@ -13,6 +13,7 @@ library's does.
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from errno import EINTR
 
@@ -26,12 +27,12 @@ from .wake import Waker, give_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
     from ..binding import Binding
     from .directions import Pair
 
-__all__ = ["Buffer", "Owned", "WaitingSelector"]
+__all__ = ["Buffer", "Owned", "WaitingSelector", "close_on_exec"]
 
 _CAPACITY = 16  # events in the first buffer of a call
 _PAUSE = 0.02  # seconds between two looks while only stale registrations are reported
@@ -65,11 +66,23 @@ class Owned(Descriptor):
         return self._child != forks.as_child
 
 
+def close_on_exec(fd: int) -> int:
+    """Have exec(2) close a descriptor; return the descriptor."""
+    try:
+        os.set_inheritable(fd, False)
+    except OSError:
+        pass  # EBADF: the number is a simulated kernel's, not this process's
+    return fd
+
+
 class WaitingSelector(Backend):
     """What ``KqueueSelector``, ``DevpollSelector`` and ``EventPortSelector`` share.
 
-    They add ``_watch``, ``_interrupt`` and the methods without a body here.
+    They add ``_watch``, ``_interrupt``, ``_make_facts`` and the methods without a body here.
     """
+
+    #: Returns what depends on a binding alone.
+    _make_facts: ClassVar[Any]
 
     _waker: Waker | None = None
     _descriptor: Owned
@@ -82,13 +95,15 @@ class WaitingSelector(Backend):
         regular_files: str | None = None,
     ) -> None:
         self._prepare(debug, regular_files)
-        self._binding = self._bind(binding)
+        self._binding = binding = self._bind(binding)
+        self._facts = binding.facts(self._make_facts)
         self._waits: set[Any] = set()  # buffers of the calls in flight
         self._idle: list[Any] = []  # buffers that no call is using
+        self._descriptor = self._create()
 
     @abstractmethod
     def _create(self) -> Owned:
-        """Return a new kernel object."""
+        """Return a new kernel object, and know nothing of what the old one has reported."""
 
     @abstractmethod
     def _buffer(self) -> Any:
@@ -159,6 +174,7 @@ class WaitingSelector(Backend):
         old.close()
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
+        self._facts = binding.facts(self._make_facts)
         self._descriptor.rebind(binding)
         return super()._rebind(binding)
 
