@@ -220,6 +220,41 @@ def test_excepthook_of_the_program(folder, ours):
     assert (run.stdout, run.stderr, run.returncode) == ("ZeroDivisionError 3 True True\n", "", 1)
 
 
+ENDINGS = """
+import atexit, selectors, socket, sys
+class Held:
+    def __del__(self):
+        print("released", flush=True)
+def main():
+    held, ends, selector = Held(), socket.socketpair(), selectors.DefaultSelector()
+    selector.register(ends[0], selectors.EVENT_READ)
+    {}
+atexit.register(print, "end", flush=True)
+main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="objects go when they are collected")
+@pytest.mark.parametrize("last", ["sys.exit(3)", "raise KeyboardInterrupt", "selector.unregister(7)"])
+def test_end_with_an_exception(folder, ours, last):
+    """What the program's functions hold goes when it goes under python, and goes without a complaint."""
+    code = ENDINGS.format(last)
+    plain, run = python(folder, "-c", code), python(folder, *ours, "-c", code)
+
+    assert (run.stdout, run.returncode) == (plain.stdout, plain.returncode)
+    assert "Exception ignored" not in run.stderr
+
+
+@pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="objects go when they are collected")
+def test_selector_that_is_kept_to_the_end(folder, ours):
+    """A selector that goes after the modules were emptied is freed without a complaint."""
+    code = ENDINGS.format("sys.excepthook = lambda *_, kept=selector: print('hook'); 1/0")
+    run = python(folder, *ours, "-c", code)
+
+    assert (run.stdout, run.returncode) == ("hook\nend\nreleased\n", 1)
+    assert "Exception ignored" not in run.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -71,5 +71,7 @@ class Descriptor:
         try:
             if self._open:
                 self.close()
-        except (AttributeError, OSError):
-            pass  # an exception has ended __init__, or the process has closed all its descriptors
+        except (AttributeError, OSError, TypeError):
+            # An exception has ended __init__, or the process has closed all its descriptors, or it ends,
+            # and the modules of a library that stands before the kernel's are empty.
+            pass

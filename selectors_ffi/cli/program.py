@@ -254,7 +254,13 @@ def _execute(code: CodeType, names: dict[str, Any]) -> None:
 
 
 def _hide_our_frames(error: BaseException) -> None:
-    """Let the interpreter show ``error``, if it ends the process, without our frames."""
+    """Let the interpreter show ``error``, if it ends the process, without our frames.
+
+    Until it is shown, the hook keeps the error, and so all that the program's functions hold. An exit
+    is never shown; to keep it would let the program's objects live longer than they do without us.
+    """
+    if isinstance(error, SystemExit):
+        return
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
@@ -262,6 +268,8 @@ def _hide_our_frames(error: BaseException) -> None:
 
     def show(kind: type[BaseException], value: BaseException, full: TracebackType | None) -> None:
         if value is error:
+            if sys.excepthook is show:
+                sys.excepthook = shown
             full = value.__traceback__ = sys.last_traceback = trace
         shown(kind, value, full)
 
