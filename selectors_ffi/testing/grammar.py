@@ -49,6 +49,8 @@ _DELAY = re.compile(r"(\d+)(s|ms|us|ns)?")
 _IN_A_SECOND = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9, None: 10**6}
 _LAST = 1 << 62
 _ERRNOS = (range(1, 4096), range(10000, 12000))  # of system calls, as strace has it; of Winsock
+#: The longest delay in seconds. What time_t cannot hold would be an OverflowError within the call.
+_LONGEST = 1_000_000
 
 
 class Rule(NamedTuple):
@@ -119,8 +121,10 @@ class _Expression:
         given: set[str] = set()
         for pair in pairs:
             key, equals, value = pair.partition("=")
-            if key.strip() not in KEYS or not equals:
+            if key.strip() not in KEYS:
                 self._wrong(self.place, f"unknown key {key.strip()!r}", KEYS)
+            if not equals:
+                self._wrong(self.place, f"{key.strip()} is without its =VALUE", ())
             read: Callable[[str], dict[str, Any]] = getattr(self, f"_{key.strip()}")
             if key.strip() in given:
                 self._wrong(self.place, f"{key.strip()}= is given twice", ())
@@ -180,7 +184,10 @@ class _Expression:
         found = _DELAY.fullmatch(value)
         if found is None:
             self._wrong(self.place, f"a delay is a number of microseconds, not {value!r}", _SUFFIXES)
-        return int(found[1]) / _IN_A_SECOND[found[2]]
+        number, unit = int(found[1]), _IN_A_SECOND[found[2]]
+        if number > _LONGEST * unit:
+            self._wrong(self.place, f"a delay is at most {_LONGEST} seconds, not {value!r}", ())
+        return number / unit
 
     def _when(self, value: str) -> dict[str, Any]:
         found = _WHEN.fullmatch(value)
@@ -190,8 +197,10 @@ class _Expression:
         fields = {"first": int(first), "last": int(last or first), "step": int((step or "+1")[1:] or 1)}
         if step and last is None:
             fields["last"] = _LAST
-        if not 1 <= fields["first"] <= fields["last"] or not fields["step"]:
+        if not fields["first"]:
             self._wrong(self.place, f"when={value!r} is no call: they are counted from 1", ())
+        if fields["first"] > fields["last"] or not fields["step"]:
+            self._wrong(self.place, f"when={value!r} is no call at all", ())
         return fields
 
     def _wrong(self, place: int, what: str, known: Sequence[str]) -> NoReturn:
