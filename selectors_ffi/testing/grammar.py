@@ -18,6 +18,8 @@ mechanism is in use. Several expressions are separated by ``;``.
     Which of the calls: ``3`` the third, ``3+`` the third and all later ones, ``2+3`` the second and
     every third after it, ``2..5`` the second to the fifth. Default: all. The calls of an expression
     are counted together, whatever thread or selector they come from.
+    They are calls, not registrations: one that was refused is followed by up to three calls that undo
+    what it may have done, and these are counted, too. ``trace`` shows them.
 ``fd=``  (not in strace)
     Only calls about this descriptor: the one that is registered, closed, or handed to poll(2).
 ``made=1``  (not in strace)

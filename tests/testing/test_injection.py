@@ -42,6 +42,19 @@ def test_the_third_registration_fails(subject, below, many):
     assert binding.lib.hook.hits == 1
 
 
+def test_calls_that_undo_are_counted(subject, below, pair):
+    """What undoes a refused registration is up to three calls, which ``when=`` can choose."""
+    if not subject.kernel_keeps_list:
+        pytest.skip("select and poll register nothing in the kernel")
+    near, _ = pair
+    binding = inject("control:error=ENOSPC:when=1", below)
+    with subject.cls(binding=binding) as selector:
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            selector.register(near, EVENT_READ | EVENT_WRITE)
+        undoing = binding.lib.hook.calls - 1
+    assert undoing == {"kqueue": 3, "devpoll": 1}.get(subject.mechanism, 0)
+
+
 @pytest.mark.parametrize("timeout", [None, 1])
 def test_a_storm_of_interruptions(subject, below, pair, timeout):
     """``wait`` is the mechanism's own function; EINTR fifty times over delays a wait."""
