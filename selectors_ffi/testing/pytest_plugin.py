@@ -180,14 +180,19 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Look for what only the end of the test has shown: selectors that were not closed."""
+    """Look for what only the end of the test has shown: selectors left open, faults never met."""
     outcome: Any = yield
-    if item.config.getoption("--selectors-checks") and outcome.excinfo is None:
-        for _ in range(2):  # PyPy runs a finaliser after the collection that has found it
-            gc.collect()
+    try:
         try:
-            _fail_for_lints(item)
-        except pytest.fail.Exception as failure:
+            if item.config.getoption("--selectors-checks") and outcome.excinfo is None:
+                for _ in range(2):  # PyPy runs a finaliser after the collection that has found it
+                    gc.collect()
+                _fail_for_lints(item)
+        finally:
+            # Not where the protocol ends, which is no longer the test's: its filters may raise here.
+            item.stash[_STACK].close()
+    except (pytest.fail.Exception, Warning) as failure:
+        if outcome.excinfo is None:
             outcome.force_exception(failure)
 
 

@@ -243,6 +243,24 @@ def test_what_is_not_reached_is_a_warning(suite):
     assert "UnreachedWarning: wait:error=EIO: not reached, calls of wait: 0" in output
 
 
+def test_unreached_fault_where_warnings_are_errors(suite):
+    """A fault that met no call is an error of its test, not of pytest; the next test runs."""
+    text = """
+import asyncio
+
+def test_unreached(inject):
+    inject("control:error=EIO:when=7")
+
+def test_next():
+    asyncio.run(asyncio.sleep(0))
+"""
+    for options in ((), ("--selectors-checks",)):
+        status, output = suite(text, "-W", "error", *options)
+        assert (status, output.count("ERROR at teardown of test_unreached")) == (1, 1), output
+        assert "UnreachedWarning: control:error=EIO:when=7: not reached" in output
+        assert "2 passed, 1 error" in output
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
