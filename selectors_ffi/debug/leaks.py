@@ -11,6 +11,7 @@ import sys
 import warnings
 from weakref import WeakKeyDictionary
 
+from .complaints import complain
 from .flags import Debug
 from .places import place
 
@@ -63,10 +64,8 @@ class LeakGuard:
         if action_on(warning, sys._getframe(1).f_back) != "ignore":
             warnings.warn(warning, stacklevel=3, source=self)
             return
-        try:  # development mode asks for it, whatever the filters say
-            sys.stderr.write(f"{LEAK} at {self._created}: {message}\n")
-        except Exception:  # stderr is None under pythonw, or closed at exit
-            pass
+        # Development mode asks for it, whatever the filters say.
+        complain(f"{LEAK} at {self._created}: {message}")
 
 
 class Mixed(_Mixin):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from .ambience import ambient
+from .complaints import complain
 from .flags import Debug, flags_of
 from .live import alive, switch, switched
 from .naming import shown
@@ -97,7 +97,7 @@ def _act(name: str, flags: Debug) -> None:
         else:
             standard_error.note(f"{name}: {switch(flags)}")
     except Exception as error:  # of a sink; it must not get into the program
-        print(f"selectors_ffi: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        complain(f"selectors_ffi: {name}: {type(error).__name__}: {error}")
     finally:
         _acting.clear()
 

@@ -12,10 +12,12 @@ import logging
 import os
 import sys
 from collections import deque
+from errno import EBADF
 from functools import partial
 from threading import local
 from typing import IO, TYPE_CHECKING, Any, Callable, Union
 
+from .complaints import complain, given_out_again
 from .locking import Locked
 from .output import PATIENCE, Output, open_path, private
 from .records import Lint, now
@@ -95,14 +97,10 @@ class Emitter:
         self.failed += 1
         if self.failed > 1:
             return
-        try:
-            print(
-                f"selectors_ffi: a debug sink raised {type(error).__name__}: {error};"
-                " its further failures are only counted",
-                file=sys.stderr,
-            )
-        except Exception:  # stderr is None under pythonw, or closed at exit
-            pass
+        complain(
+            f"selectors_ffi: a debug sink raised {type(error).__name__}: {error};"
+            " its further failures are only counted"
+        )
 
 
 class LogSink:
@@ -211,7 +209,8 @@ class StandardError(FileSink):
     """Write to standard error, through a private duplicate of its descriptor.
 
     The program may close descriptor 2 or its own ``sys.stderr``; lines go on. Where there is no
-    standard error they are lost. A ``sys.stderr`` that was replaced is followed.
+    standard error, or another file has its number by now, they are lost. A ``sys.stderr`` that was
+    replaced is followed.
     """
 
     def __init__(self) -> None:
@@ -241,9 +240,16 @@ class StandardError(FileSink):
             if file is not None and not getattr(file, "closed", False):
                 self._file, self._output = file, None
             return
+
+        def opener() -> int:
+            if given_out_again(file):
+                raise OSError(EBADF, f"{os.strerror(EBADF)}: standard error was closed")
+            return private(fd)
+
         try:
-            self._output = Output(lambda: private(fd))
+            self._output = Output(opener)
         except OSError:
+            self._seen = None  # the program may put something there yet
             return
         self._file = None
 

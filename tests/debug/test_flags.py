@@ -262,7 +262,7 @@ def test_development_mode_imports_what_leak_warnings_need():
     assert none == "[]"
     assert leak.startswith("unclosed <selectors_ffi.")
     assert leak.endswith("created at <string>:5 in <module>")
-    assert loaded == "['debug', 'debug.flags', 'debug.leaks', 'debug.places'] []"
+    assert loaded == "['debug', 'debug.complaints', 'debug.flags', 'debug.leaks', 'debug.places'] []"
     assert any(line.startswith("wait(0) = 0 ready") for line in records)
     assert last == "Debug.LEAKS"
 

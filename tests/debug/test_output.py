@@ -100,6 +100,33 @@ def test_the_program_closes_every_descriptor():
     assert done.stderr.count("poll([{fd=-1}], 1, 0) = 0") == 2
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["after a line", "before any line"])
+@unix
+def test_a_number_of_standard_error_that_was_given_out_again(first):
+    """What is due on standard error never gets into a file or socket that has its number by now."""
+    code = (
+        "import os, socket, selectors_ffi as s\n"
+        "def work(fail, **options):\n"
+        "    with s.PollSelector(**options) as x: x.select(0)\n"
+        "    with s.debugging('syscalls', fail), s.PollSelector() as x: x.select(0)\n"
+        "work(print, debug='syscalls') if {first} else None\n"
+        "os.closerange(2, 4096)\n"
+        "near, far = socket.socketpair()\n"
+        "work(lambda record: 1/0, debug='syscalls')\n"
+        "near.shutdown(socket.SHUT_WR)\n"
+        "print(near.fileno(), far.recv(1000))\n"
+        "os.dup2(1, 2)\n"
+        "work(print, debug='syscalls')\n"
+    )
+
+    done = python(code.format(first=first))
+
+    lines = done.stdout.splitlines()
+    told = lines.index("2 b''")
+    assert all("poll(" in line for line in (*lines[:told], *lines[told + 1 :])), done
+    assert (len(lines), done.stderr.count("poll(")) == ((4, 1) if first else (3, 0)), done
+
+
 @unix
 def test_a_closed_path_is_opened_again(tmp_path):
     """A path's file is opened again if the program has closed its descriptor."""
