@@ -15,7 +15,7 @@ from .counts import Stats
 from .filters import Filter, about, chosen
 from .lines import Lines, Look
 from .live import Switched, switch, switched
-from .output import Output, out_of_the_way
+from .output import Output, duplicate, out_of_the_way
 from .sinks import FileSink, JsonSink, tee
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class _Connection(Output):
 
     def wait_for_end(self) -> None:
         """Return when the command has closed its end."""
-        waiting = self._socket.dup()
+        own = self._socket
+        waiting = socket.socket(own.family, own.type, own.proto, duplicate(own.fileno()))
         try:
             waiting.settimeout(None)
             while waiting.recv(64):

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import os
 import stat
+from errno import EBADF
 from time import sleep
 from typing import IO, TYPE_CHECKING
 from weakref import WeakSet
 
 from .locking import Locked
-from .output import out_of_the_way
+from .output import Held, out_of_the_way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Document(Locked):
         join: continue a document of the same head and tail that another process has begun.
 
     Raises:
-        OSError: the path cannot be opened.
+        OSError: the path cannot be opened, or the descriptor is closed.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class Document(Locked):
         self._separator = _bytes(separator)
         self._file: IO[str] | None = None
         self._path = ""
-        self._fd = -1
-        self._identity: tuple[int, int] | None = None
+        self._own = Held()
+        self._rewritten = False  # the tail is: it is a regular file
         self._shared = join
         self._patience = PATIENCE
         self._ended = False
@@ -80,10 +81,10 @@ class Document(Locked):
             self._path = os.path.abspath(os.fspath(target))
             self._begin(join)
         elif isinstance(target, int):
-            self._fd = target
+            self._own.take(target)
         else:
             self._file = target
-        if self._identity is None:
+        if not self._rewritten:
             self._stream(self._head)
         _all.add(self)
 
@@ -94,16 +95,15 @@ class Document(Locked):
         except FileNotFoundError:
             regular = True
         if not regular:
-            self._fd = out_of_the_way(os.open(self._path, os.O_WRONLY | _CLOEXEC))
+            self._own.take(out_of_the_way(os.open(self._path, os.O_WRONLY | _CLOEXEC)))
             return
-        self._fd = self._open(0 if join else os.O_TRUNC)
-        found = os.fstat(self._fd)
-        self._identity = found.st_dev, found.st_ino
+        self._own.take(self._open(0 if join else os.O_TRUNC))
+        self._rewritten = True
         for size in self._sizes():
             if size:
                 self._recognise()
             else:
-                _write_at(self._fd, self._head + self._tail, 0)
+                _write_at(self._own.fd, self._head + self._tail, 0)
 
     def _open(self, flags: int) -> int:
         flags |= os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
@@ -122,7 +122,7 @@ class Document(Locked):
         data = _bytes(item)
         with self._lock:
             self._written += len(data)
-            if self._identity is None:
+            if not self._rewritten:
                 self._stream(data if self._empty else self._separator + data)
                 self._empty = False
                 return
@@ -136,13 +136,12 @@ class Document(Locked):
             if self._ended:
                 return
             self._ended = True
-            if self._identity is None:
+            if not self._rewritten:
                 self._stream(self._tail)
             if self._file is not None:
                 self._file.flush()
-            if self._path and self._fd >= 0:
-                fd, self._fd = self._fd, -1
-                os.close(fd)
+            if self._path:
+                self._own.close()
 
     @property
     def size(self) -> int:
@@ -164,15 +163,15 @@ class Document(Locked):
             return
         self._acquire()
         try:
-            yield os.fstat(self._fd).st_size
+            yield os.fstat(self._own.fd).st_size
         finally:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1)
+            fcntl.lockf(self._own.fd, fcntl.LOCK_UN, 1)
 
     def _acquire(self) -> None:
         waited = 0.0
         while True:
             try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+                fcntl.lockf(self._own.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
             except (BlockingIOError, PermissionError):
                 if waited >= self._patience:
                     self._patience = 0.0
@@ -185,16 +184,10 @@ class Document(Locked):
 
     def _size(self) -> int:
         """Return the size of the file; open it again if the program has closed our descriptor."""
-        try:
-            found = os.fstat(self._fd)
-        except OSError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._identity:
-            # The number may be a file of the program's now: it must be left alone.
-            self._fd = -1 if self._ended else self._open(0)
-            found = os.fstat(self._fd)
-            self._identity = found.st_dev, found.st_ino
-        return found.st_size
+        # If it is not ours the number may be a file of the program's now: it must be left alone.
+        if not self._own.ours():
+            self._own.take(-1 if self._ended else self._open(0))
+        return os.fstat(self._own.fd).st_size
 
     def _write_whole(self, size: int, data: bytes) -> None:
         """Write ``data`` in place of the tail, and the tail behind it."""
@@ -206,17 +199,17 @@ class Document(Locked):
         elif begin > len(self._head):
             data = self._separator + data
         try:
-            _write_at(self._fd, data + self._tail, begin)
+            _write_at(self._own.fd, data + self._tail, begin)
         except OSError:  # for want of space, say
             if begin:
-                _write_at(self._fd, self._tail, begin)
-                os.ftruncate(self._fd, size)
+                _write_at(self._own.fd, self._tail, begin)
+                os.ftruncate(self._own.fd, size)
             raise
 
     def _recognise(self) -> None:
         """Check that the file to join is such a document."""
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        if os.read(self._fd, len(self._head)) != self._head:
+        os.lseek(self._own.fd, 0, os.SEEK_SET)
+        if os.read(self._own.fd, len(self._head)) != self._head:
             raise OSError(f"{self._path} exists and is not a trace to join")
 
     # Everything else
@@ -225,8 +218,10 @@ class Document(Locked):
         if self._file is not None:
             self._file.write(data.decode())
             return
+        if not self._own.ours():
+            raise OSError(EBADF, f"{os.strerror(EBADF)}: descriptor {self._own.fd} of a sink was closed")
         while data:
-            data = data[os.write(self._fd, data) :]
+            data = data[os.write(self._own.fd, data) :]
 
 
 def _bytes(text: str) -> bytes:

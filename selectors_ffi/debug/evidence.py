@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .naming import borrowed
+from .output import duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +155,7 @@ def listens(fd: int) -> bool:
 def descriptors_left(fd: int) -> bool:
     """Tell whether the process can have one more descriptor; accept(2) needs one."""
     try:
-        os.close(os.dup(fd))
+        os.close(duplicate(fd))
     except OSError as error:
         return error.errno not in (errno.EMFILE, errno.ENFILE)
     return True
@@ -194,14 +195,9 @@ class Arrivals:
         if make is None:
             return False
         try:
-            low = make()
-            try:
-                command = getattr(fcntl, "F_DUPFD_CLOEXEC", fcntl.F_DUPFD)
-                high = fcntl.fcntl(low.fileno(), command, 200)
-                os.set_inheritable(high, False)  # PyPy has no F_DUPFD_CLOEXEC
-            finally:
-                low.close()
-        except OSError:  # no descriptor left, or a low limit
+            with make() as low:
+                high = duplicate(low.fileno())
+        except OSError:  # no descriptor left
             return False
         # A forked child leaves its parent's set alone, and closes its own copy of the number.
         self._epoll = make.fromfd(high)

@@ -12,6 +12,7 @@ import sys
 
 from ..backends.base import EVENT_READ, EVENT_WRITE
 from ..backends.beyond import EVENT_HANGUP, EVENT_PRIORITY, LEVEL, Interest
+from .output import duplicate
 
 __all__ = ["LONGEST", "borrowed", "interest", "kind_of", "link_of", "process_title", "shown"]
 
@@ -123,7 +124,7 @@ def borrowed(fd: int) -> socket.socket:
     """
     nonblock = getattr(socket, "SOCK_NONBLOCK", 0)
     if nonblock:
-        return socket.socket(type=socket.SOCK_STREAM | nonblock, fileno=os.dup(fd))
+        return socket.socket(type=socket.SOCK_STREAM | nonblock, fileno=duplicate(fd))
     if sys.implementation.name != "cpython" or socket.getdefaulttimeout() is not None:
         raise OSError("a socket object would change the descriptor's mode")
-    return socket.socket(fileno=os.dup(fd))
+    return socket.socket(fileno=duplicate(fd))

@@ -1,4 +1,4 @@
-"""Output: a descriptor of our own to write lines to.
+"""Output: descriptors of our own, and lines that are written to one.
 
 Three things happen to descriptors in real programs, and none may disturb the traced program:
 
@@ -27,20 +27,47 @@ try:
 except ImportError:  # pragma: no cover: Windows
     fcntl = None  # type: ignore[assignment] # asked for below
 
-__all__ = ["PATIENCE", "Output", "open_path", "out_of_the_way", "private"]
+__all__ = ["HIGH", "PATIENCE", "Held", "Output", "duplicate", "open_path", "out_of_the_way", "private"]
 
 #: Seconds that a write waits at most for a reader who does not read.
 PATIENCE = 1.0
 
 #: Our numbers are at least this, so that the program's own are those that it has without us.
-_HIGH = 200
+HIGH = 200
 
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _NOCTTY = getattr(os, "O_NOCTTY", 0)
 
 
-class Output:
+class Held:
+    """A descriptor of ours. The program may close it, and then the number may be given out again."""
+
+    def __init__(self) -> None:
+        self.fd: int = -1
+        self._identity: tuple[int, int] | None = None
+
+    def take(self, fd: int) -> None:
+        """Hold this descriptor from now on.
+
+        Raises:
+            OSError: it is closed.
+        """
+        status = os.fstat(fd)
+        self.fd, self._identity = fd, (status.st_dev, status.st_ino)
+
+    def ours(self) -> bool:
+        """Tell whether the number still names our file."""
+        return _identity(self.fd) == self._identity is not None
+
+    def close(self) -> None:
+        """Close the descriptor if it is still ours."""
+        fd, self.fd = self.fd, -1
+        if _identity(fd) == self._identity is not None:
+            os.close(fd)
+
+
+class Output(Held):
     """Writes to one file, see above.
 
     Args:
@@ -53,28 +80,26 @@ class Output:
     """
 
     def __init__(self, opener: Callable[[], int] | None = None, fd: int = -1) -> None:
+        super().__init__()
         self._opener = opener
-        self.fd: int = fd
-        self._identity: tuple[int, int] | None = None
         self._slow = False  # a reader must read it: a pipe, a terminal, a socket
         self._stalled = False
         self.lost: int = 0
         if opener is None:
-            self._take(fd)
+            self.take(fd)
         else:
             self.reopen()
 
-    def _take(self, fd: int) -> None:
-        status = os.fstat(fd)
-        self._slow = not stat.S_ISREG(status.st_mode)
-        self.fd, self._identity = fd, (status.st_dev, status.st_ino)
+    def take(self, fd: int) -> None:
+        super().take(fd)
+        self._slow = not stat.S_ISREG(os.fstat(fd).st_mode)
 
     def reopen(self) -> None:
         """Open the file anew; the descriptor before is closed if it is still ours."""
         if self._opener is None:
             raise OSError(EBADF, f"{os.strerror(EBADF)}: descriptor {self.fd} of a sink was closed")
         self.close()
-        self._take(out_of_the_way(self._opener()))
+        self.take(out_of_the_way(self._opener()))
 
     def write(self, data: bytes) -> None:
         """Write ``data``, or count it as lost.
@@ -82,7 +107,7 @@ class Output:
         Raises:
             OSError: the file refuses it (ENOSPC), or is gone and cannot be opened again.
         """
-        if _identity(self.fd) != self._identity:
+        if not self.ours():
             self.reopen()
         if not self._slow:
             _write_all(self.fd, data)
@@ -120,11 +145,8 @@ class Output:
 
     def close(self) -> None:
         """Close the descriptor if we have opened it and it is still ours."""
-        fd, identity = self.fd, self._identity
         if self._opener is not None:
-            self.fd, self._identity = -1, (-1, -1)
-            if identity is not None and _identity(fd) == identity:
-                os.close(fd)
+            super().close()
 
 
 _PIECE = getattr(select, "PIPE_BUF", 512)
@@ -186,17 +208,37 @@ def private(fd: int) -> int:
             return os.open(f"/proc/self/fd/{fd}", flags)
         except OSError:
             pass
-    return os.dup(fd)
+    return duplicate(fd)
+
+
+def duplicate(fd: int) -> int:
+    """Return a duplicate with a high number, not inherited; with a low one only if there is no high one.
+
+    A low number would be one that another thread of the program has just closed.
+
+    Raises:
+        OSError: ``fd`` is closed, or no descriptor is left.
+    """
+    high = _high(fd)
+    return os.dup(fd) if high is None else high
 
 
 def out_of_the_way(fd: int) -> int:
     """Move a descriptor to a high number, not inherited; return the number."""
+    high = _high(fd)
+    if high is None:
+        return fd
+    os.close(fd)
+    return high
+
+
+def _high(fd: int) -> int | None:
+    """Return a duplicate with a high number; None if there is none."""
     try:
         # PyPy has no F_DUPFD_CLOEXEC.
         command = getattr(fcntl, "F_DUPFD_CLOEXEC", None) or fcntl.F_DUPFD
-        high = int(fcntl.fcntl(fd, command, _HIGH))
+        high = int(fcntl.fcntl(fd, command, HIGH))
         os.set_inheritable(high, False)
     except (AttributeError, OSError):  # Windows; or a low limit
-        return fd
-    os.close(fd)
+        return None
     return high

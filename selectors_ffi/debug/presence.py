@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .records import Record
     from .turns import Samples
 
-__all__ = ["Begun", "Here", "times_of"]
+__all__ = ["Begun", "Here"]
 
 
 class Here:
@@ -65,15 +65,3 @@ class Begun(NamedTuple):
     """Where the program was for most of a turn that took long; else empty."""
     outer: Any
     """What the wait has heard that this one is in the middle of."""
-
-
-def times_of(thread: int) -> tuple[int, ...]:
-    """Return how long a thread had a processor and waited for one, in ns, and how often it got one.
-
-    All are 0 where that is not known. See schedstat in proc(5) of Linux.
-    """
-    try:
-        with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
-            return tuple(map(int, file.read().split()))
-    except (OSError, ValueError):
-        return 0, 0, 0

@@ -27,10 +27,10 @@ from .lints import BlockedLoop, Finding
 from .loops import loop_around, refers_to
 from .owners import owner_of_handle
 from .places import stack_of
-from .presence import times_of
+from .schedule import follow, keep, leave, times_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from .loops import Loop
@@ -185,8 +185,9 @@ class _Watchdog:
         except RuntimeError:  # no more threads, or the interpreter ends
             self._ended.release()
             return
-        # Until it runs it is not counted; after that it is, but no more by the backends.
-        begun.acquire(timeout=0.1)
+        # Until it runs it is not counted; after that it is, but no more by the backends. Meanwhile it
+        # opens a file, and the program closes none.
+        begun.acquire(timeout=1.0)
 
     def stop(self) -> None:
         """End the thread; wait until the kernel knows it no more, for a second at most."""
@@ -207,32 +208,48 @@ class _Watchdog:
     def forget(self) -> None:
         """Begin anew in a forked child, which has no such thread."""
         self.__init__()  # type: ignore[misc] # every attribute is to be new
+        keep(())
         _have_others_counted(_thread._count)
 
     def _run(self, begun: Callable[[], object]) -> None:
         self._native = _thread.get_native_id()
+        follow()
         self._times = times_of(self._native)
         _have_others_counted(_others_but_ours)
         begun()
         try:
-            while self._loops and not self._wake.acquire(timeout=_interval() / 1e9):
+            while self._goes_on() and not self._wake.acquire(timeout=_interval() / 1e9):
                 try:
                     self._look()
                 except Exception as error:  # it must not end the program's output in tracebacks
                     self.failed = error.with_traceback(None)  # its frames would keep the selector
         finally:
-            self.running = False
+            native, self.running = self._native, False
             _have_others_counted(_thread._count)
             self._ended.release()
+            leave(native)
+
+    def _goes_on(self) -> bool:
+        """Tell whether there is a loop to watch; without any, ``running`` is False."""
+        if not self._loops:
+            keep([self._native])
+            self.running = False
+            # A loop that has begun in the meantime has relied on this thread.
+            self.running = bool(self._loops)
+        return self.running
+
+    def _watched(self) -> Iterator[tuple[Here, Observer]]:
+        """Yield what is watched and still there."""
+        for weak_here, weak_observer in list(self._loops.values()):
+            here, observer = weak_here(), weak_observer()
+            if here is not None and observer is not None and observer.open:
+                yield here, observer
 
     def _look(self) -> None:
         now = perf_counter_ns()
         running: dict[int, FrameType] | None = None
         watched = []
-        for weak_here, weak_observer in list(self._loops.values()):
-            here, observer = weak_here(), weak_observer()
-            if here is None or observer is None or not observer.open:
-                continue
+        for here, observer in self._watched():
             watched.append(here)
             turn, wait = here.turn, here.wait
             if turn and Threshold.ns and now - turn > Threshold.ns // 2:
@@ -244,6 +261,7 @@ class _Watchdog:
                 _sweep(here, observer, wait, now)
         # For the next look. Not before: while a file is read, the loops run on.
         self._times = times_of(self._native)
+        keep({self._native, *(here.source.thread for here in watched)})
         for here in watched:
             if not here.wait or here.wait != here.measured:
                 here.measured, here.used = here.wait, times_of(here.source.thread)[0]
@@ -382,6 +400,7 @@ def returned(here: Here, frame: FrameType | None, now: int) -> None:
         begin = perf_counter_ns()
         if at != here.at:
             here.at, here.loop = at, loop_around(frame)
+        follow()
         if not _watchdog.running:
             _watchdog.start()
         here.spent.ns += perf_counter_ns() - begin

@@ -125,13 +125,13 @@ def test_the_program_closes_our_descriptor(path, tmp_path, reused, monkeypatch):
     written = made(path)
     written.add("a")
     monkeypatch.chdir(tmp_path.parent)
-    os.close(written._fd)
+    os.close(written._own.fd)
     other = tmp_path / "other"
     if reused:
         low = os.open(other, os.O_RDWR | os.O_CREAT)
-        os.dup2(low, written._fd)
+        os.dup2(low, written._own.fd)
         os.close(low)
-        fd = written._fd
+        fd = written._own.fd
     written.add("b")
     written.close()
     if reused:
@@ -237,3 +237,19 @@ def test_no_high_descriptor(path, monkeypatch):
     written.close()
 
     assert path.read_text() == "<>"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs Unix descriptors")
+def test_a_descriptor_that_was_given_out_again(tmp_path):
+    """What streams to a descriptor does not write into another file that has its number now."""
+    read, write = os.pipe()
+    written = Document(write, "<", ">")
+    assert os.read(read, 9) == b"<"
+    os.close(read)
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    os.dup2(other, write)
+    with pytest.raises(OSError, match=f"descriptor {write} of a sink was closed"):
+        written.add("a")
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+    os.close(write)

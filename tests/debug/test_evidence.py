@@ -112,7 +112,7 @@ def test_whether_a_descriptor_is_left(monkeypatch):
         def refuse(fd, number=number):
             raise OSError(number, "")
 
-        monkeypatch.setattr(os, "dup", refuse)
+        monkeypatch.setattr(evidence, "duplicate", refuse)
         assert descriptors_left(0) is left
 
 
