@@ -16,7 +16,7 @@ from .. import debug
 from ..debug.explain import Explainer
 from ..debug.filters import Filter, about, chosen
 from ..debug.lines import Lines, look_of
-from ..debug.mended import sentences
+from ..debug.mended import forget, sentences
 from ..debug.records import Marks
 from ..debug.sinks import StandardError, standard_error
 from ..installation import Installation, install
@@ -91,6 +91,7 @@ class Tracing:
         self._child = child
         self._pid = os.getpid()
         self._done = False
+        self._forks = False
         self._installation: Installation | None = None
         self._what = chosen(settings.expressions, settings.default)
         self._about = tuple(map(about, settings.about))
@@ -156,6 +157,7 @@ class Tracing:
             fold=settings.fold,
             slower=settings.slower,
             explain=Explainer() if settings.explain else None,
+            mark=f"[pid {self._pid}] " if self._child else "",
         )
 
     def begin(self) -> None:
@@ -167,10 +169,10 @@ class Tracing:
         if self._child:
             Marks.main = 0  # every line names its process
         atexit.register(self._finish)
+        if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
+            os.register_at_fork(before=self._forking, after_in_child=self._forked)
         if self.table is not None:
             self._survive_a_signal()
-            if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
-                os.register_at_fork(after_in_child=self._forked)
         # Never left: threads may outlive the main one.
         debug.debugging(self._flags, self._sink).__enter__()
         self._installation = install()
@@ -188,12 +190,18 @@ class Tracing:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
+    def _forking(self) -> None:
+        """Write what is folded, before lines of a child come between."""
+        self._forks = True
+        if self._lines is not None:
+            self._lines.finish()
+
     def _forked(self) -> None:
-        """Count anew in a forked child, and see to it that its figures are not lost."""
-        if self.table is None:
-            return
+        """Begin anew in a forked child, and see to it that what is due at its end is not lost."""
         self._pid, self._child = os.getpid(), True
-        self.table.restart()
+        forget()
+        if self.table is not None:
+            self.table.restart()
         util = sys.modules.get("multiprocessing.util")
         if util is not None:  # its children end by os._exit(), and run their own list before
             util.register_after_fork(
@@ -202,8 +210,8 @@ class Tracing:
 
     def _finish(self) -> None:
         """Write what is due at the end of the process."""
-        if self._pid != os.getpid() or self._done:
-            return  # a child that left by sys.exit()
+        if self._done:
+            return
         self._done = True
         if self._lines is not None:
             self._lines.finish()
@@ -220,7 +228,7 @@ class Tracing:
 
     def _seen(self) -> bool:
         """Tell whether a selector was made, as far as it is known here."""
-        if self.settings.follow and self.table is None:
+        if self._forks or (self.settings.follow and self.table is None):
             return True  # by a child, perhaps
         return Marks.made > 0 or (self.table is not None and self.table.processes > 1)
 

@@ -98,6 +98,7 @@ class Lines(Locked):
         fold: whether repeats are folded.
         slower: nanoseconds from which a wait also says how long the program took before it; 0: never.
         explain: returns sentences that follow a record's line.
+        mark: names the process where it is not the first that is traced, see ``Folding``.
     """
 
     def __init__(
@@ -109,15 +110,17 @@ class Lines(Locked):
         fold: bool = True,
         slower: int = 0,
         explain: Callable[[Record], list[str]] | None = None,
+        mark: str = "",
     ) -> None:
         super().__init__()
         self._output = output
         self._stamp = STAMPS[stamp]
         self._look = look or Look()
-        self._folding = Folding() if fold else None
+        self._folding = Folding(mark) if fold else None
         self._slower = slower
         self._explain = explain
         self._before = 0
+        self._pid = os.getpid()
 
     def __call__(self, record: Record) -> None:
         with self._lock:
@@ -130,6 +133,7 @@ class Lines(Locked):
 
     def _lines_of(self, record: Record) -> list[str]:
         """Return what is to be written now that a record has come."""
+        self._notice_fork(record.source.pid)
         text = str(record)
         if isinstance(record, Wait) and 0 < self._slower <= record.turn:
             at = f", at {record.at}" if record.at else ""
@@ -147,6 +151,12 @@ class Lines(Locked):
             lines = [*lines, *(f"    {sentence}" for sentence in self._explain(record))]
         return lines
 
+    def _notice_fork(self, pid: int) -> None:
+        """Fold anew in a forked child: its parent writes what was folded before."""
+        if pid != self._pid:
+            self._pid = pid
+            self._folding = self._folding and Folding(f"[pid {pid}] ")
+
     def note(self, text: str) -> None:
         """Write a line that is no record."""
         self.finish()
@@ -155,6 +165,7 @@ class Lines(Locked):
     def finish(self) -> None:
         """Write what is still folded."""
         with self._lock:
+            self._notice_fork(os.getpid())
             if self._folding is not None:
                 self._write(self._folding.end())
 
@@ -193,9 +204,14 @@ class Lines(Locked):
 
 
 class Folding:
-    """Finds patterns of lines that come again and again."""
+    """Finds patterns of lines that come again and again.
 
-    def __init__(self) -> None:
+    Args:
+        mark: stands before the line that says how often, to name the process.
+    """
+
+    def __init__(self, mark: str = "") -> None:
+        self._mark = mark
         self._recent: list[str] = []
         self._pattern: list[str] = []  # that is being folded; empty if none is
         self._times = 0
@@ -243,4 +259,4 @@ class Folding:
         if times < 2:
             return once
         what = "..." if len(self._pattern) == 1 else f"... these {len(self._pattern)} lines"
-        return [f"{what} {times} times more"]
+        return [f"{self._mark}{what} {times} times more"]

@@ -5,7 +5,7 @@ Without this a trace would hide the fault that it was made for.
 
 from __future__ import annotations
 
-__all__ = ["REPLACED", "REUSED", "mended", "sentences"]
+__all__ = ["REPLACED", "REUSED", "forget", "mended", "sentences"]
 
 REPLACED = (
     "stale registration: the epoll set was made anew, {}. With the standard library's selectors this"
@@ -29,3 +29,8 @@ def sentences() -> list[str]:
     """Return what this process has mended so far."""
     times = {what: "once" if count == 1 else f"{count} times" for what, count in _counts.items()}
     return [what.format(count) for what, count in times.items()]
+
+
+def forget() -> None:
+    """Count anew: this process is a forked child, and its parent tells what came before."""
+    _counts.clear()

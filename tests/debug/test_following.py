@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import stat
 import subprocess
 import sys
@@ -66,6 +67,54 @@ def test_a_child_of_subprocess():
     assert re.fullmatch(r"\[pid \d+\] select\(0, .* = 0 \(Timeout\) <[\d.]+>\n", done.stderr)
     alone = trace("-e", "trace=select", "-c", RUN + ")").stderr
     assert alone.startswith("selectors_ffi: no selector was made, so there is nothing to show: -f shows")
+
+
+SPIN = """
+import multiprocessing, os, selectors, sys
+def spin(times):
+    with selectors.SelectSelector() as selector:
+        for _ in range(times): selector.select(0)
+"""
+
+
+@pytest.mark.parametrize("end", ["pid = os.fork()", "multiprocessing"])
+def test_repeats_of_a_forked_child(end):
+    """A forked child folds its own repeats, and says at its end how many there were."""
+    if end == "multiprocessing":
+        code = 'multiprocessing.get_context("fork").Process(target=spin, args=(60,)).start()'
+    else:
+        code = "spin(60) if os.fork() == 0 else os.wait()"
+    first, second, folded, *child = trace("-c", f"{SPIN}spin(50)\n{code}").stderr.splitlines()
+
+    assert (first[:10], second[:10], folded) == ("select(0, ", "select(0, ", "... 48 times more")
+    assert re.fullmatch(r"\[pid \d+\] \.\.\. 58 times more", child.pop())
+    assert len(child) == 2 and all("[SelectSelector-2] select(0, " in line for line in child)
+
+
+def test_a_selector_that_only_a_forked_child_made():
+    """Where a child may have shown something, nobody says that there was nothing to show."""
+    code = f"{SPIN}spin(1) if os.fork() == 0 else os.wait()"
+    lines, summary = trace("-c", code), trace("--summary", "-c", code)
+
+    assert re.fullmatch(r"\[pid \d+\] select\(0, .*\n", lines.stderr)
+    assert "nothing to show" not in summary.stderr
+    assert re.search(r" 1 +select$", summary.stderr, re.MULTILINE)
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="only epoll knows of it")
+def test_what_is_mended_before_a_fork_is_told_once():
+    """A forked child does not tell what its parent has mended."""
+    code = (
+        "import os, selectors\n"
+        "s, (read, write) = selectors.DefaultSelector(), os.pipe()\n"
+        "s.register(read, 1)\n"
+        "os.close(read)\n"
+        "assert os.dup(write) == read\n"
+        "s.modify(read, 2)\n"
+        "os.fork() and os.wait()\n"
+    )
+
+    assert trace("--summary", "-c", code).stderr.count("reused number") == 1
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])

@@ -17,7 +17,7 @@ from selectors_ffi.debug.lines import Folding, Lines, Look, look_of
 from selectors_ffi.debug.records import Marks, Source, now
 
 ROOT = Path(__file__).parents[2]
-SOURCE = Source(1, Marks.main, "TestSelector-1")
+SOURCE = Source(os.getpid(), Marks.main, "TestSelector-1")
 
 
 def call(moment=1, name="poll", arguments=("[]", "0", "0"), duration=5000, errno=0):
