@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +14,9 @@ import selectors_ffi
 import selectors_ffi.debug
 import selectors_ffi.testing
 from selectors_ffi import backends
+from tests.source import TREE
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
+DOCS = TREE / "docs"
 PAGES = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
 TEXTS = {page: (DOCS / f"{page}.md").read_text("utf-8") for page in PAGES}
 

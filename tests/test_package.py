@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.source import PACKAGE, ROOT, TREE
 
 
 def python(*arguments, **options):
@@ -140,7 +140,7 @@ def built(tmp_path_factory):
     """The project's sdist, and the wheel built of what is in it, as an installer would."""
     pytest.importorskip("hatchling", reason="the build backend is not installed")
     folder = tmp_path_factory.mktemp("built")
-    python("-m", "hatchling", "build", "-t", "sdist", "-d", str(folder), cwd=ROOT)
+    python("-m", "hatchling", "build", "-t", "sdist", "-d", str(folder), cwd=TREE)
     (sdist,) = folder.iterdir()
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
@@ -170,24 +170,24 @@ def test_wheel_is_pure(wheel):
 def test_sdist_is_the_repository(built):
     """The sdist has what it takes to build, to test and to read: every tracked file."""
     source = built[2]
-    if not (ROOT / ".git").exists():
+    if not (TREE / ".git").exists():
         pytest.skip("not a git checkout")
     try:
-        shown = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+        shown = subprocess.run(["git", "ls-files"], cwd=TREE, capture_output=True, text=True)
     except FileNotFoundError:
         pytest.skip("git is not installed")
-    tracked = {name for name in shown.stdout.splitlines() if (ROOT / name).exists()}
+    tracked = {name for name in shown.stdout.splitlines() if (TREE / name).exists()}
 
     assert {name for name in tracked if not (source / name).exists()} == set()
 
 
 def test_version_in_one_place(wheel):
     """The version is written in the package alone, and the wheel has it."""
-    text = (ROOT / "selectors_ffi" / "__init__.py").read_text("utf-8")
+    text = (PACKAGE / "__init__.py").read_text("utf-8")
     version = re.search(r'^__version__ = "(.*)"$', text, re.M)[1]
 
     assert wheel.name == f"selectors_ffi-{version}-py3-none-any.whl"
-    project = (ROOT / "pyproject.toml").read_text("utf-8").partition("[project.optional")[0]
+    project = (TREE / "pyproject.toml").read_text("utf-8").partition("[project.optional")[0]
     assert f'"{version}"' not in project
 
 
@@ -235,14 +235,14 @@ def test_wheel_works_elsewhere(wheel, tmp_path):
 
 def test_generated_files_are_marked():
     """The rule for generated files in .gitattributes matches the files that there are."""
-    if not (ROOT / ".git").exists():
+    if not (TREE / ".git").exists():
         pytest.skip("not a git checkout")
     path = "selectors_ffi/_abi/generated/linux.py"
-    assert (ROOT / path).exists()
+    assert (TREE / path).exists()
     try:
         shown = subprocess.run(
             ["git", "check-attr", "linguist-generated", path],
-            cwd=ROOT,
+            cwd=TREE,
             capture_output=True,
             text=True,
         )

@@ -10,6 +10,7 @@ import pytest
 
 import selectors_ffi
 from selectors_ffi._abi import TARGETS
+from tests import source  # noqa: F401 # where build_ffi is
 
 build_ffi = pytest.importorskip("build_ffi", reason="needs a checkout, cffi and pycparser")
 

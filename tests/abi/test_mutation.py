@@ -10,18 +10,16 @@ are printed by ``pytest -rP``.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from selectors_ffi._abi import TARGETS, load_ffi
 from selectors_ffi._abi import target as abi
+from tests.source import CDEF
 
 from . import facts
 from .layout import Field, lay_out, structs_of
 from .prototypes import parse, prototypes_of
-
-CDEF = Path(abi.__file__).parent / "cdef"
 
 HOSTS_OF = {
     target: [facts.HOSTS[host] for host, its in facts.TARGET_OF.items() if its == target]

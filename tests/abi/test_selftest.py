@@ -20,13 +20,13 @@ from selectors_ffi._abi import target as abi
 from selectors_ffi.testing.library import Proxy
 from tests.kernels import bsd, linux, solaris
 from tests.kernels.faulty import FaultyLibrary
+from tests.source import CDEF
 
 from . import facts
 from .layout import HOST, cdef, structs_of
 from .test_mutation import mutated_structs
 
 MECHANISMS = ("select", "poll", "epoll", "devpoll", "kqueue", "eventport")
-CDEF = Path(abi.__file__).parent / "cdef"
 REAL = abi.host(abi.presence(lambda ffi: ffi.dlopen(None))).target if os.name == "posix" else None
 
 on_linux = pytest.mark.skipif(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from selectors_ffi._abi import TARGETS, load_ffi, load_probe
 from selectors_ffi._abi import target as abi
+from tests.source import CDEF
 
 from . import facts
 from .layout import HOST
@@ -17,7 +17,6 @@ from .prototypes import NFDS_T, parse, prototypes_of, system_of
 
 PAIRS = [pytest.param(facts.HOSTS[host], target, id=host) for host, target in facts.TARGET_OF.items()]
 WITH_PROCESS = [pair for pair in PAIRS if pair.values[0].platform]
-CDEF = Path(abi.__file__).parent / "cdef"
 
 
 def decide(host, **changes):
