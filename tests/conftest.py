@@ -29,7 +29,8 @@ BACKENDS = (
     "KqueueSelector",
     "EventPortSelector",
 )
-DESCRIPTORS = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
+FOLDERS = ("/proc/self/fd", "/dev/fd") if os.name == "posix" else ()  # of this process's descriptors
+DESCRIPTORS = next((path for path in FOLDERS if os.path.isdir(path)), None)
 #: What a module of tests cannot import on Windows.
 NEEDS_UNIX = (
     r"No module named '(fcntl|pty|resource|termios)'|cannot import name '\w+' from 'tests.kernels'"

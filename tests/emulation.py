@@ -6,7 +6,7 @@ is done by the emulator, within limits of its own.
 
 from __future__ import annotations
 
-import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ def _emulated() -> bool:
         kernel = Path("/proc/sys/kernel/arch").read_text(encoding="ascii").strip()  # Linux 6.1
     except OSError:
         return False
-    machines = {process_machine(kernel, 8), process_machine(os.uname().machine, 8)}
+    machines = {process_machine(kernel, 8), process_machine(platform.machine(), 8)}
     return len(machines) > 1 and not any(machines <= family for family in _FAMILIES)
 
 

@@ -16,6 +16,7 @@ import selectors_ffi
 from benchmarks import bare, bench, rows, tables
 from benchmarks.__main__ import main
 from selectors_ffi import EVENT_READ, EVENT_WRITE
+from tests import needs
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,7 @@ def test_work_beside_a_thread(work):
         assert selector.select(0) == []
 
 
+@needs.bitmaps
 def test_a_chart_writes_the_tables(tmp_path):
     """``--chart`` draws, and writes the figures between the marks of the document beside."""
     figures = tmp_path / "figures" / "one.json"

@@ -16,6 +16,7 @@ from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
 from selectors_ffi.testing.library import proxied
 
+from . import needs
 from .crew import PATIENCE, Crew
 from .scripts import WAITS, Script
 
@@ -108,6 +109,7 @@ def test_closed_after_the_kernel_has_answered(selector, then, pairs, n, events, 
         selector.select(0)
 
 
+@needs.dup2_of_sockets
 def test_number_reused_after_the_kernel_has_answered(subject, selector, then, pairs, new_pair):
     """The event of a closed file is not reported of the new file that has its number."""
     if subject.mechanism == "devpoll":
@@ -135,6 +137,7 @@ def test_number_reused_after_the_kernel_has_answered(subject, selector, then, pa
         os.close(number)
 
 
+@needs.dup2_of_sockets
 def test_a_callback_closes_others_of_its_batch(selector, pairs, new_pair):
     """What the first callback closes is not reported again, nor of the new file with its number."""
     for near, _ in pairs:

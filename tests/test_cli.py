@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 import selectors_ffi
-from selectors_ffi import EVENT_READ, EVENT_WRITE
+from selectors_ffi import EVENT_READ, EVENT_WRITE, cli
 from selectors_ffi.cli import demo, main
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +86,7 @@ def test_an_end_closes_once():
         def act(self, events):
             """Nothing."""
 
-    with far, selectors_ffi.PollSelector() as selector:
+    with far, selectors_ffi.SelectSelector() as selector:
         end = Quiet(SimpleNamespace(selector=selector), near, "end", EVENT_READ)
         key = selector.get_key(near)
         end.want(EVENT_READ)
@@ -142,6 +143,16 @@ def test_reader_that_goes_away():
 
     assert process.wait(30) != 0
     assert b"Traceback" not in errors
+
+
+def test_a_pipe_without_reader_on_windows(monkeypatch):
+    """There it is C's EINVAL; Winsock's own, of the same errno, is another matter."""
+    gone, winsock = OSError(errno.EINVAL, "Invalid argument"), OSError(errno.EINVAL, "Invalid argument")
+    winsock.winerror = 10022
+    monkeypatch.setattr(os, "name", "posix")
+    assert [cli._reader_has_gone(error) for error in (gone, winsock)] == [False, False]
+    monkeypatch.setattr(os, "name", "nt")
+    assert [cli._reader_has_gone(error) for error in (gone, winsock)] == [True, False]
 
 
 def test_example():

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests import needs
 from tests.conftest import Failing
 
 READ, WRITE = 1, 2
@@ -57,6 +58,7 @@ def test_nothing_changed(selector, pair):
     assert selector.modify(left, READ, 1.0) is key
 
 
+@needs.dup2_of_sockets
 def test_equal_number_keeps_the_key(selector, pair):
     """Another int object of the same number is the same file object: nothing has changed."""
     number = 300
@@ -210,6 +212,7 @@ def test_closed_descriptor(subject, selector, pipe, pairs):
         assert selector.modify(read_end, READ | WRITE).events == READ | WRITE
 
 
+@needs.dup2_of_sockets
 @pytest.mark.ours
 def test_reused_descriptor_is_healed(selector, pairs):
     """A descriptor that now names another file is added again by modify."""

@@ -8,6 +8,8 @@ import socket
 
 import pytest
 
+from tests import needs
+
 READ, WRITE = 1, 2
 
 
@@ -260,6 +262,7 @@ def test_closed_descriptor(subject, busy, snapshot):
     assert snapshot(busy) == before
 
 
+@needs.waits_for_files
 def test_regular_file(subject, busy, snapshot, tmp_path):
     """A regular file is EPERM on epoll, and always ready on select and poll."""
     if not subject.on_host or subject.mechanism in ("kqueue", "devpoll"):
@@ -278,6 +281,7 @@ def test_regular_file(subject, busy, snapshot, tmp_path):
         assert snapshot(busy) == before
 
 
+@needs.dup2_of_sockets
 def test_refused_is_free_again(subject, selector, pair):
     """After a refusal the same number can be registered once it is open."""
     number = closed_descriptor()
@@ -365,6 +369,7 @@ def test_unregister_after_close_of_the_descriptor(selector, pipe):
     assert not selector.get_map()
 
 
+@needs.dup2_of_sockets
 def test_unregister_after_reuse(selector, pairs):
     """A descriptor that was closed and taken by another file can be unregistered."""
     (left, _), (other, _), _, _ = pairs

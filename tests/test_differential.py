@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 import selectors
@@ -119,7 +120,12 @@ class World:
         timeout = self.chance.choice([0, -1, 0.001, "1", float("nan")])
         if timeout != timeout and NAN_BLOCKS:
             timeout = 0
-        self.compare("select", timeout)
+        self.wait(timeout)
+
+    def wait(self, timeout):
+        """Compare a wait. Winsock refuses one for nothing, which ours does not ask for: a difference."""
+        if os.name == "posix" or self.both[0].get_map():
+            self.compare("select", timeout)
 
     def lookup(self):
         fileobj = self.fileobj()
@@ -196,7 +202,7 @@ def test_random_program(name, seed):
             operation = world.chance.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
             getattr(world, operation)()
             counts[operation] += 1
-            world.compare("select", 0)
+            world.wait(0)
     finally:
         world.close()
 

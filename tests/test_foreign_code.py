@@ -16,6 +16,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
+from tests import needs
 
 from .crew import Crew
 
@@ -202,6 +203,7 @@ def test_a_frozen_clock(selector, pair, frozen, monkeypatch):
     assert 0.05 <= time.clock_gettime(time.CLOCK_MONOTONIC) - begin < 20
 
 
+@needs.another_clock
 def test_an_import_while_time_is_frozen(monkeypatch):
     """The clock of a package that is imported in a frozen test advances."""
     with monkeypatch.context() as patch:
@@ -266,6 +268,7 @@ def test_a_refusal_names_the_file(what, tmp_path):
     os.close(fd)
 
 
+@needs.refusals_at_once
 def test_a_closed_descriptor_is_named():
     """EBADF says which descriptor is closed, and what to do."""
     with selectors_ffi.DefaultSelector() as selector:

@@ -111,12 +111,41 @@ def test_an_error_alone(subject, selector):
 
 @pytest.fixture
 def pipes():
-    """The read and write ends of 300 pipes."""
-    made = [os.pipe() for _ in range(300)]
-    yield made
-    for ends in made:
-        for end in ends:
-            os.close(end)
+    """The read and write ends of 300 pipes; of socket pairs on Windows, which waits for no pipe."""
+    if os.name == "posix":
+        made = [os.pipe() for _ in range(300)]
+        yield made
+        for ends in made:
+            for end in ends:
+                os.close(end)
+        return
+    for _ in range(300):
+        for end in socket.socketpair():
+            SOCKETS[end.fileno()] = end
+    numbers = list(SOCKETS)
+    yield list(zip(numbers[::2], numbers[1::2]))
+    while SOCKETS:
+        SOCKETS.popitem()[1].close()
+
+
+#: The sockets of ``pipes`` by number, on Windows.
+SOCKETS = {}
+
+
+def put(end):
+    """Write one byte."""
+    if end in SOCKETS:
+        SOCKETS[end].send(b"x")
+    else:
+        os.write(end, b"x")
+
+
+def take(end):
+    """Read one byte."""
+    if end in SOCKETS:
+        SOCKETS[end].recv(1)
+    else:
+        os.read(end, 1)
 
 
 @pytest.mark.parametrize("cls", HOST, ids=lambda cls: cls.__name__)
@@ -133,7 +162,7 @@ def test_any_number_at_once(cls, pipes, duplex):
         done = 0
         for n in (0, 1, 2, 3, 10, 37, 38, 127, 128, 129, 255, 256, 257, 300):
             for _, write in pipes[done:n]:
-                os.write(write, b"x")
+                put(write)
             done = n
             expected = {read: READ for read, _ in pipes[:n]}
             assert ready(selector) == {**expected, **extra}, n
@@ -147,13 +176,13 @@ def test_any_place(cls, pipes):
         for read, _ in pipes:
             selector.register(read, READ)
         for i in (0, 1, 7, 8, 63, 64, 150, 298, 299):
-            os.write(pipes[i][1], b"x")
+            put(pipes[i][1])
             assert ready(selector) == {pipes[i][0]: READ}
-            os.write(pipes[17][1], b"x")
+            put(pipes[17][1])
             assert ready(selector) == {pipes[i][0]: READ, pipes[17][0]: READ}
             selector.register(pipes[i][1], WRITE)
-            os.read(pipes[i][0], 1)
-            os.read(pipes[17][0], 1)
+            take(pipes[i][0])
+            take(pipes[17][0])
             assert ready(selector) == {pipes[i][1]: WRITE}
             selector.unregister(pipes[i][1])
 
@@ -178,10 +207,10 @@ def test_another_set_each_time(cls, pipes):
         for step in (2, 3, 7, 50, 299):
             chosen = pipes[step::step]
             for _, write in chosen:
-                os.write(write, b"x")
+                put(write)
             assert ready(selector) == {read: READ for read, _ in chosen}
             for read, _ in chosen:
-                os.read(read, 1)
+                take(read)
             assert ready(selector) == {}
 
 
@@ -189,7 +218,7 @@ def test_another_set_each_time(cls, pipes):
 def test_registering_and_unregistering_in_turn(cls, pipes):
     """A table with holes that is filled again, grown and shrunk has each descriptor in its place."""
     for _, write in pipes:
-        os.write(write, b"x")
+        put(write)
     with cls() as selector:
         watched = set()
         for read, _ in pipes:
@@ -216,7 +245,7 @@ def test_a_place_that_another_descriptor_has_taken(cls, pipes):
     """A descriptor that is registered again does not take the place that another one has had since."""
     reads = [read for read, _ in pipes[:4]]
     for _, write in pipes[:4]:
-        os.write(write, b"x")
+        put(write)
     with cls() as selector:
         for read in reads[:3]:
             selector.register(read, READ)
@@ -235,7 +264,7 @@ def test_numbers_far_apart(pipes):
     """poll takes any number, open or not, at no cost of memory, and keeps each one's place."""
     tracemalloc = pytest.importorskip("tracemalloc")
     read, write = pipes[0]
-    os.write(write, b"x")
+    put(write)
     numbers = [2**31 - 1, 2**30, 2**20 + 255, 2**20 + 256]
     tracemalloc.start()
     try:

@@ -17,6 +17,7 @@ from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
 from selectors_ffi.backends import SelectSelector
 
+from . import needs
 from .wakers import close_idle_wakers
 
 ROOT = Path(__file__).parent.parent
@@ -91,12 +92,11 @@ def test_a_copy_leaves_the_original_alone(subject, pair, used, tmp_path):
         os.fstat(innocent.fileno())
 
 
+@needs.procfs
 @pytest.mark.skipif(not REFERENCE_COUNTS, reason="this interpreter collects later")
 @pytest.mark.parametrize("used", ["never", "registered", "waited", "woken", "mapped"])
 def test_a_dropped_selector_frees_its_descriptor(subject, pair, used):
     """Without the cycle collector: no selector is in a cycle."""
-    if not os.path.isdir("/proc/self/fd"):
-        pytest.skip("needs a list of descriptors")
     if not subject.on_host:
         pytest.skip("a simulated kernel has descriptors of its own")
     close_idle_wakers()
@@ -274,8 +274,8 @@ def test_the_interpreter_ends(name, ending):
     if not hasattr(selectors_ffi, name):
         pytest.skip("this system has no such mechanism")
     code = (
-        f"import os, selectors_ffi as S\nr, w = os.pipe(); os.write(w, b'x')\ns = S.{name}()\n"
-        f"s.register(r, S.EVENT_READ); s.select(0); s.select(1)\n{ENDINGS[ending]}"
+        "import os, socket, selectors_ffi as S\nr, w = socket.socketpair(); w.send(b'x')\n"
+        f"s = S.{name}()\ns.register(r, S.EVENT_READ); s.select(0); s.select(1)\n{ENDINGS[ending]}"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

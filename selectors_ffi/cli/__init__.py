@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from errno import EINVAL
 from importlib import import_module
 from typing import Callable
 
@@ -36,6 +37,12 @@ def _any_works() -> bool:
     import selectors_ffi
 
     return hasattr(selectors_ffi, "DefaultSelector")
+
+
+def _reader_has_gone(error: OSError) -> bool:
+    """Tell whether a pipe has no reader; C on Windows, not Winsock, calls that an invalid argument."""
+    of_c = os.name == "nt" and getattr(error, "winerror", None) is None
+    return isinstance(error, BrokenPipeError) or (of_c and error.errno == EINVAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen.error(str(error))
     try:
         return run(options)
-    except BrokenPipeError:
-        if chosen.takes_program:
-            raise  # the program's own
+    except OSError as error:
+        if chosen.takes_program or not _reader_has_gone(error):
+            raise  # takes_program: the program's own
         # The reader of a pipe has closed it, as in "... demo | head": no message would be read.
         sys.stderr.close()
         return 1

@@ -112,11 +112,11 @@ def judge(rows: dict[str, dict[str, Any]], default: str | None, reason: str) -> 
 
     name = f"selectors_ffi {selectors_ffi.__version__}"
     usable = ", ".join(title for title, row in rows.items() if row["usable"])
-    if not usable:
-        return False, f"{name} does not work here: {reason}; use the standard library's selectors"
     refused = [title for title, row in rows.items() if row.get("refused")]
+    why = f"{refused[0]}: {rows[refused[0]]['reason']}" if refused else reason
+    if not usable:
+        return False, f"{name} does not work here: {why}; use the standard library's selectors"
     if refused:
-        why = f"{refused[0]}: {rows[refused[0]]['reason']}"
         return False, f"{name} works here only in part, DefaultSelector is {default}; refused is {why}"
     return True, f"{name} works here: DefaultSelector is {default}; usable: {usable}"
 

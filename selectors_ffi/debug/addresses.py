@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
-from .naming import borrowed, link_of
+from .naming import borrowed, link_of, mode_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def address_of(fd: int, fileobj: object = None) -> str:
         fileobj: the object that was registered; a socket is asked itself, which is cheaper.
     """
     try:
-        mode = os.fstat(fd).st_mode
+        mode = mode_of(fd)
         if stat.S_ISSOCK(mode):
             return _asked(fd, fileobj)
         if stat.S_ISFIFO(mode):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import lints
 from .known import identity_of
 from .lints import Finding
-from .naming import kind_of
+from .naming import kind_of, mode_of
 from .owners import queued_in
 from .runs import EmptyWaits, Runs
 
@@ -261,14 +261,14 @@ def _another(before: Identity | None, now: Identity | None) -> bool:
 
 def _is_regular(fd: int) -> bool:
     try:
-        return stat.S_ISREG(os.fstat(fd).st_mode)
-    except OSError:  # closed by another thread; Windows
+        return stat.S_ISREG(mode_of(fd))
+    except OSError:  # closed by another thread
         return False
 
 
 def _is_socket(fd: int) -> bool:
     try:
-        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+        return stat.S_ISSOCK(mode_of(fd))
     except OSError:
         return False
 

@@ -22,7 +22,7 @@ from array import array
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .naming import borrowed
+from .naming import borrowed, mode_of
 from .output import duplicate
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def evidence_of(fd: int, fileobj: object = None) -> Evidence:
         fileobj: the object that was registered; a socket is asked itself, which is cheaper.
     """
     try:
-        mode = os.fstat(fd).st_mode
+        mode = mode_of(fd)
         if stat.S_ISFIFO(mode):
             return Evidence(_waiting(fd, "FIONREAD"), None, True, _hung_up(fd))
         if stat.S_ISSOCK(mode):

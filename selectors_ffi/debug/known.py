@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .addresses import address_of
-from .naming import interest, kind_of, shown
+from .naming import HAVE_FSTAT, interest, kind_of, shown
 from .owners import owner_of, owner_on_stack
 from .places import NOWHERE, called_from
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Identity", "Known", "identity_of"]
 
-#: os.fstat() takes a socket's number on Unix alone. On Windows, where it does not, the socket object
-#: is asked whether it is closed.
-_HAVE_FSTAT = os.name == "posix"
 _UNKNOWN = (-1, -1)
 
 Identity = tuple[int, int]
@@ -122,8 +119,11 @@ class Known:
 
 
 def identity_of(fd: int, fileobj: object) -> Identity | None:
-    """Return (device, inode), which tells files apart; None if closed."""
-    if not _HAVE_FSTAT:
+    """Return (device, inode), which tells files apart; None if closed.
+
+    On Windows the socket object is asked whether it is closed.
+    """
+    if not HAVE_FSTAT:
         return None if _says_closed(fileobj) else _UNKNOWN
     try:
         status = os.fstat(fd)

@@ -9,12 +9,20 @@ import os
 import socket
 import stat
 import sys
+from select import select
 
 from ..backends.base import EVENT_READ, EVENT_WRITE
 from ..backends.beyond import EVENT_HANGUP, EVENT_PRIORITY, LEVEL, Interest
 from .output import duplicate
 
-__all__ = ["LONGEST", "borrowed", "interest", "kind_of", "link_of", "process_title", "shown"]
+__all__ = [
+    "HAVE_FSTAT", "LONGEST", "borrowed", "interest", "kind_of", "link_of", "mode_of", "process_title",
+    "shown",
+]  # fmt: skip
+
+#: os.fstat() takes a socket's number on Unix alone. The numbers of Windows' sockets are handles, and
+#: the same number may be a descriptor of another file.
+HAVE_FSTAT = os.name == "posix"
 
 #: A repr is cut at this many characters.
 LONGEST = 80
@@ -62,7 +70,7 @@ def interest(events: int) -> str:
 def kind_of(fd: int) -> str:
     """Return what a descriptor is: socket, pipe, fifo, tty, regular file, eventfd, ...; closed."""
     try:
-        mode = os.fstat(fd).st_mode
+        mode = mode_of(fd)
     except (OSError, OverflowError, ValueError):
         return "closed"
     if stat.S_ISFIFO(mode):
@@ -74,6 +82,19 @@ def kind_of(fd: int) -> str:
     if link.startswith("anon_inode:"):
         return link[len("anon_inode:") :].strip("[]")
     return "unknown"
+
+
+def mode_of(fd: int) -> int:
+    """Return the ``st_mode`` of a descriptor; on Windows that of a socket, whatever it is.
+
+    Raises:
+        OSError: it is closed; on Windows no socket, too.
+        OverflowError, ValueError: it is no number that could be one.
+    """
+    if HAVE_FSTAT:
+        return os.fstat(fd).st_mode
+    select((), (fd,), (), 0)
+    return stat.S_IFSOCK
 
 
 def link_of(fd: int) -> str:
@@ -127,4 +148,4 @@ def borrowed(fd: int) -> socket.socket:
         return socket.socket(type=socket.SOCK_STREAM | nonblock, fileno=duplicate(fd))
     if sys.implementation.name != "cpython" or socket.getdefaulttimeout() is not None:
         raise OSError("a socket object would change the descriptor's mode")
-    return socket.socket(fileno=duplicate(fd))
+    return socket.socket(fileno=duplicate(fd) if HAVE_FSTAT else socket.dup(fd))

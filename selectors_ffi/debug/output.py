@@ -202,7 +202,7 @@ def private(fd: int) -> int:
     belongs to the open file, and the program's own is not to change.
     """
     mode = os.fstat(fd).st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+    if os.name == "posix" and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         try:
             flags = os.O_WRONLY | _CLOEXEC | _NONBLOCK | _NOCTTY
             return os.open(f"/proc/self/fd/{fd}", flags)

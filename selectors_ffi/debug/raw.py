@@ -9,7 +9,6 @@ system has no such flag, the answer is None: it is not known.
 
 from __future__ import annotations
 
-import os
 import stat
 from functools import cache
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
@@ -20,7 +19,7 @@ from .decode.epoll import event_bits as epoll_bits
 from .decode.grammar import struct
 from .decode.kqueue import Records
 from .decode.poll import event_bits as poll_bits
-from .naming import interest
+from .naming import interest, mode_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -179,7 +178,7 @@ class _Kqueue:
 
 def _is_socket(fd: int) -> bool:
     try:
-        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+        return stat.S_ISSOCK(mode_of(fd))
     except (OSError, OverflowError):
         return False
 
@@ -239,7 +238,7 @@ def _constant(binding: Binding, name: str) -> int:
 def _kind(fd: int) -> int:
     """Return the mode of a pipe or a socket; 0 of anything else, which has no other end."""
     try:
-        mode = os.fstat(fd).st_mode
+        mode = mode_of(fd)
     except (OSError, OverflowError):
         return 0
     return mode if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else 0

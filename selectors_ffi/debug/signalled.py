@@ -42,7 +42,8 @@ def signal_of(text: str) -> tuple[signal.Signals, Debug]:
         ValueError: no such signal, or no such flag; the message lists the known ones.
     """
     name, colon, flags = text.partition(":")
-    known = {one.name[3:]: one for one in signal.Signals if one.name not in _NOT_OURS}
+    names = (one.name for one in signal.Signals if one.name not in _NOT_OURS)
+    known = {name[3:]: signal.Signals[name] for name in names if name.startswith("SIG")}
     number = known.get(name.strip().upper().replace("SIG", "", 1))
     if number is None:
         raise ValueError(

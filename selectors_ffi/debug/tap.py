@@ -44,8 +44,8 @@ class Tap:
     def __getattr__(self, symbol: str) -> Any:
         """Return the function of ``symbol``, wrapped; raise what the library raises."""
         function = getattr(self._binding.lib, symbol)
-        if symbol.startswith("__") and symbol.endswith("__"):
-            return function
+        if (symbol.startswith("__") and symbol.endswith("__")) or symbol == "WSAGetLastError":
+            return function  # the reason of a failure is in the record of the call that failed
         wrapped = self._wrap(self._names.get(symbol, symbol), function)
         setattr(self, symbol, wrapped)
         return wrapped
@@ -66,6 +66,7 @@ def _recorded(
 ) -> Callable[..., int]:
     """Return ``function``, with a record of each call for the observer."""
     ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
+    reason, winsock = _reason(binding), binding.target == "windows"
     decode, lazy = Debug.SYSCALLS in observer.flags, form.lazy
     take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
 
@@ -85,9 +86,9 @@ def _recorded(
                 break
             result = step
             if result < 0:
-                errno, result = binding.errno(result), -1
+                errno, result = reason(result), -1
                 here.errno = errno
-            left = errno or ffi.errno
+            left = ffi.errno if winsock else errno or ffi.errno
             end = clock()
         except BaseException as error:
             end = clock()
@@ -122,14 +123,16 @@ def _heard(
 ) -> Callable[..., int]:
     """Return ``function``, which tells the observer what its successful calls bring."""
     ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
+    reason, winsock = _reason(binding), binding.target == "windows"
 
     def call(*arguments: Any) -> int:
         for step in calls(function, *arguments):  # errno is safe here: see binding
             break
         if step < 0:
-            errno = binding.errno(step)
+            errno = reason(step)
             observer.here().errno = errno
-            ffi.errno = errno
+            if not winsock:
+                ffi.errno = errno
             return -1
         if step or not form.waits:
             begin, left = clock(), ffi.errno
@@ -144,6 +147,14 @@ def _heard(
 
     call.__name__ = call.__qualname__ = name
     return call
+
+
+def _reason(binding: Binding) -> Callable[[int], int]:
+    """Return what says why a step has failed; Winsock leaves errno alone."""
+    if binding.target != "windows":
+        return binding.errno
+    last_error = binding.function("WSAGetLastError")
+    return lambda step: last_error()
 
 
 def _keep(form: Form, arguments: tuple[Any, ...]) -> Sequence[Any]:

@@ -188,7 +188,7 @@ class Closed:
 )
 def test_where_fstat_takes_no_socket(monkeypatch, fileobj, closed):
     """On Windows the object is asked whether it is closed; where that is unknown, nothing is told."""
-    monkeypatch.setattr(known, "_HAVE_FSTAT", False)
+    monkeypatch.setattr(known, "HAVE_FSTAT", False)
     checker, key = Checker(shared=False), SelectorKey(7, 7, EVENT_READ, None)
     checker.register(key)
     assert checker.sweep({7: key}) == []

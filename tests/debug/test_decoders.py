@@ -96,10 +96,11 @@ def test_kevent_events(target):
         event.fflags = fflags
         event.data = data
     timespec = ffi.new("struct timespec *", {"tv_sec": 1, "tv_nsec": 500})
+    reset = errno.errorcode[errno.ECONNRESET]  # WSAECONNRESET on Windows
 
     assert line(ffi, "kevent", (5, ffi.NULL, 0, events, 4, timespec), 3) == (
         "kevent(5, NULL, 0, ["
-        "{ident=9, filter=EVFILT_READ, flags=EV_ADD|EV_EOF, fflags=ECONNRESET, data=12, "
+        f"{{ident=9, filter=EVFILT_READ, flags=EV_ADD|EV_EOF, fflags={reset}, data=12, "
         "udata=NULL}, "
         "{ident=9, filter=EVFILT_WRITE, flags=EV_ADD|EV_ERROR, fflags=0, data=EPIPE, udata=NULL}, "
         "{ident=9, filter=EVFILT_READ, flags=EV_ADD, fflags=0, data=512, udata=NULL}"

@@ -155,8 +155,10 @@ def test_lines():
 
 
 PROGRAM = """
-import selectors
-with selectors.SelectSelector() as selector:
+import selectors, socket
+server = socket.create_server(("127.0.0.1", 0))  # Windows' select() takes no empty sets
+with selectors.SelectSelector() as selector, server:
+    selector.register(server, selectors.EVENT_READ)
     selector.select(0)
 """
 

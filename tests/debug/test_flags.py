@@ -168,8 +168,8 @@ def test_argument_alone():
     """debug= works in a program that never imported the debug package."""
     code = (
         "import selectors_ffi as s\n"
-        "with s.PollSelector(debug='stats') as x: x.select(0); print(x.stats().waits.count)\n"
-        "try: s.PollSelector(debug='stat')\n"
+        "with s.SelectSelector(debug='stats') as x: x.select(0); print(x.stats().waits.count)\n"
+        "try: s.SelectSelector(debug='stat')\n"
         "except ValueError as error: print(error)\n"
     )
 
@@ -204,11 +204,12 @@ def test_block_without_enter():
 
 def test_environment():
     """SELECTORS_FFI_DEBUG makes records visible on standard error, without any configuration."""
-    code = "import selectors_ffi as s; x = s.PollSelector(); x.select(0); x.close()"
+    code = "import selectors_ffi as s, socket; x = s.SelectSelector(); sock, peer = socket.socketpair();"
+    code += " x.register(sock, s.EVENT_READ); x.select(0); x.close(); sock.close(); peer.close()"
 
     done = python(code, SELECTORS_FFI_DEBUG="syscalls")
 
-    assert done.stderr.startswith("poll(")
+    assert done.stderr.startswith("select(")
     assert "= 0 (Timeout) <0.0" in done.stderr
     assert done.returncode == 0
 
@@ -254,7 +255,7 @@ def test_development_mode_imports_what_leak_warnings_need():
         "import gc; gc.collect(); gc.collect(); gc.collect()\n"
         "print(loaded, [m for m in set(sys.modules) - before if 'selectors' in m])\n"
         "with s.debugging('all', print), s.DefaultSelector() as x: x.select(0)\n"
-        "with s.PollSelector() as x: print(type(x).debug_flags)\n"
+        "with s.SelectSelector() as x: print(type(x).debug_flags)\n"
     )
 
     none, leak, loaded, *records, last = python(code, "-Xdev").stdout.splitlines()

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from selectors_ffi.debug import naming
+from tests import needs
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
 
 
+@needs.blocking_mode
 def test_borrowing_without_a_type_that_says_nonblocking(monkeypatch, pairs):
     """Where sockets have no SOCK_NONBLOCK a borrowed one is made only if that changes no mode."""
     monkeypatch.delattr(socket, "SOCK_NONBLOCK", raising=False)
@@ -49,3 +51,13 @@ def test_kinds_that_have_no_name(tmp_path, monkeypatch):
     assert naming.kind_of(reader) == "fifo"
     os.close(reader)
     os.close(writer)
+
+
+def test_where_numbers_of_sockets_are_no_descriptors(monkeypatch, pairs):
+    """On Windows select() tells what is a socket: no other kind can be registered there."""
+    monkeypatch.setattr(naming, "HAVE_FSTAT", False)
+    sock = pairs[0][0]
+    assert naming.kind_of(sock.fileno()) == "socket"
+    assert naming.kind_of(10**6 - 1) == naming.kind_of(-1) == naming.kind_of(10**30) == "closed"
+    with naming.borrowed(sock.fileno()) as borrowed:
+        assert borrowed.getsockname() == sock.getsockname()

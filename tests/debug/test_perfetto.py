@@ -48,7 +48,7 @@ def load(path):
     def refuse(constant):
         raise ValueError(f"{constant} is no JSON")
 
-    return json.loads(path.read_text(), parse_constant=refuse)["traceEvents"]
+    return json.loads(path.read_text("utf-8"), parse_constant=refuse)["traceEvents"]
 
 
 def validate(events, *, ended=True):
@@ -118,7 +118,7 @@ def trace(tmp_path, pairs):
 
 
 def make():
-    """Return a selector that every Unix has."""
+    """Return a selector that reports what is closed, as every Unix has it."""
     return backends.PollSelector()
 
 
@@ -127,7 +127,7 @@ def run(tmp_path, text, *arguments):
     program = tmp_path / "server.py"
     program.write_text(
         "import json, os, signal, sys, socket\n"
-        "from selectors_ffi import EVENT_READ, EVENT_WRITE, PollSelector, debugging\n"
+        "from selectors_ffi import EVENT_READ, EVENT_WRITE, SelectSelector, debugging\n"
         "from selectors_ffi.debug import PerfettoSink\n"
         "one, two = socket.socketpair()\n"
         "sink = PerfettoSink('trace.json')\n"
@@ -256,7 +256,7 @@ def test_selectors_that_are_open_at_exit(tmp_path):
     run(
         tmp_path,
         """
-selector = PollSelector()
+selector = SelectSelector()
 selector.register(one, EVENT_WRITE)
 selector.select(0)
 os._exit(0)
@@ -277,7 +277,7 @@ def test_a_child_that_outlives_its_parent(tmp_path):
         """
 receive, send = os.pipe()
 if pid := os.fork():  # before the first record
-    selector = PollSelector()
+    selector = SelectSelector()
     selector.register(one, EVENT_WRITE)
     selector.select(0)
     sink.close()
@@ -286,7 +286,7 @@ if pid := os.fork():  # before the first record
     os.waitpid(pid, 0)
     os._exit(0)
 os.close(send)
-selector = PollSelector()
+selector = SelectSelector()
 selector.register(one, EVENT_WRITE)
 selector.select(0)
 os.read(receive, 1)
@@ -316,7 +316,7 @@ def test_many_processes_at_once(tmp_path):
         tmp_path,
         """
 def work():
-    with PollSelector() as selector:
+    with SelectSelector() as selector:
         for _ in range(200):
             selector.select(0)
 
@@ -344,7 +344,7 @@ def test_an_inherited_selector(tmp_path):
     out = run(
         tmp_path,
         """
-selector = PollSelector()
+selector = SelectSelector()
 selector.register(one, EVENT_WRITE)
 pid = os.fork()
 selector.select(0)
@@ -429,7 +429,7 @@ def test_records_of_all_that_can_fail(tmp_path):
     sink(Event(3, SOURCE, 7, "socket", "EPOLLIN", 1, "<socket>", ""))
     sink(Wait(4, SOURCE, None, 5, -1))
     sink.close()
-    document = json.loads(path.read_text())["traceEvents"]
+    document = json.loads(path.read_text("utf-8"))["traceEvents"]
     shown = [event for event in document if event["ph"] != "M"]
 
     shown = [event for event in shown if event["cat"] != "descriptor"]

@@ -49,7 +49,7 @@ def data_of(text):
 
 def lines_of(path, kind):
     """Return the lines of one kind."""
-    return [line for line in data_of(path.read_text()) if line[0] == kind]
+    return [line for line in data_of(path.read_text("utf-8")) if line[0] == kind]
 
 
 def texts_of(path):
@@ -58,8 +58,8 @@ def texts_of(path):
 
 
 def make():
-    """Return a selector that every Unix has."""
-    return backends.PollSelector()
+    """Return a selector that every system has."""
+    return backends.SelectSelector()
 
 
 def record_a_bit(sink):
@@ -80,18 +80,18 @@ class TestFile:
         """Whatever moment the program ends at, the page is complete and its data is JSON."""
         path = tmp_path / "report.html"
         sink = ReportSink(path)
-        assert data_of(path.read_text()) == []
+        assert data_of(path.read_text("utf-8")) == []
         seen = []
 
         def check(record):
             sink(record)
             seen.append(record)
-            data_of(path.read_text())
+            data_of(path.read_text("utf-8"))
 
         record_a_bit(check)
         sink.close()
         sink.close()
-        kinds = [line[0] for line in data_of(path.read_text()) if isinstance(line[0], int)]
+        kinds = [line[0] for line in data_of(path.read_text("utf-8")) if isinstance(line[0], int)]
 
         assert len(kinds) == len(seen)
         assert {WAIT, CALL, EVENT, REGISTRATION} <= set(kinds)
@@ -126,7 +126,7 @@ class TestFile:
             sink(Lint(now(), source, "SEL001", 3, text, text))
             sink(Syscall(now(), source, text, (text,), None, 0, text, 1))
         sink.close()
-        data = path.read_text().partition('id="trace">')[2].rpartition("</script>")[0]
+        data = path.read_text("utf-8").partition('id="trace">')[2].rpartition("</script>")[0]
 
         assert not re.search("[<>&]", data)
         assert HOSTILE in texts_of(path).values()
@@ -220,7 +220,7 @@ class TestLongTraces:
         path = tmp_path / "report.html"
         self.write(path, 500).close()
         sums = [line[4] for line in lines_of(path, SUM)]
-        kept = [line for line in data_of(path.read_text()) if line[0] in (WAIT, CALL, EVENT)]
+        kept = [line for line in data_of(path.read_text("utf-8")) if line[0] in (WAIT, CALL, EVENT)]
         waits = sum(line[0] == WAIT for line in kept)
 
         assert len(kept) == 50 + 20 - 1
@@ -274,7 +274,7 @@ class TestLongTraces:
         path = tmp_path / "report.html"
         self.write(path, 100).close()
 
-        assert sum(line[0] in (WAIT, CALL, EVENT) for line in data_of(path.read_text())) < 40
+        assert sum(line[0] in (WAIT, CALL, EVENT) for line in data_of(path.read_text("utf-8"))) < 40
 
 
 @forks
@@ -284,7 +284,7 @@ class TestProcesses:
         program = tmp_path / "server.py"
         program.write_text(
             "import os, socket\n"
-            "from selectors_ffi import EVENT_READ, EVENT_WRITE, PollSelector, debugging\n"
+            "from selectors_ffi import EVENT_READ, EVENT_WRITE, SelectSelector, debugging\n"
             "from selectors_ffi.debug import ReportSink\n"
             "one, two = socket.socketpair()\n"
             "sink = ReportSink('report.html')\n"
@@ -307,7 +307,7 @@ class TestProcesses:
             tmp_path,
             """
 receive, send = os.pipe()
-with PollSelector() as selector:
+with SelectSelector() as selector:
     selector.select(0)
 if pid := os.fork():
     sink.close()
@@ -317,7 +317,7 @@ if pid := os.fork():
     os._exit(0)
 os.close(send)
 os.read(receive, 1)
-selector = PollSelector()
+selector = SelectSelector()
 selector.register(one, EVENT_WRITE)
 selector.select(0)
 os._exit(0)
@@ -333,7 +333,7 @@ os._exit(0)
         }
         assert [line[2] for line in lines_of(path, WAIT)] == [parent, child], "thread ids"
         assert all(
-            number == 1 for (pid, number), text in texts_of(path).items() if text == "PollSelector-1"
+            number == 1 for (pid, number), text in texts_of(path).items() if text == "SelectSelector-1"
         )
 
 
