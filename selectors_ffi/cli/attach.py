@@ -93,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
                 output = stack.enter_context(open(options.output, "wb"))
             listener = stack.enter_context(_meeting(pid, _settings(options, output)))
             _show(_accept(listener, pid), output, pid)
+    except BrokenPipeError:
+        raise  # of the output: main() ends without a word
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits
     except KeyboardInterrupt:
@@ -225,7 +227,8 @@ def _accept(listener: socket.socket, pid: int) -> socket.socket:
     while True:
         try:
             link = listener.accept()[0]
-            os.unlink(listener.getsockname())
+            # The script has been read, so nothing stays if this command is killed.
+            shutil.rmtree(os.path.dirname(listener.getsockname()), ignore_errors=True)
             return link
         except TimeoutError:
             if not _lives(pid):

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 from contextlib import contextmanager
 
@@ -132,12 +133,28 @@ def test_what_a_running_loop_does(module):
 
 
 @reaches
-def test_a_command_that_is_killed():
-    """The program switches off although the command could not ask it to."""
-    with program() as process:
+def test_a_command_that_is_killed(monkeypatch):
+    """The program switches off although the command could not ask it to; no file stays."""
+    with tempfile.TemporaryDirectory() as folder, program() as process:
+        monkeypatch.setenv("TMPDIR", folder)
         with attached(process) as command:
             command.kill()
             command.wait()
+        answers = {say(process, "compare") for _ in range(200)}
+        assert say(process, "compare") == "True 1", answers
+        assert os.listdir(folder) == []
+
+
+@reaches
+def test_a_reader_that_goes():
+    """The command ends without a word, as in "attach 1234 | head", and the program goes on as it was."""
+    with program() as process:
+        with attached(process) as command:
+            command.stdout.close()
+            while command.poll() is None:
+                say(process, "turn")
+            assert command.returncode != 0
+            assert command.stderr.read() == ""
         answers = {say(process, "compare") for _ in range(200)}
         assert say(process, "compare") == "True 1", answers
 
