@@ -26,6 +26,8 @@ WAITS = {
     "devpoll": (("ioctl", 2, 1_000_000),),
     "eventport": (("port_getn", 4, 1),),
 }
+#: With nanoseconds -> the same with milliseconds, which is called for whole ones.
+PLAIN = {"epoll_pwait2": "epoll_wait", "ppoll": "poll"}
 SYSTEMS = [*SOME, *(machine for machine in MACHINES if machine.name == "simulated_linux")]
 WINSOCK = Machine("windows", "SelectSelector", lambda: WINDOWS[2]())
 CASES = [
@@ -87,12 +89,12 @@ def pair():
         yield near, far
 
 
-def selector_without_time(machine, function):
+def selector_without_time(machine, function, refused=tuple(PLAIN)):
     """A selector whose wait returns at once, and what it was asked."""
     hook = NoTime(function)
     session = machine.boot(lambda whole: Proxy(whole, hook))
-    if function in ("epoll_wait", "poll"):
-        session.binding.refused.update(("epoll_pwait2", "ppoll"))
+    if function in PLAIN.values():
+        session.binding.refused.update(refused)
     return session.selector(), hook
 
 
@@ -110,6 +112,8 @@ def test_rounded_up(machine, function, place, unit, pair, set_clock):
         selector.register(pair[0], EVENT_READ)
         library.asked.clear()
         for timeout in TIMES:
+            if function in PLAIN and not timeout * 10**9 % 10**6:
+                continue
             assert selector.select(timeout) == []
             exact = timeout * 10**9 / unit
             (asked,) = library.asked
@@ -117,12 +121,26 @@ def test_rounded_up(machine, function, place, unit, pair, set_clock):
             library.asked.clear()
 
 
+@pytest.mark.parametrize(
+    ("machine", "function", "place", "unit"), [case for case in CASES if case[1] in PLAIN], ids=name
+)
+def test_whole_milliseconds(machine, function, place, unit, pair, set_clock):
+    """They are handed over as such, since a struct takes longer."""
+    selector, library = selector_without_time(machine, PLAIN[function], refused=())
+    set_clock(library)
+    with selector:
+        selector.register(pair[0], EVENT_READ)
+        library.asked.clear()
+        for timeout in (0.001, 0.1, 1, 59.25):
+            assert selector.select(timeout) == []
+        assert [asked[place] for asked in library.asked] == [1, 100, 1000, 59_250]
+
+
 @pytest.mark.parametrize(("machine", "function", "place", "unit"), CASES, ids=name)
 @pytest.mark.parametrize("timeout", [0, -1, -1e9])
 def test_no_time(machine, function, place, unit, pair, timeout):
     """A timeout that is not positive is no time at all, in whatever form."""
-    plain = {"epoll_pwait2": "epoll_wait", "ppoll": "poll"}.get(function, function)
-    selector, library = selector_without_time(machine, plain)
+    selector, library = selector_without_time(machine, PLAIN.get(function, function))
     with selector:
         selector.register(pair[0], EVENT_READ)
         library.asked.clear()

@@ -148,7 +148,7 @@ class EpollSelector(EpollSet):
         except BaseException:
             # A call that has failed is spent, see ``Binding.calls``. No call is made here: another
             # signal handler could take the place of the exception.
-            buffer.now = buffer.forever = buffer.timed = None
+            buffer.now = buffer.forever = buffer.timed = buffer.precise = None
             raise
         finally:
             idle.append(buffer)
@@ -265,7 +265,7 @@ class EpollSelector(EpollSet):
         """
         deadline, timed = Deadline(timeout, buffer.began), timeout is not None and timeout > 0
         while True:
-            if -n in REFUSALS and timed and self._facts.precise:
+            if -n in REFUSALS and timed and buffer.timed is buffer.precise:
                 self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
             elif n < 0 and n != -EINTR and not self._closed:
                 self._check_open()

@@ -116,13 +116,14 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "_epfd", "_facts", "_made", "_ref", "_timeout", "_timespec", "_token", "_uses",
-        "array", "batch", "began", "capacity", "flags", "forever", "layout", "now", "timed", "token",
-        "tokens", "unknown", "view",
+        "array", "batch", "began", "capacity", "flags", "forever", "layout", "now", "precise", "timed",
+        "token", "tokens", "unknown", "view",
     )  # fmt: skip
 
     now: Iterator[int] | None
     forever: Iterator[int] | None
     timed: Iterator[int] | None
+    precise: Iterator[int] | None  # those of them that take nanoseconds
     layout: tuple[Any, int, int, int]
     flags: Any  # those of the first event, if ``prepare`` has been here
     _ref: Any
@@ -132,7 +133,7 @@ class Buffer:
         self.capacity: int = capacity
         self.array: Any = facts.ffi.new(facts.array, capacity)
         self._timespec: Any = None  # until a wait has a timeout
-        self._timeout: float | None = None  # what is in it
+        self._timeout: float | None = None  # that of the last call that waited for a time
         self._token: Any = None
         self.view: Any = None
         self.tokens: _Unpackers = facts.tokens
@@ -147,7 +148,7 @@ class Buffer:
         # Up to how many events one look-up is for, if ``prepare`` has been here. Not for a full buffer.
         self.batch: int = 0
         self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here
-        self.now = self.forever = self.timed = None
+        self.now = self.forever = self.timed = self.precise = None
         self._made = made
         # A callback in C cannot be interrupted, as a __del__ could be.
         self._ref = mine = ref(self, made.remove)
@@ -188,7 +189,7 @@ class Buffer:
 
     def bind(self) -> None:
         """Have the calls bound anew when they are next made."""
-        self.now = self.forever = self.timed = None
+        self.now = self.forever = self.timed = self.precise = None
 
     def rebind(self, facts: Facts) -> None:
         """Have later calls made through the library of ``facts``."""
@@ -214,19 +215,22 @@ class Buffer:
     def until(self, timeout: float) -> Iterator[int]:
         """Return the calls that wait ``timeout`` seconds > 0."""
         self.began = clock()
-        facts = self._facts
-        if facts.precise is None:
-            arguments = (self._epfd, self.array, self.capacity, milliseconds(timeout))
-            return facts.steps(facts.epoll_wait, repeat(arguments))
-        if timeout != self._timeout:
+        steps = self.timed
+        return self._bind_timed(timeout) if steps is None or timeout != self._timeout else steps
+
+    def _bind_timed(self, timeout: float) -> Iterator[int]:
+        """Return the same, bound anew; whole milliseconds need no struct, which takes longer."""
+        facts, ns = self._facts, nanoseconds(timeout)
+        self.timed = None  # until the end, so that an exception leaves no half of it
+        if facts.precise is None or not ns % 1_000_000:
+            steps = self._calls(facts.epoll_wait, milliseconds(timeout))
+        else:
             if self._timespec is None:
                 self._timespec = facts.ffi.new("struct timespec *")
-            timespec, self._timeout = self._timespec, None  # an exception leaves no half of it
-            timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds(timeout), 1_000_000_000)
-            self._timeout = timeout
-        steps = self.timed
-        if steps is None:
-            steps = self.timed = self._calls(facts.precise, self._timespec, facts.NULL)
+            self._timespec.tv_sec, self._timespec.tv_nsec = divmod(ns, 1_000_000_000)
+            steps = self.precise or self._calls(facts.precise, self._timespec, facts.NULL)
+            self.precise = steps
+        self._timeout, self.timed = timeout, steps
         return steps
 
     def step(self, timeout: float | None) -> int:

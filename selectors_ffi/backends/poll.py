@@ -79,7 +79,8 @@ class _Array(Table):
 
     __slots__ = (
         "_beyond", "_duplex", "_flags", "_forever", "_last", "_lows", "_memory", "_pairs",
-        "_places", "_poked", "_pollfds", "_reader", "_timed", "_timeout", "_timespec", "_used",
+        "_places", "_poked", "_pollfds", "_precise", "_reader", "_timed", "_timeout", "_timespec",
+        "_used",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
@@ -90,9 +91,10 @@ class _Array(Table):
         self._reader: int | None = None  # what entry 0 says
         self._poked = False
         self._timespec: Any = None
-        self._timeout: float | None = None  # what is in it
+        self._timeout: float | None = None  # that of the last call that waited for a time
         self._forever: Iterator[int] | None
         self._timed: Iterator[int] | None
+        self._precise: Iterator[int] | None  # those of them that take nanoseconds
 
     def fill(self, keys: list[SelectorKey]) -> None:
         self._pairs: list[Any] = []  # of the entries from 1 on
@@ -188,11 +190,11 @@ class _Array(Table):
             if 8 * _SIZE * used + 128 <= len(self._memory):
                 self._allocate(self._memory[: 2 * _SIZE * used])
             self._lows = slice(_SIZE + _LOW, _SIZE * used, _SIZE)
-            self.now = self._forever = self._timed = None
+            self.now = self._forever = self._timed = self._precise = None
             self._used = used  # last: after an exception they are bound anew
 
     def unbind(self) -> None:
-        self.now = self._forever = self._timed = None
+        self.now = self._forever = self._timed = self._precise = None
 
     def bind_now(self) -> Iterator[int]:
         facts = self.facts
@@ -211,28 +213,30 @@ class _Array(Table):
             return steps
         if not timeout:
             return self.now or self.bind_now()
-        if facts.precise is None:
-            arguments = (self._pollfds, self._used, milliseconds(timeout))
-            return facts.steps(facts.poll, repeat(arguments))  # type: ignore[no-any-return]
-        if timeout != self._timeout:
+        steps = self._timed
+        return self._bind_timed(timeout) if steps is None or timeout != self._timeout else steps
+
+    def _bind_timed(self, timeout: float) -> Iterator[int]:
+        """Return the same, bound anew; whole milliseconds need no struct, which takes longer."""
+        facts, ns = self.facts, min(nanoseconds(timeout), LONGEST)
+        self._timed = None  # until the end, so that an exception leaves no half of it
+        if facts.precise is None or not ns % 1_000_000:
+            arguments: tuple[Any, ...] = (self._pollfds, self._used, milliseconds(timeout))
+            steps = facts.steps(facts.poll, repeat(arguments))
+        else:
             if self._timespec is None:
                 self._timespec = facts.new("struct timespec *")
-            timespec, self._timeout = self._timespec, None  # an exception leaves no half of it
-            ns = min(nanoseconds(timeout), LONGEST)
-            timespec.tv_sec, timespec.tv_nsec = divmod(ns, 1_000_000_000)
-            self._timeout = timeout
-        steps = self._timed
-        if steps is None:
+            self._timespec.tv_sec, self._timespec.tv_nsec = divmod(ns, 1_000_000_000)
             arguments = (self._pollfds, self._used, self._timespec, facts.NULL)
-            steps = self._timed = facts.steps(facts.precise, repeat(arguments))
-        return steps
+            steps = self._precise or facts.steps(facts.precise, repeat(arguments))
+            self._precise = steps
+        self._timeout, self._timed = timeout, steps
+        return steps  # type: ignore[no-any-return]
 
     def refused(self, errno: int, timeout: float | None) -> bool:
-        facts = self.facts
-        precise = timeout is not None and timeout > 0 and facts.precise is not None
-        if errno not in REFUSALS or not precise:
+        if errno not in REFUSALS or not timeout or self._timed is not self._precise:
             return False
-        facts.precise = None
+        self.facts.precise = None
         return True
 
     def poke(self) -> None:

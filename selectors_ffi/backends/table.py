@@ -323,8 +323,9 @@ class TableSelector(Backend):
 
     def _recover(self, table: Any, errno: int, timeout: float | None) -> None:
         """Prepare for another call after one has failed, or raise."""
+        refused = table.refused(errno, timeout)
         table.unbind()
-        if errno == EINTR or self._closed or table.refused(errno, timeout):
+        if errno == EINTR or self._closed or refused:
             return
         changed = table.latest is not self._latest
         if errno == table.not_open and (table.drain() or changed):

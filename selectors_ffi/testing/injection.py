@@ -105,7 +105,7 @@ def _hint(rule: Rule) -> str:
     others = [_PRECISE[name] for name in rule.functions if name in _PRECISE]
     if not others or others[0] in rule.functions:
         return ""
-    return f"; a wait with a timeout calls {others[0]} where there is one, and {WAIT!r} stands for both"
+    return f"; but for whole milliseconds a wait calls {others[0]}, and {WAIT!r} stands for both"
 
 
 def _answer(call: Call, wanted: int) -> int:

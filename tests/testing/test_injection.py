@@ -385,7 +385,7 @@ def test_the_mark_in_a_trace(subject, below, pair):
 
 UNREACHED = (
     "poll:error=EIO: not reached, calls of poll: 0;"
-    " a wait with a timeout calls ppoll where there is one, and 'wait' stands for both"
+    " but for whole milliseconds a wait calls ppoll, and 'wait' stands for both"
 )
 
 
