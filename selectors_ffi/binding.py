@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["Binding", "default", "load", "milliseconds", "nanoseconds"]
+__all__ = ["Binding", "default", "load", "milliseconds", "nanoseconds", "pointer_to"]
 
 ATOMIC_STEP = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
 INT_MAX = 2**31 - 1
@@ -144,16 +144,21 @@ class Binding:
         facts = self._facts.get(kind)
         return self._facts.setdefault(kind, kind(self)) if facts is None else facts
 
+    def ask(self, function: Callable[..., int], *arguments: object) -> int:
+        """Call once; return the result, or -errno if it failed. Not for Winsock, which has no errno."""
+        for step in self.steps(function, repeat(arguments)):
+            break
+        return step if step >= 0 else -self.errno(step)
+
     def call(self, function: Callable[..., int], *arguments: object) -> int:
         """Call once; return the result.
 
         Raises:
             OSError: the subclass that errno chooses, if the result is -1.
         """
-        for result in self.calls(function, *arguments):
-            break
+        result = self.ask(function, *arguments)
         if result < 0:
-            raise self.error(self.errno(result))
+            raise self.error(-result)
         return result
 
     @staticmethod
@@ -242,6 +247,16 @@ def _load(target: str | None, library: str | None) -> Binding:
 def open_library(ffi: Any, library: str | None = None) -> Any:
     """Open a shared object, by default the process itself with the C library in it; dlopen(3)."""
     return ffi.dlopen(library)
+
+
+def pointer_to(ffi: Any, ctype: str, value: Any) -> Any:
+    """Return a pointer to ``ctype`` of a typed or untyped pointer, an array, or bytes.
+
+    The result keeps no reference: it is valid while ``value`` is.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        value = ffi.from_buffer(value)
+    return ffi.cast(f"{ctype} *", value)
 
 
 def milliseconds(timeout: float) -> int:
