@@ -282,7 +282,7 @@ class _BaseSelectorImpl(Additions):
 
     @property
     def _elsewhere(self) -> Collection[int]:
-        """Descriptors that are not in the kernel's own set, see ``beside``."""
+        """Descriptors that are not in the kernel's own set, see ``regular_files``."""
         return ()
 
     def _release(self) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from selectors import EVENT_READ, EVENT_WRITE
 
+from .native import Directions
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -147,6 +149,10 @@ class Bits:
         }
         self._ended = constant("HUP") | self._native[EVENT_HANGUP]
         self._more = self._native[EVENT_PRIORITY] | self._native[EVENT_HANGUP]
+        read, write = self._native[EVENT_READ], self._native[EVENT_WRITE]
+        #: The native bits of a mask that is no ``Interest``, and back.
+        self.flags: tuple[int, int, int, int] = (0, read, write, read | write)
+        self.directions: Directions = Directions(read, write)
         #: The events that this system has.
         self.events: int = sum(event for event, native in self._native.items() if native)
 
@@ -169,6 +175,11 @@ class Bits:
         if not found and flags & ~(native[EVENT_READ] | native[EVENT_WRITE] | self._more):
             found = int(asked)
         return found
+
+    def report(self, flags: int, asked: int) -> int:
+        """Return what ``ready`` does, but 0 if another call has reported the ``ONESHOT`` already."""
+        found = self.ready(flags, asked)
+        return 0 if found and isinstance(asked, Interest) and not asked.fire() else found
 
 
 class PollBits(Bits):

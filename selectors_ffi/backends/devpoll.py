@@ -39,7 +39,6 @@ from ..binding import INT_MAX, milliseconds
 from .base import ANY, EVENT_READ, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .clock import PATIENCE
-from .directions import Directions
 from .handlers import of_handler
 from .refusal import is_open
 from .waits import Buffer, Owned, WaitingSelector
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 
     from ..binding import Binding
     from .base import SelectorKey
-    from .directions import Pair
+    from .native import Pair
 
 __all__ = ["DevpollSelector"]
 
@@ -65,7 +64,7 @@ class _Facts:
         self._binding = binding
         self.ffi = binding.ffi
         function, constant = binding.function, binding.constant
-        self.calls, self.errno = binding.calls, binding.errno
+        self.ask = binding.ask
         self.write, self.ioctl = function("write"), function("ioctl")
         # Not before: Windows has neither these functions nor this module.
         from resource import RLIMIT_NOFILE, getrlimit
@@ -73,10 +72,8 @@ class _Facts:
         self._getrlimit, self._RLIMIT_NOFILE = getrlimit, RLIMIT_NOFILE
         self.DP_POLL, self.REMOVE = constant("DP_POLL"), constant("POLLREMOVE")
         self.NVAL = constant("POLLNVAL")
-        read, write = constant("POLLIN"), constant("POLLOUT")
-        self.flags = (0, read, write, read | write)
-        self.directions = Directions(read, write)
         self.bits: PollBits = binding.facts(PollBits)
+        self.flags, self.directions = self.bits.flags, self.bits.directions
 
     def room(self, capacity: int) -> int:
         """Return how many results to ask for; as many as RLIMIT_NOFILE is refused, or more."""
@@ -170,9 +167,7 @@ class DevpollSelector(WaitingSelector):
         # A wake-up that comes after this look writes to ``dp_timeout`` itself.
         if self._woken or self._closed:
             dvpoll.dp_timeout = 0
-        for n in facts.calls(facts.ioctl, self._descriptor.fd, facts.DP_POLL, dvpoll):
-            break
-        return n if n >= 0 else -facts.errno(n)
+        return facts.ask(facts.ioctl, self._descriptor.fd, facts.DP_POLL, dvpoll)
 
     def _decode(
         self, buffer: _Buffer, n: int, native: list[NativeEvent] | None
@@ -226,10 +221,8 @@ class DevpollSelector(WaitingSelector):
             # Refused, so it may be reported again; or the selector is closed
 
     def _ring(self) -> None:
-        waker = self._waker
-        if waker is not None:
-            waker.renew()
-            waker.ring()
+        if self._waker is not None:
+            self._waker.ring()
 
     def _drain(self) -> None:
         with self._lock:

@@ -18,6 +18,15 @@ Normally the token is just the descriptor. Once an old registration might still 
 upper half becomes a new serial: when the kernel refused to delete it, or when another thread is in a
 call that may hold an event for the old interest.
 
+Beyond the standard library
+---------------------------
+The kernel has all of ``beyond``: EPOLLPRI, EPOLLRDHUP, EPOLLET, EPOLLONESHOT and EPOLLEXCLUSIVE. From
+the first such registration on, every key of the selector is decoded as one for both directions is.
+
+A registration that is or becomes exclusive cannot be modified (EINVAL), so it is deleted and added. A
+``ONESHOT`` that was reported is also noted in its ``Interest``, since a set that is replaced would have
+it armed again.
+
 What the kernel goes on to report although it is not registered, and who else may use the set, is the
 subject of ``epoll_set``.
 
@@ -26,24 +35,23 @@ https://man7.org/linux/man-pages/man7/epoll.7.html
 
 from __future__ import annotations
 
-from errno import EEXIST, EINTR, ENOENT
+from errno import EINTR
 from operator import itemgetter
 from struct import error as StructError
 
 from ..binding import REFUSALS
-from .base import BOTH, TOO_LARGE, NativeEvent
-from .beyond import ONESHOT
+from .base import ANY, BOTH, TOO_LARGE, NativeEvent
+from .beyond import EDGE, LEVEL, ONESHOT, Interest, lack, watched
 from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer, Records
 from .epoll_set import WAKE, EpollSet
-from .handlers import of_handler
-from .refusal import leaving_nothing
+from .handlers import of_handler, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .directions import Pair
+    from .native import Pair
 
 __all__ = ["EpollSelector"]
 
@@ -176,12 +184,7 @@ class EpollSelector(EpollSet):
 
     def _native(self, timeout: float | None) -> list[NativeEvent]:
         native: list[NativeEvent] = []
-        try:
-            buffer = self._idle.pop()
-        except IndexError as error:
-            if of_handler(error):
-                raise
-            buffer = self._new_buffer()
+        buffer = take(self._idle) or self._new_buffer()
         try:
             buffer.began = clock()
             self._wait_on(buffer, -EINTR, timeout, native)
@@ -222,32 +225,43 @@ class EpollSelector(EpollSet):
             if not self._duplex:  # from now on a change need not forget them
                 self._records = None
 
-    def _reconcile(self, fd: int, events: int, errno: int) -> None:
-        """Go on where the kernel has more, or less, than was expected.
+    def _lacks(self, interest: Interest) -> str:
+        if interest.exclusive and (interest > BOTH or interest.trigger is ONESHOT):
+            return (
+                "cannot watch exclusively for EVENT_PRIORITY or EVENT_HANGUP, nor with ONESHOT:"
+                " EPOLLEXCLUSIVE excludes them, epoll_ctl(2)"
+            )
+        return lack(interest, self._facts.bits.events, (LEVEL, EDGE, ONESHOT), exclusive=True)
 
-        EEXIST: an interrupted call left it, or another thread was first. ENOENT: the number was reused,
-        and the new file has never been added.
-        """
-        facts = self._facts
-        for tries in range(16):
-            if errno == EEXIST and not self._is_shared():
-                operation, token = facts.MOD, self._tokens.get(fd, fd)
-            elif errno == ENOENT:
-                operation, token = facts.ADD, self._new_token(fd)
-            else:
-                break
-            event = facts.pack((self._bits if self._beyond else facts.flags)[events], token)
-            for refused in facts.attempts(
-                facts.epoll_ctl, ((self._descriptor.fd, operation, fd, event),)
-            ):
-                break
-            if not refused:
-                return
-            errno = facts.errno(refused)
-        self._check_open()
-        if tries:
-            raise self._binding.error(errno)
-        raise leaving_nothing(self._binding.error(errno))
+    def _go_beyond(self) -> None:
+        super()._go_beyond()
+        self._tokens[-1] = -1  # ``_watch`` looks for ``_beyond`` only if this table is not empty
+
+    def _watch_beyond(self, fd: int, events: int, was: int) -> None:
+        """Do what ``_watch`` does, once a key may hold an ``Interest``, see ``beyond``."""
+        events, facts = watched(events), self._facts
+        operation, token = facts.ADD, self._tokens.get(fd, fd)
+        if was:
+            busy = bool(self._made) and self._in_call()  # which may hold an event for the old interest
+            self._forget(fd)
+            self._duplex.pop(fd, None)
+            operation = facts.MOD
+            exclusive = any(isinstance(one, Interest) and one.exclusive for one in (events, was))
+            if not events or exclusive or was == ANY:
+                busy = self._step(facts.DEL, fd, facts.NULL) != 0 or busy
+                operation = facts.ADD
+            if busy:
+                token = self._new_token(fd)
+        if not events:
+            return
+        self._duplex[fd] = None
+        try:
+            event = facts.pack(facts.bits[events], token)
+        except StructError:
+            raise OverflowError(TOO_LARGE) from None
+        errno = self._step(operation, fd, event)
+        if errno:
+            self._reconcile(fd, events, errno)
 
     def _wait_on(
         self,
@@ -311,7 +325,7 @@ class EpollSelector(EpollSet):
             if native is not None:
                 native.append(NativeEvent(key, fd, flags))
             if key and self._beyond:
-                events = self._report(flags, key)
+                events = self._facts.bits.report(flags, key.events)
             else:
                 events = self._facts.directions[flags] & key.events if key else 0
             if key and events:

@@ -10,9 +10,9 @@ from operator import itemgetter
 from struct import Struct
 
 from ..binding import milliseconds, nanoseconds
+from .beyond import EpollBits
 from .clock import clock
-from .directions import Directions
-from .handlers import of_handler
+from .handlers import of_handler, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..binding import Binding
-    from .directions import Pair
+    from .native import Pair
 
     _Unpackers = list[Callable[..., tuple[Any, ...]]]
 
@@ -59,9 +59,8 @@ class Facts:
         self.dup3: Any = function("dup3") if binding.has("dup3") else None
         self.ADD, self.MOD = constant("EPOLL_CTL_ADD"), constant("EPOLL_CTL_MOD")
         self.DEL, self.NULL = constant("EPOLL_CTL_DEL"), ffi.NULL
-        read, write = constant("EPOLLIN"), constant("EPOLLOUT")
-        self.flags: tuple[int, int, int, int] = (0, read, write, read | write)
-        self.directions: Directions = Directions(read, write)
+        self.bits: EpollBits = binding.facts(EpollBits)
+        self.flags, self.directions = self.bits.flags, self.bits.directions
         self._create = function("epoll_create1"), ((constant("EPOLL_CLOEXEC"),),)
         self._binding = binding
         self.pool: list[Buffer] = []  # lent to one selector after another
@@ -82,11 +81,8 @@ class Facts:
 
     def lend(self, epfd: int, made: list[ref[Buffer]]) -> Buffer:
         """Return a buffer for the set ``epfd``, noted in ``made``."""
-        try:
-            buffer = self.pool.pop()
-        except IndexError as error:
-            if of_handler(error):
-                raise
+        buffer = take(self.pool)
+        if buffer is None:
             return Buffer(self, epfd, _CAPACITY, made)
         buffer.belong(epfd, made)
         return buffer

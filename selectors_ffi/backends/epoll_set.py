@@ -21,16 +21,15 @@ from __future__ import annotations
 
 import os
 from _thread import get_ident
-from errno import ENOSYS
+from errno import EEXIST, ENOENT, ENOSYS
 from itertools import count
 
 from . import forks
-from .base import ANY, CLOSED, Descriptor, SelectorKey
+from .base import ANY, CLOSED, Backend, Descriptor, SelectorKey
 from .beyond import watched
-from .epoll_beyond import BeyondEpoll
 from .epoll_buffer import Facts
 from .handlers import of_handler
-from .refusal import is_open
+from .refusal import is_open, leaving_nothing
 from .threads import alone
 from .wake import Waker, give_back, lend
 
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..binding import Binding
-    from .directions import Pair
     from .epoll_buffer import Buffer, Records
+    from .native import Pair
 
 __all__ = ["WAKE", "EpollSet"]
 
@@ -54,7 +53,7 @@ WAKE = 0xFFFF_FFFF  # the waker's token: no descriptor is as large
 _serials = count()
 
 
-class EpollSet(BeyondEpoll):
+class EpollSet(Backend):
     """What ``EpollSelector`` has of the kernel, and the tables that go with it."""
 
     _mechanism = "epoll"
@@ -85,7 +84,7 @@ class EpollSet(BeyondEpoll):
 
     def _admit(self, regular_files: str) -> None:
         super()._admit(regular_files)
-        from .beside import admit  # few selectors need it
+        from .regular_files import admit  # few selectors need it
 
         admit(self)
 
@@ -271,6 +270,33 @@ class EpollSet(BeyondEpoll):
             self._check_open()
             raise
 
+    def _reconcile(self, fd: int, events: int, errno: int) -> None:
+        """Go on where the kernel has more, or less, than was expected.
+
+        EEXIST: an interrupted call left it, or another thread was first. ENOENT: the number was reused,
+        and the new file has never been added.
+        """
+        facts = self._facts
+        for tries in range(16):
+            if errno == EEXIST and not self._is_shared():
+                operation, token = facts.MOD, self._tokens.get(fd, fd)
+            elif errno == ENOENT:
+                operation, token = facts.ADD, self._new_token(fd)
+            else:
+                break
+            flags = (facts.bits if self._beyond else facts.flags)[events]
+            errno = self._step(operation, fd, facts.pack(flags, token))
+            if not errno:
+                return
+        self._check_open()
+        if tries:
+            raise self._binding.error(errno)
+        raise leaving_nothing(self._binding.error(errno))
+
+    def _step(self, operation: int, fd: int, event: Any) -> int:
+        """Call epoll_ctl(2); return its errno, or 0."""
+        return -self._binding.ask(self._facts.epoll_ctl, self._descriptor.fd, operation, fd, event)
+
     def _rebuild(self, buffer: Buffer, *, strict: bool = True) -> bool:
         """Replace the set by one made from the registry; return whether to wait on.
 
@@ -319,7 +345,7 @@ class EpollSet(BeyondEpoll):
     def _move_to(self, new: int, dup3: Callable[..., int], strict: bool) -> dict[int, SelectorKey]:
         """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
         facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
-        made, flags = self._fd_to_key.copy(), self._bits if self._beyond else facts.flags
+        made, flags = self._fd_to_key.copy(), facts.bits if self._beyond else facts.flags
         for fd, key in made.items():
             if not watched(key.events) or fd in self._elsewhere:
                 continue

@@ -35,14 +35,13 @@ import errno
 from errno import EAGAIN, EBADF, EINTR
 from itertools import count
 
-from ..binding import INT_MAX, nanoseconds
+from ..binding import INT_MAX
 from .base import ANY, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .clock import PATIENCE
-from .directions import Directions
 from .handlers import of_handler
 from .refusal import is_open, leaving_nothing
-from .waits import Buffer, Owned, WaitingSelector, close_on_exec
+from .waits import Buffer, Owned, WaitingSelector, close_on_exec, timespec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,11 +49,10 @@ if TYPE_CHECKING:
 
     from ..binding import Binding
     from .base import SelectorKey
-    from .directions import Pair
+    from .native import Pair
 
 __all__ = ["EventPortSelector"]
 
-_LONGEST = 1_000_000 * 10**9  # ns; a longer wait is made of several
 # Where errno has no such names there are no ports, but there may be simulated ones.
 _ETIME = getattr(errno, "ETIME", errno.ETIMEDOUT)
 _EBADFD = getattr(errno, "EBADFD", EBADF)
@@ -68,15 +66,13 @@ class _Facts:
         self._binding = binding
         self.ffi, self.NULL = binding.ffi, binding.ffi.NULL
         function, constant = binding.function, binding.constant
-        self.calls, self.errno = binding.calls, binding.errno
+        self.ask = binding.ask
         self.associate, self.dissociate = function("port_associate"), function("port_dissociate")
         self.getn, self.send = function("port_getn"), function("port_send")
         self.poll = function("poll")
         self.FD, self.NVAL = constant("PORT_SOURCE_FD"), constant("POLLNVAL")
-        read, write = constant("POLLIN"), constant("POLLOUT")
-        self.flags = (0, read, write, read | write)
-        self.directions = Directions(read, write)
         self.bits: PollBits = binding.facts(PollBits)
+        self.flags, self.directions = self.bits.flags, self.bits.directions
 
     def create(self) -> int:
         """Return the descriptor of a new port, which exec(2) closes."""
@@ -102,23 +98,17 @@ class EventPortSelector(WaitingSelector):
             raise OverflowError(TOO_LARGE)
         facts, port, events = self._facts, self._descriptor.fd, watched(events)
         if not events:
-            for refused in facts.calls(facts.dissociate, port, facts.FD, fd):
-                break
+            facts.ask(facts.dissociate, port, facts.FD, fd)
             return  # ENOENT: its event was handed out. EBADFD: it is closed, and so not associated
-        arguments = (port, facts.FD, fd, self._flags(events), facts.NULL)
-        for refused in facts.calls(facts.associate, *arguments):
-            break
-        if refused:
-            code = facts.errno(refused)
+        code = -facts.ask(facts.associate, port, facts.FD, fd, self._flags(events), facts.NULL)
+        if code:
             self._check_open()
             raise leaving_nothing(self._binding.error(EBADF if code == _EBADFD else code))
 
     def _interrupt(self) -> None:
         self._check_open()
         facts = self._facts
-        for refused in facts.calls(facts.send, self._descriptor.fd, 0, facts.NULL):
-            break
-        code = facts.errno(refused) if refused else 0
+        code = -facts.ask(facts.send, self._descriptor.fd, 0, facts.NULL)
         if code and code != EAGAIN:  # that is a full queue, which wakes as well
             self._check_open()
             raise self._binding.error(code)
@@ -129,17 +119,11 @@ class EventPortSelector(WaitingSelector):
     def _call(self, buffer: _Buffer, timeout: float | None) -> int:
         self._associate_spent()
         facts = self._facts
-        timespec = facts.NULL
-        if timeout is not None:
-            seconds, rest = divmod(min(nanoseconds(timeout), _LONGEST), 10**9)
-            timespec = facts.ffi.new("struct timespec *", {"tv_sec": seconds, "tv_nsec": rest})
         buffer.clear()
-        arguments = (self._descriptor.fd, buffer.array, buffer.capacity, buffer.nget, timespec)
+        room = buffer.array, buffer.capacity, buffer.nget, timespec(facts.ffi, timeout)
         before = self._handed_out
         try:
-            for step in facts.calls(facts.getn, *arguments):
-                break
-            code = facts.errno(step) if step < 0 else 0
+            code = -facts.ask(facts.getn, self._descriptor.fd, *room)
             buffer.alone = len(self._waits) == 1 and self._handed_out is before
             n = self._note_spent(buffer)
         except BaseException:
@@ -178,7 +162,7 @@ class EventPortSelector(WaitingSelector):
                 native.append(NativeEvent(key, fd, flags))
             events = facts.directions[flags] & key.events
             if self._beyond:
-                events = self._report(flags, key)
+                events = facts.bits.report(flags, key.events)  # ``ONESHOT``: not associated again
             if events:
                 found[fd] = key, events
         if not buffer.alone:
@@ -193,27 +177,18 @@ class EventPortSelector(WaitingSelector):
         asked = [(fd, self._flags(key.events), 0) for fd, key in named.items() if watched(key.events)]
         pollfds = facts.ffi.new("struct pollfd[]", asked)
         for _ in range(PATIENCE):
-            for n in facts.calls(facts.poll, pollfds, len(asked), 0):
-                break
+            n = facts.ask(facts.poll, pollfds, len(asked), 0)
             if n >= 0:
                 return {entry.fd: entry.revents for entry in pollfds}
-            code = facts.errno(n)
-            if code != EINTR:
+            if n != -EINTR:
                 break
-        raise self._binding.error(code)
+        raise self._binding.error(-n)
 
     def _lacks(self, interest: Interest) -> str:
         return lack(interest, self._facts.bits.events, (LEVEL, ONESHOT))
 
     def _flags(self, events: int) -> int:
         return self._facts.bits[events] if self._beyond else self._facts.flags[events]
-
-    def _report(self, flags: int, key: SelectorKey) -> int:
-        """Return what of ``key`` is ready. A ``ONESHOT`` is not associated again from then on."""
-        found = self._facts.bits.ready(flags, key.events)
-        if found and isinstance(key.events, Interest) and not key.events.fire():
-            return 0
-        return found
 
     def _renew(self, fd: int, events: int) -> None:
         try:

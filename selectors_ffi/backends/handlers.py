@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["of_handler"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+__all__ = ["of_handler", "take"]
 
 _PACKAGE = f"{__name__.rpartition('.backends')[0]}."
 
@@ -17,3 +23,13 @@ def of_handler(error: BaseException) -> bool:
     if traceback is None:
         return False
     return not f"{traceback.tb_frame.f_globals.get('__name__')}.".startswith(_PACKAGE)
+
+
+def take(pool: list[T]) -> T | None:
+    """Take the last one out of a list that other threads take from, too; return None if it is empty."""
+    try:
+        return pool.pop()
+    except IndexError as error:
+        if of_handler(error):
+            raise
+        return None

@@ -41,11 +41,11 @@ import os
 from errno import EINTR, ENOENT
 from itertools import count
 
-from ..binding import INT_MAX, nanoseconds
+from ..binding import INT_MAX
 from .base import ANY, EVENT_READ, EVENT_WRITE, TOO_LARGE, NativeEvent
 from .beyond import EDGE, EVENT_HANGUP, EVENT_PRIORITY, LEVEL, ONESHOT, Interest, lack, watched
 from .refusal import leaving_nothing
-from .waits import Buffer, Owned, WaitingSelector, close_on_exec
+from .waits import Buffer, Owned, WaitingSelector, close_on_exec, timespec
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
@@ -54,13 +54,12 @@ if TYPE_CHECKING:
 
     from ..binding import Binding
     from .base import SelectorKey
-    from .directions import Pair
+    from .native import Pair
 
     Changes = tuple[tuple[int, ...], ...]  # (filter, flags) or (filter, flags, fflags) of each
 
 __all__ = ["KqueueSelector"]
 
-_LONGEST = 1_000_000 * 10**9  # ns; macOS refuses a longer wait, so it is made of several
 _REST = ((), (), (0, 0), (0,))  # fflags and data, by how much of a change is there
 _WAKE = 0  # the serial of the waker
 _serials = count()
@@ -105,7 +104,7 @@ class _Facts:
         self._binding = binding
         self.ffi = ffi = binding.ffi
         constant = binding.constant
-        self.calls, self.errno, self.NULL = binding.calls, binding.errno, ffi.NULL
+        self.ask, self.NULL = binding.ask, ffi.NULL
         self.kevent = binding.function("kevent")
         self.ADD, self._DELETE = constant("EV_ADD"), constant("EV_DELETE")
         self.ERROR = constant("EV_ERROR")
@@ -148,7 +147,7 @@ class KqueueSelector(WaitingSelector):
 
     def _admit(self, regular_files: str) -> None:
         super()._admit(regular_files)
-        from .beside import admit  # few selectors need it
+        from .regular_files import admit  # few selectors need it
 
         admit(self)
 
@@ -203,9 +202,7 @@ class KqueueSelector(WaitingSelector):
         records = [(fd, *change, *_REST[len(change)], serial) for change in changes]
         changelist = facts.ffi.new("struct kevent[]", records)
         arguments = (self._descriptor.fd, changelist, len(records), facts.NULL, 0, facts.NULL)
-        for n in facts.calls(facts.kevent, *arguments):
-            break
-        errno = facts.errno(n) if n < 0 else 0
+        errno = -facts.ask(facts.kevent, *arguments)
         return 0 if errno == EINTR else errno
 
     def _reconcile(self, fd: int, events: int, serial: int) -> int:
@@ -228,14 +225,8 @@ class KqueueSelector(WaitingSelector):
 
     def _call(self, buffer: Buffer, timeout: float | None) -> int:
         facts = self._facts
-        timespec = facts.NULL
-        if timeout is not None:
-            seconds, rest = divmod(min(nanoseconds(timeout), _LONGEST), 10**9)
-            timespec = facts.ffi.new("struct timespec *", {"tv_sec": seconds, "tv_nsec": rest})
-        arguments = (self._descriptor.fd, facts.NULL, 0, buffer.array, buffer.capacity, timespec)
-        for n in facts.calls(facts.kevent, *arguments):
-            break
-        return n if n >= 0 else -facts.errno(n)
+        room = buffer.array, buffer.capacity, timespec(facts.ffi, timeout)
+        return facts.ask(facts.kevent, self._descriptor.fd, facts.NULL, 0, *room)
 
     def _decode(
         self, buffer: Buffer, n: int, native: list[NativeEvent] | None

@@ -1,8 +1,9 @@
-"""What a kernel gives: the object behind a selector, and events."""
+"""What a kernel gives: the object behind a selector, events, and flags, which mean directions."""
 
 from __future__ import annotations
 
 from collections import namedtuple
+from selectors import EVENT_READ, EVENT_WRITE
 
 from .handlers import of_handler
 
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
     from ..binding import Binding
     from .interface import SelectorKey
 
-__all__ = ["Descriptor", "NativeEvent"]
+    Pair = tuple[SelectorKey, int]
+    _Table = dict[int, int]
+else:
+    _Table = dict  # dict[...] as a base is slower to look up on 3.9
+
+__all__ = ["Descriptor", "Directions", "NativeEvent"]
 
 if TYPE_CHECKING:
 
@@ -75,3 +81,24 @@ class Descriptor:
             # An exception has ended __init__, or the process has closed all its descriptors, or it ends,
             # and the modules of a library that stands before the kernel's are empty.
             pass
+
+
+class Directions(_Table):
+    """Native flags of a mechanism whose flags are a bit mask -> the directions they are readiness for.
+
+    Any bit but the one for writing ends the wait of a reader, and the reverse: so hang-ups and
+    errors reach whatever was asked for.
+    """
+
+    def __init__(self, read: int, write: int) -> None:
+        self._read = read
+        self._write = write
+
+    def __missing__(self, flags: int) -> int:
+        events = 0
+        if flags & ~self._write:
+            events |= EVENT_READ
+        if flags & ~self._read:
+            events |= EVENT_WRITE
+        self[flags] = events
+        return events

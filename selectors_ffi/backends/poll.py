@@ -28,7 +28,6 @@ from struct import Struct
 from ..binding import INT_MAX, REFUSALS, milliseconds, nanoseconds
 from .base import BOTH, EVENT_READ, SelectorKey
 from .beyond import Interest, PollBits
-from .directions import Directions
 from .table import TableSelector
 from .tables import LONGEST, Table
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..binding import Binding
-    from .directions import Pair
+    from .native import Pair
     from .tables import Found
 
 __all__ = ["PollSelector"]
@@ -67,10 +66,9 @@ class _Facts:
         self.precise = binding.function("ppoll") if binding.has("ppoll") else None
         self.NULL, self.new, self.from_buffer = ffi.NULL, ffi.new, ffi.from_buffer
         self.pollfds = ffi.typeof("struct pollfd *")
-        read, write = binding.constant("POLLIN"), binding.constant("POLLOUT")
-        self.flags = tuple(flags << _EVENTS for flags in (0, read, write, read | write))
-        self.directions = Directions(read, write)
         self.bits: PollBits = binding.facts(PollBits)
+        self.flags = tuple(flags << _EVENTS for flags in self.bits.flags)
+        self.directions = self.bits.directions
         self.events = self.bits.events
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..binding import Binding
-    from .directions import Pair
+    from .native import Pair
     from .tables import Found
 
 __all__ = ["SelectSelector"]

@@ -35,7 +35,7 @@ from . import forks
 from .base import ANY, CLOSED, TOO_LARGE, Backend, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, lack
 from .clock import Deadline, clock
-from .handlers import of_handler
+from .handlers import of_handler, take
 from .refusal import explain, is_open
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from ..binding import Binding
-    from .directions import Pair
+    from .native import Pair
 
 __all__ = ["TableSelector"]
 
@@ -167,7 +167,7 @@ class TableSelector(Backend):
         return lack(interest, self._facts.events, (LEVEL, ONESHOT))
 
     def _disarm(self, fd: int, table: Any) -> None:
-        """Have the tables of other calls, and this one's from the next call on, not watch ``fd``."""
+        """Stop watching ``fd``: in the tables of other calls now, in this one with its next call."""
         asleep = table in self._asleep
         self._asleep.pop(table, None)  # it has returned, so it need not be interrupted
         self._watch(fd, 0, ANY)
@@ -185,12 +185,7 @@ class TableSelector(Backend):
             raise ValueError(CLOSED)
         if self._log is None:
             self._log = []  # before the registry is read
-        try:
-            return self._facts.pool.pop()
-        except IndexError as error:
-            if of_handler(error):
-                raise
-            return self._facts.table(self._facts)
+        return take(self._facts.pool) or self._facts.table(self._facts)
 
     def _drop_old_keys(self, fd: int) -> None:
         """Have no older key of ``fd`` in the tables that no call is using."""

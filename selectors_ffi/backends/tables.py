@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from .directions import Pair
+    from .native import Pair
 
     Found = tuple[SelectorKey, int, int]
 

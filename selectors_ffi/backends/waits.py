@@ -21,7 +21,7 @@ from ..binding import nanoseconds
 from . import forks
 from .base import CLOSED, Backend, Descriptor, NativeEvent
 from .clock import Deadline, clock, sleep
-from .handlers import of_handler
+from .handlers import of_handler, take
 from .refusal import is_open
 from .wake import Waker, give_back
 
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from ..binding import Binding
-    from .directions import Pair
+    from .native import Pair
 
-__all__ = ["Buffer", "Owned", "WaitingSelector", "close_on_exec"]
+__all__ = ["Buffer", "Owned", "WaitingSelector", "close_on_exec", "timespec"]
 
 _CAPACITY = 16  # events in the first buffer of a call
+_LONGEST = 1_000_000 * 10**9  # ns; macOS refuses a longer wait, so it is made of several
 _PAUSE = 0.02  # seconds between two looks while only stale registrations are reported
 
 
@@ -64,6 +65,14 @@ class Owned(Descriptor):
     def left_behind(self) -> bool:
         """Tell whether this process is a child of the one that made it."""
         return self._child != forks.as_child
+
+
+def timespec(ffi: Any, timeout: float | None) -> Any:
+    """Return a ``struct timespec *`` for seconds >= 0, at most 11 days; NULL for None."""
+    if timeout is None:
+        return ffi.NULL
+    seconds, rest = divmod(min(nanoseconds(timeout), _LONGEST), 10**9)
+    return ffi.new("struct timespec *", {"tv_sec": seconds, "tv_nsec": rest})
 
 
 def close_on_exec(fd: int) -> int:
@@ -205,12 +214,7 @@ class WaitingSelector(Backend):
         remaining, deadline = timeout, Deadline(timeout, clock())
         seen: set[tuple[int, int]] = set()
         idle, n = self._idle, 0
-        try:
-            buffer = idle.pop()
-        except IndexError as error:
-            if of_handler(error):
-                raise
-            buffer = self._buffer()
+        buffer = take(idle) or self._buffer()
         try:
             self._begin(buffer)
             while True:

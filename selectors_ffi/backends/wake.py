@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 
 from . import forks
-from .handlers import of_handler
+from .handlers import of_handler, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,18 +90,6 @@ class Waker:
             pass  # another thread was faster
         return True
 
-    def renew(self) -> None:
-        """Give a forked child a pipe of its own under the same numbers; fork(2) shared the parent's."""
-        if self.child == forks.as_child or not self._mine():
-            return
-        reader, writer = os.pipe()
-        for new, number in ((reader, self.reader), (writer, self._writer)):
-            os.dup2(new, number, inheritable=False)
-            os.close(new)
-            os.set_blocking(number, False)
-        self.child = forks.as_child
-        self._file = self._identity()
-
     def close(self) -> None:
         """Close both ends, unless their numbers have gone to other files."""
         if self.reader >= 0:
@@ -162,11 +150,8 @@ def lend(kind: type[Waker] = Waker) -> Waker:
         OSError: no descriptor is left (EMFILE, ENFILE).
     """
     while True:
-        try:
-            waker = kind.pool.pop()
-        except IndexError as error:
-            if of_handler(error):
-                raise
+        waker = take(kind.pool)
+        if waker is None:
             return kind()
         if waker.drain():
             return waker

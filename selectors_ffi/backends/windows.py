@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..binding import Binding
     from .base import SelectorKey
-    from .directions import Pair
+    from .native import Pair
     from .tables import Found
 
 __all__ = ["Facts"]

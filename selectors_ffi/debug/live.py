@@ -22,7 +22,6 @@ from .watch import Tapped, observe, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from .flags import FlagsLike
     from .sinks import Sink, SinkLike
@@ -87,12 +86,7 @@ class Switched:
     def __enter__(self) -> Switched:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.off()
 
     def _begin(self) -> None:
@@ -169,7 +163,7 @@ def alive() -> list[Any]:
     wanted = {id(cls) for cls in classes}
     # By type(): isinstance() would ask proxies what they stand for.
     found = [one for one in gc.get_objects() if id(type(one)) in wanted]
-    # What ``backends.beside`` keeps for another selector is shown as that one's.
+    # What ``backends.regular_files`` keeps for another selector is shown as that one's.
     return [one for one in found if _usable(one) and not hasattr(one, "_inner")]
 
 

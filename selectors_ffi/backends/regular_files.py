@@ -13,7 +13,6 @@ So a terminal with nothing to read costs no busy loop.
 
 from __future__ import annotations
 
-from _thread import get_ident
 from errno import EINVAL, EPERM
 from weakref import WeakKeyDictionary
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..binding import Binding
-    from .directions import Pair
+    from .native import Pair
 
 __all__ = ["admit"]
 
@@ -148,13 +147,12 @@ class _Beside(Backend):
                 sleep(_PAUSE if remaining is None else min(_PAUSE, remaining))
 
     def _wait_alone(self, timeout: float | None, wait: Callable[[float | None], list[Any]]) -> list[Any]:
-        alone = self.__dict__.setdefault("_alone", {})
-        mark = object()
-        alone[mark] = get_ident()
+        alone, mark = self.__dict__.setdefault("_alone", set()), object()
+        alone.add(mark)  # so that ``_watch_file`` knows of this wait
         try:
             return wait(timeout)
         finally:
-            alone.pop(mark, None)
+            alone.discard(mark)
 
     def _look(self, files: PollSelector, timeout: float | None) -> tuple[list[Pair], bool]:
         """Return the files that are ready, and whether the set has something to report."""
