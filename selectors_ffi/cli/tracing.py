@@ -16,7 +16,7 @@ from .. import debug
 from ..debug.explain import Explainer
 from ..debug.filters import Filter, about, chosen
 from ..debug.lines import Lines, look_of
-from ..debug.mended import forget, sentences
+from ..debug.lints import forget_mended, mended_so_far
 from ..debug.records import Marks
 from ..debug.sinks import StandardError, standard_error
 from ..installation import Installation, install
@@ -199,7 +199,7 @@ class Tracing:
     def _forked(self) -> None:
         """Begin anew in a forked child, and see to it that what is due at its end is not lost."""
         self._pid, self._child = os.getpid(), True
-        forget()
+        forget_mended()
         if self.table is not None:
             self.table.restart()
         util = sys.modules.get("multiprocessing.util")
@@ -220,7 +220,7 @@ class Tracing:
         elif self.table is not None:
             self._add_figures(self.table)
             self._tell(str(self.table))
-        for sentence in sentences():
+        for sentence in mended_so_far():
             self._tell(f"selectors_ffi: {sentence}")
         if not self._child and not self._seen():
             self._tell(self._why_nothing())
@@ -268,12 +268,8 @@ class Tracing:
             pass
 
 
-class _JsonOnStandardError(StandardError):
-    def line(self, record: debug.Record) -> str:
-        return debug.JsonSink.dumped(record.as_dict())
-
-    def note(self, text: str) -> None:
-        self.write(debug.JsonSink.dumped({"type": "note", "text": text}) + "\n")
+class _JsonOnStandardError(debug.JsonSink, StandardError):
+    """The lines of the one, written where the other writes."""
 
 
 def _of_process(path: str) -> str:

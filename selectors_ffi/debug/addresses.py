@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
-from .naming import borrowed, link_of, mode_of
+from .naming import link_of, mode_of, socket_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,8 @@ def address_of(fd: int, fileobj: object = None) -> str:
     try:
         mode = mode_of(fd)
         if stat.S_ISSOCK(mode):
-            return _asked(fd, fileobj)
+            with socket_of(fd, fileobj) as sock:
+                return _of_socket(sock)
         if stat.S_ISFIFO(mode):
             return _of_pipe(fd)
         if stat.S_ISCHR(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -51,14 +52,6 @@ def address_of(fd: int, fileobj: object = None) -> str:
     except (OSError, ValueError, OverflowError):
         pass
     return ""
-
-
-def _asked(fd: int, fileobj: object) -> str:
-    # The methods are those of socket.socket: a subclass of the program's is not called.
-    if isinstance(fileobj, socket.socket) and socket.socket.fileno(fileobj) == fd:
-        return _of_socket(fileobj)
-    with borrowed(fd) as sock:
-        return _of_socket(sock)
 
 
 def _of_socket(sock: socket.socket) -> str:

@@ -19,8 +19,6 @@ from .flags import Debug, flags_of
 from .sinks import Sink, SinkLike, sink_of
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from .flags import FlagsLike
 
 __all__ = ["VARIABLE", "Ambient", "ambient", "arm", "debugging", "enter", "leave", "resolve"]
@@ -79,12 +77,7 @@ class debugging:
         enter(entered)
         return sink
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         entered, self._ambient = self._ambient, None
         if entered is None:
             raise RuntimeError("debugging() was not entered")

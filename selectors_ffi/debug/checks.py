@@ -86,7 +86,7 @@ class Checks:
         fd = known.fd
         self.forget(fd)
         self._new.add(fd)
-        if known.identity is not None and not beside and _is_regular(fd):
+        if known.identity is not None and not beside and stat.S_ISREG(mode_of(fd)):
             return self._once(known, lints.RegularFile, f"{known.about()} is a regular file")
         return []
 
@@ -179,7 +179,7 @@ class Checks:
         blocking = []
         for fd in new:
             known = self._known.get(fd)
-            if known is not None and _is_socket(fd):
+            if known is not None and stat.S_ISSOCK(mode_of(fd)):
                 if _is_nonblocking(known.key):
                     self._nonblocking.add(fd)
                 elif _blocks(fd):
@@ -257,20 +257,6 @@ def _reused(known: Known) -> str:
 
 def _another(before: Identity | None, now: Identity | None) -> bool:
     return before is not None and now is not None and before != now
-
-
-def _is_regular(fd: int) -> bool:
-    try:
-        return stat.S_ISREG(mode_of(fd))
-    except OSError:  # closed by another thread
-        return False
-
-
-def _is_socket(fd: int) -> bool:
-    try:
-        return stat.S_ISSOCK(mode_of(fd))
-    except OSError:
-        return False
 
 
 def _is_nonblocking(key: SelectorKey) -> bool:

@@ -19,14 +19,11 @@ import socket
 import stat
 import struct
 from array import array
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
-from .naming import borrowed, mode_of
+from .naming import mode_of, socket_of
 from .output import duplicate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 try:
     import fcntl
@@ -83,20 +80,11 @@ def evidence_of(fd: int, fileobj: object = None) -> Evidence:
         if stat.S_ISFIFO(mode):
             return Evidence(_waiting(fd, "FIONREAD"), None, True, _hung_up(fd))
         if stat.S_ISSOCK(mode):
-            with _socket(fd, fileobj) as sock:
+            with socket_of(fd, fileobj) as sock:
                 return _of_socket(fd, sock)
     except (OSError, ValueError, OverflowError):
         pass
     return NOTHING
-
-
-@contextmanager
-def _socket(fd: int, fileobj: object) -> Iterator[socket.socket]:
-    if isinstance(fileobj, socket.socket) and socket.socket.fileno(fileobj) == fd:
-        yield fileobj
-    else:
-        with borrowed(fd) as duplicate:
-            yield duplicate
 
 
 def _of_socket(fd: int, sock: socket.socket) -> Evidence:
@@ -141,11 +129,9 @@ def _hung_up(fd: int) -> bool:
 
 def listens(fd: int) -> bool:
     """Tell whether ``fd`` is a listening socket, without a descriptor to ask it with."""
-    if not _HAVE_IOCTL:
+    if not _HAVE_IOCTL or not stat.S_ISSOCK(mode_of(fd)):
         return False
     try:
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            return False
         fcntl.ioctl(fd, termios.FIONREAD, array("i", [0]))
     except OSError as error:
         return error.errno == errno.EINVAL

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .records import Record
-    from .sinks import FileSink, Sink
 
-__all__ = ["Explainer", "explained"]
+__all__ = ["Explainer"]
 
 CALLS = {
     "epoll_create1": "makes an epoll set and returns its descriptor: epoll_create1(flags).",
@@ -225,18 +224,6 @@ _RESULT = (
     "a call is written as name(arguments) = result <seconds>; a failure is -1 and the name of the error."
 )
 _NAME = re.compile(r"\b(?:E?POLL|EVFILT_|EV_|NOTE_|KQUEUE_|DP_|PORT_|EFD_|O_)\w+|\bE[A-Z]{2,}\b")
-
-
-def explained(sink: FileSink) -> Sink:
-    """Return a sink that writes the lines of ``sink``, each followed by what is new in it."""
-    explainer = Explainer()
-
-    def give(record: Record) -> None:
-        sink(record)
-        for sentence in explainer(record):
-            sink.write(f"    {sentence}\n")
-
-    return give
 
 
 class Explainer(Locked):

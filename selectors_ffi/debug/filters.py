@@ -116,7 +116,7 @@ def _merged(first: Calls | None, second: Calls) -> Calls:
 
 def known_calls() -> list[str]:
     """Return the C functions that can appear in a trace here, sorted."""
-    names = {*FORMS, "close"}
+    names = set(FORMS)
     try:
         lib = load().lib
     except OSError:  # nothing is known of this system; a simulated kernel can be traced

@@ -1,4 +1,4 @@
-"""Lints: the warnings of ``Debug.CHECKS``, one class each, with ids that stay.
+"""Lints: the warnings of ``Debug.CHECKS``, one class each, with ids that stay; and faults made good.
 
 ``docs/lints.md`` has cause and cure of each. Silence one like any other warning:
 ``warnings.filterwarnings("ignore", category=selectors_ffi.debug.BusyLoop)``.
@@ -21,11 +21,16 @@ __all__ = [
     "Finding",
     "NeverSleeps",
     "OutOfDescriptors",
+    "REPLACED",
+    "REUSED",
     "RegularFile",
     "SelectorWarning",
     "StaleRegistration",
     "UsedAfterFork",
     "WriteInterestLeftOn",
+    "forget_mended",
+    "mended",
+    "mended_so_far",
 ]
 
 
@@ -145,19 +150,8 @@ class OutOfDescriptors(SelectorWarning):
     cure = "Raise the limit (ulimit -n), close what is idle, and unregister the listener meanwhile."
 
 
-LINTS: tuple[type[SelectorWarning], ...] = (
-    ClosedWhileRegistered,
-    DescriptorReused,
-    StaleRegistration,
-    BusyLoop,
-    WriteInterestLeftOn,
-    BlockingDescriptor,
-    UsedAfterFork,
-    RegularFile,
-    BlockedLoop,
-    NeverSleeps,
-    OutOfDescriptors,
-)
+#: All of the above.
+LINTS: tuple[type[SelectorWarning], ...] = tuple(SelectorWarning.__subclasses__())
 
 
 class Finding(NamedTuple):
@@ -169,3 +163,34 @@ class Finding(NamedTuple):
     message: str
     place: Place | None = None
     """Where the program made the mistake, if that is not where it called the selector."""
+
+
+# Faults of a program that these selectors make good. They are told at the end of a trace, which would
+# otherwise hide the fault that it was made for.
+REPLACED = (
+    "stale registration: the epoll set was made anew, {}. With the standard library's selectors this"
+    f" loop would spin. Call unregister() before close(). ({StaleRegistration.page})"
+)
+REUSED = (
+    "reused number: modify() met a file that was never registered, and registered it, {}. The standard"
+    " library's selectors raise FileNotFoundError."
+    f" {DescriptorReused.cure} ({DescriptorReused.page})"
+)
+
+_mended: dict[str, int] = {}
+
+
+def mended(what: str) -> None:
+    """Count one of the above."""
+    _mended[what] = _mended.get(what, 0) + 1
+
+
+def mended_so_far() -> list[str]:
+    """Return a sentence about each of them that this process has mended."""
+    times = {what: "once" if count == 1 else f"{count} times" for what, count in _mended.items()}
+    return [what.format(count) for what, count in times.items()]
+
+
+def forget_mended() -> None:
+    """Count anew: this process is a forked child, and its parent tells what came before."""
+    _mended.clear()

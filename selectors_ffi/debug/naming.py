@@ -9,15 +9,20 @@ import os
 import socket
 import stat
 import sys
+from contextlib import contextmanager
 from select import select
+from typing import TYPE_CHECKING
 
 from ..backends.base import EVENT_READ, EVENT_WRITE
 from ..backends.beyond import EVENT_HANGUP, EVENT_PRIORITY, LEVEL, Interest
 from .output import duplicate
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
     "HAVE_FSTAT", "LONGEST", "borrowed", "interest", "kind_of", "link_of", "mode_of", "process_title",
-    "shown",
+    "shown", "socket_of",
 ]  # fmt: skip
 
 #: os.fstat() takes a socket's number on Unix alone. The numbers of Windows' sockets are handles, and
@@ -69,9 +74,8 @@ def interest(events: int) -> str:
 
 def kind_of(fd: int) -> str:
     """Return what a descriptor is: socket, pipe, fifo, tty, regular file, eventfd, ...; closed."""
-    try:
-        mode = mode_of(fd)
-    except (OSError, OverflowError, ValueError):
+    mode = mode_of(fd)
+    if not mode:
         return "closed"
     if stat.S_ISFIFO(mode):
         return "pipe" if link_of(fd).startswith("pipe:") else "fifo"
@@ -85,15 +89,13 @@ def kind_of(fd: int) -> str:
 
 
 def mode_of(fd: int) -> int:
-    """Return the ``st_mode`` of a descriptor; on Windows that of a socket, whatever it is.
-
-    Raises:
-        OSError: it is closed; on Windows no socket, too.
-        OverflowError, ValueError: it is no number that could be one.
-    """
-    if HAVE_FSTAT:
-        return os.fstat(fd).st_mode
-    select((), (fd,), (), 0)
+    """Return the ``st_mode`` of a descriptor; 0 if it is closed, or on Windows no socket."""
+    try:
+        if HAVE_FSTAT:
+            return os.fstat(fd).st_mode
+        select((), (fd,), (), 0)
+    except (OSError, OverflowError, ValueError):
+        return 0
     return stat.S_IFSOCK
 
 
@@ -130,6 +132,21 @@ def process_title(*, forked: bool = False) -> str:
         if name != "MainProcess":
             return f"{title} {name}"
     return f"{title} (child)" if forked else title
+
+
+@contextmanager
+def socket_of(fd: int, fileobj: object) -> Iterator[socket.socket]:
+    """Give a socket object to ask about ``fd``: ``fileobj`` itself, which is cheaper, or a borrowed one.
+
+    Raises:
+        OSError: it is no socket, or cannot be asked.
+    """
+    # The methods are those of socket.socket: a subclass of the program's is not called.
+    if isinstance(fileobj, socket.socket) and socket.socket.fileno(fileobj) == fd:
+        yield fileobj
+    else:
+        with borrowed(fd) as duplicate:
+            yield duplicate
 
 
 def borrowed(fd: int) -> socket.socket:

@@ -23,7 +23,7 @@ from .counts import Stats
 from .flags import Debug
 from .heard import count_of, given_of, natives_of, portable, ready_of, seconds_of
 from .known import Known
-from .mended import REPLACED, mended
+from .lints import REPLACED, mended
 from .naming import interest, kind_of, shown
 from .places import place
 from .presence import Begun, Here

@@ -167,20 +167,13 @@ class _Kqueue:
         ended = bool(event.flags & self._eof)
         state = _READABLE if name == "EVFILT_READ" else _WRITABLE if name == "EVFILT_WRITE" else 0
         # A socket whose peer has stopped sending may still be written to.
-        if ended and (name == "EVFILT_WRITE" or not _is_socket(event.fd)):
+        if ended and (name == "EVFILT_WRITE" or not stat.S_ISSOCK(mode_of(event.fd))):
             state |= _HANGUP
         if event.flags & self._error or (ended and event.fflags):
             state |= _ERROR
         if name == "EVFILT_EXCEPT" or (event.fflags & self._oob and not ended):
             state |= _PRIORITY
         return state, ended if name == "EVFILT_READ" else None
-
-
-def _is_socket(fd: int) -> bool:
-    try:
-        return stat.S_ISSOCK(mode_of(fd))
-    except (OSError, OverflowError):
-        return False
 
 
 def ends_of(fds: Iterable[int]) -> dict[int, bool | None]:
@@ -237,8 +230,5 @@ def _constant(binding: Binding, name: str) -> int:
 
 def _kind(fd: int) -> int:
     """Return the mode of a pipe or a socket; 0 of anything else, which has no other end."""
-    try:
-        mode = mode_of(fd)
-    except (OSError, OverflowError):
-        return 0
+    mode = mode_of(fd)
     return mode if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else 0

@@ -35,7 +35,6 @@ from .locking import Locked
 from .naming import LONGEST, process_title
 from .records import Event, Lint, Record, Registration, Source, Syscall, Wait, now
 from .sinks import standard_error
-from .summing import Sums
 
 __all__ = ["DETAILED", "LAST", "ReportSink"]
 
@@ -49,6 +48,12 @@ LARGEST = 24_000_000
 _TEXTS = 8_192
 #: A text (an argument list, a stack) is cut at this many characters.
 _LONGEST_TEXT = 40 * LONGEST
+#: Nanoseconds of the shortest interval.
+_SHORTEST = 50_000_000
+#: An interval is at least this part of the time that has been summed up.
+_PART = 1_000
+#: How many descriptors an interval names; it counts the others together.
+_NAMED = 10
 
 _TAIL = "\n]</script>\n</body>\n</html>\n"
 #: The parts of the script, in their order.
@@ -117,7 +122,7 @@ class _Writer:
         self._explained: set[str] = set()
         self._lines: list[str] = []
         self._last: deque[Record] = deque()
-        self._sums = Sums()
+        self._sums = _Sums()
         python = f"{platform.python_implementation()} {platform.python_version()}"
         parent = os.getppid() if forked else 0
         begun = time() - (now() - first.time) / 1e9
@@ -235,6 +240,76 @@ class _Writer:
         if self._lines:
             lines, self._lines = self._lines, []
             self._document.add(",\n".join(lines))
+
+
+class _Sums:
+    """What becomes of records that are too many to keep one by one: sums, by thread and selector.
+
+    Records are summed up over intervals. An interval is a twentieth of a second at first and grows
+    with the age of the trace, so that a day gives a few thousand of them.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[Source, dict[str, Any]] = {}
+        self._begun = 0
+        self._end = 0
+        self._begin = 0
+        self._ready: dict[Source, int] = {}
+
+    def add(self, record: Record) -> list[tuple[Source, int, dict[str, Any]]]:
+        """Count a record; return the sums of the interval that it has ended, if any."""
+        done = self.take() if record.time >= self._end else []
+        if not self._begun:
+            self._begun = record.time
+        if done or not self._end:
+            self._begin = record.time
+            self._end = record.time + max(_SHORTEST, (record.time - self._begun) // _PART)
+        sums = self._sums.get(record.source)
+        if sums is None:
+            sums = self._sums[record.source] = _nothing()
+        sums["end"] = max(sums["end"], record.time - self._begin)
+        if isinstance(record, Wait):
+            self._wait(sums, record)
+        elif isinstance(record, Syscall):
+            call = sums["calls"].setdefault(record.name, [0, 0, 0])
+            call[0] += 1
+            call[1] += record.duration
+            call[2] += bool(record.errno)
+        elif isinstance(record, Event):
+            sums["events"] += 1
+            sums["fds"][record.fd] = sums["fds"].get(record.fd, 0) + 1
+        elif isinstance(record, Registration):
+            sums["registrations"] += 1
+        return done
+
+    def _wait(self, sums: dict[str, Any], record: Wait) -> None:
+        sums["waits"] += 1
+        sums["waiting"] += record.duration
+        sums["empty"] += record.ready == 0
+        sums["ready"] += max(record.ready, 0)
+        before = self._ready.get(record.source)
+        if before is not None:
+            turn = record.turn if record.turn >= 0 else record.time - before
+            sums["turns"] += turn
+            if turn > sums["longest"][0]:
+                sums["longest"] = [turn, before - self._begin]
+        end = self._ready[record.source] = record.time + record.span
+        sums["end"] = max(sums["end"], end - self._begin)
+
+    def take(self) -> list[tuple[Source, int, dict[str, Any]]]:
+        """Return source, begin and figures of the interval so far, and forget them."""
+        taken, self._sums = self._sums, {}
+        for sums in taken.values():
+            named = sorted(sums["fds"].items(), key=lambda item: -item[1])[:_NAMED]
+            sums["fds"] = [list(item) for item in named]
+        return [(source, self._begin, sums) for source, sums in taken.items()]
+
+
+def _nothing() -> dict[str, Any]:
+    return {
+        "end": 0, "waits": 0, "waiting": 0, "empty": 0, "ready": 0, "turns": 0, "longest": [0, 0],
+        "events": 0, "registrations": 0, "calls": {}, "fds": {},
+    }  # fmt: skip
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode

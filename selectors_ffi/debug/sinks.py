@@ -258,15 +258,15 @@ class JsonSink(FileSink):
     """Write one JSON object per line."""
 
     def line(self, record: Record) -> str:
-        return self.dumped(record.as_dict())
+        return _dumped(record.as_dict())
 
     def note(self, text: str) -> None:
-        self.write(self.dumped({"type": "note", "text": text}) + "\n")
+        self.write(_dumped({"type": "note", "text": text}) + "\n")
 
-    @staticmethod
-    def dumped(fields: dict[str, Any]) -> str:
-        """Return one line of JSON."""
-        return json.dumps(fields, default=str, separators=(",", ":"), allow_nan=False)
+
+_dumped: Callable[[dict[str, Any]], str] = partial(
+    json.dumps, default=str, separators=(",", ":"), allow_nan=False
+)
 
 
 class RingSink:

@@ -10,7 +10,7 @@ from .leaks import action_on
 from .lints import Finding, SelectorWarning
 from .places import NOWHERE, depth, place, stack_of, user_frame
 from .records import Lint, Source, now
-from .sinks import Emitter, LogSink, Sink, StandardError
+from .sinks import Emitter, LogSink, StandardError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,28 +105,24 @@ def announce(
     frame = sys._getframe()
     for _ in range(stacklevel):
         frame = frame.f_back or frame
-    action = action_on(warning, frame)
-    if not isinstance(emit.sink, StandardError):
-        emit(lint)
-        if _is_told_by(emit.sink, action):
-            return
-    elif action == "ignore" and isinstance(warning, ResourceWarning):
-        emit(lint)  # Python ignores these by default, but here they were asked for
-    warnings.warn(warning, stacklevel=stacklevel + 1, source=source)
+    if _must_warn(emit, lint, warning, frame):
+        warnings.warn(warning, stacklevel=stacklevel + 1, source=source)
 
 
 def _announce_at(emit: Emitter, lint: Lint, warning: Warning, where: Place) -> None:
     """Tell a lint as ``announce`` does, of a place that is not on this thread's stack."""
-    action = action_on(warning, None)
-    if not isinstance(emit.sink, StandardError):
-        emit(lint)
-        if _is_told_by(emit.sink, action):
-            return
-    warnings.warn_explicit(warning, type(warning), where.file, where.line)
+    if _must_warn(emit, lint, warning, None):
+        warnings.warn_explicit(warning, type(warning), where.file, where.line)
 
 
-def _is_told_by(sink: Sink, action: str) -> bool:
-    """Tell whether the record of a lint takes the place of the warning."""
-    if getattr(sink, "quiet", False):
-        return True  # of a command that looks at the process: the program is not to notice
-    return isinstance(sink, LogSink) and action != "error"
+def _must_warn(emit: Emitter, lint: Lint, warning: Warning, frame: FrameType | None) -> bool:
+    """Give a lint to the sink, unless that is standard error; tell whether to warn as well."""
+    action, sink = action_on(warning, frame), emit.sink
+    if isinstance(sink, StandardError):
+        if action == "ignore" and isinstance(warning, ResourceWarning):
+            emit(lint)  # Python ignores these by default, but here they were asked for
+        return True
+    emit(lint)
+    # A command that looks at the process is quiet: the program is not to notice.
+    quiet = getattr(sink, "quiet", False) or (isinstance(sink, LogSink) and action != "error")
+    return not quiet

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .ambience import arm, resolve
 from .flags import TAPPED, Debug
 from .leaks import LEAK, LeakGuard, LeakGuarded, Mixed, new_subclass, subclass
-from .mended import REUSED, mended
+from .lints import REUSED, mended
 from .observer import Observer
 from .records import Lint, Marks, here, now
 from .sinks import Emitter, Sink

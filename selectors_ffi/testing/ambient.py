@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, Callable
 from .. import binding as interface
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ..binding import Binding
     from .injection import Injection
 
@@ -85,12 +83,7 @@ class Block:
         _push(self._binding)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         made, self._binding = self._binding, None
         if made is None:
             raise RuntimeError(f"{type(self).__name__}() was not entered")

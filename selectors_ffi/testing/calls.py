@@ -7,14 +7,20 @@ changes. kevent(2) may be both in one call.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+from ..binding import pointer_to
+from .library import name_of
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..binding import Binding
     from .library import Call
 
 __all__ = [
-    "CONTROL", "WAIT", "WAITS", "controls", "descriptors", "functions_of", "pointer_to", "sleeps",
+    "CONTROL", "WAIT", "WAITS", "controls", "descriptors", "functions_of", "sets_of", "sleeps",
     "waits",
 ]  # fmt: skip
 
@@ -35,8 +41,6 @@ WAITS = {
 
 def functions_of(binding: Binding) -> list[str]:
     """Return the C functions that a binding declares and has, sorted."""
-    from .library import name_of
-
     symbols = [symbol for symbol in dir(binding.lib) if not symbol.endswith("__")]
     names = {name_of(binding.target, symbol) for symbol in symbols}
     # Constants are in capitals, and the library of a simulated kernel has an attribute besides.
@@ -91,8 +95,6 @@ def descriptors(call: Call) -> set[int]:
         array = pointer_to(ffi, "struct pollfd", arguments[0])
         return {array[i].fd for i in range(int(arguments[1])) if array[i].fd >= 0}
     if call.name == "select":
-        from .answers import sets_of
-
         return {fd for one in sets_of(call) for fd in one.members()}
     found = {argument for argument in arguments[:1] if isinstance(argument, int)}
     if call.name == "kevent":
@@ -105,11 +107,80 @@ def descriptors(call: Call) -> set[int]:
     return found
 
 
-def pointer_to(ffi: Any, ctype: str, value: Any) -> Any:
-    """Return a pointer to ``ctype`` of a typed or untyped pointer, an array, or bytes.
+class Set:
+    """One of the three sets of a call of select."""
 
-    The result keeps no reference: it is valid while ``value`` is.
-    """
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        value = ffi.from_buffer(value)
-    return ffi.cast(f"{ctype} *", value)
+    def members(self) -> list[int]:
+        """Return the descriptors in the set."""
+        raise NotImplementedError
+
+    def write(self, members: Sequence[Any]) -> None:
+        """Have ``members`` in the set, and nothing else."""
+        raise NotImplementedError
+
+
+class Bitmap(Set):
+    """Words of ``fd_mask``, on every Unix; the members ascend."""
+
+    def __init__(self, call: Call, pointer: Any) -> None:
+        self._bits = int(call.arguments[0])
+        self._width = call.binding.ffi.sizeof("fd_mask")
+        words = -(-self._bits // (8 * self._width))
+        ffi = call.binding.ffi
+        size = 0 if pointer == ffi.NULL else words * self._width
+        self._memory = ffi.buffer(pointer_to(ffi, "char", pointer), size) if size else bytearray()
+
+    def members(self) -> list[int]:
+        return [fd for first, word in self._words() for fd in _bits(word, first) if fd < self._bits]
+
+    def write(self, members: Sequence[Any]) -> None:
+        wanted = set(members)
+        for first, _ in list(self._words()):
+            bits = range(8 * self._width)
+            word = sum(1 << bit for bit in bits if first + bit in wanted)
+            start = first // 8
+            self._memory[start : start + self._width] = word.to_bytes(self._width, sys.byteorder)
+
+    def _words(self) -> list[tuple[int, int]]:
+        """Return (first descriptor, word) of each word."""
+        memory, width = bytes(self._memory), self._width
+        return [
+            (8 * start, int.from_bytes(memory[start : start + width], sys.byteorder))
+            for start in range(0, len(memory), width)
+        ]
+
+
+class Sockets(Set):
+    """Winsock's: a count, and so many sockets, in any order."""
+
+    def __init__(self, call: Call, pointer: Any) -> None:
+        ffi = call.binding.ffi
+        self._set = None if pointer == ffi.NULL else pointer_to(ffi, "fd_set", pointer)
+
+    def members(self) -> list[int]:
+        one = self._set
+        return [] if one is None else [int(one.fd_array[i]) for i in range(one.fd_count)]
+
+    def write(self, members: Sequence[Any]) -> None:
+        if self._set is not None:
+            for i, member in enumerate(members):
+                self._set.fd_array[i] = member
+            self._set.fd_count = len(members)
+
+
+def sets_of(call: Call) -> list[Set]:
+    """Return the three sets of a call of select."""
+    pointers = call.arguments[1:4]
+    if call.binding.target == "windows":
+        return [Sockets(call, pointer) for pointer in pointers]
+    return [Bitmap(call, pointer) for pointer in pointers]
+
+
+def _bits(word: int, first: int) -> list[int]:
+    """Return the places of the bits of a word, counted from ``first``."""
+    found = []
+    while word:
+        low = word & -word
+        found.append(first + low.bit_length() - 1)
+        word ^= low
+    return found

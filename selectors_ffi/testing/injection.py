@@ -167,8 +167,8 @@ class injecting(Block):
         self._injection = hook
         return hook  # type: ignore[no-any-return] # an Injection
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        super().__exit__(kind, error, trace)
-        if kind is None:
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        if error[0] is None:
             for sentence in self._injection.unreached():
                 warnings.warn(sentence, UnreachedWarning, stacklevel=2)

@@ -117,9 +117,7 @@ class Proxy:
 
 def proxied(binding: Binding, hook: Hook, names: Sequence[str] | None = None) -> Binding:
     """Return a copy of ``binding`` whose calls ``hook`` decides about; see ``Proxy``."""
-    made = Binding(binding.target, binding.ffi, Proxy(binding, hook, names))
-    made.refused = binding.refused
-    return made
+    return binding.through(Proxy(binding, hook, names))
 
 
 def take_note(function: Any) -> str:

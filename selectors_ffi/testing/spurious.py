@@ -10,8 +10,9 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from .answers import Answer, Ready, sets_of
-from .calls import pointer_to
+from ..binding import pointer_to
+from .answers import Answer, Ready
+from .calls import sets_of
 
 if TYPE_CHECKING:
     from .library import Call

@@ -9,7 +9,7 @@ from selectors import SelectorKey
 import pytest
 
 from selectors_ffi import EVENT_READ
-from selectors_ffi.debug import checks, known, lints, places
+from selectors_ffi.debug import checks, known, lints, naming, places
 from selectors_ffi.debug.checks import Checks
 from selectors_ffi.debug.known import Known
 
@@ -202,7 +202,7 @@ def test_closed_between_two_looks():
     """A descriptor that is closed at the wrong moment neither blocks nor raises."""
     assert checks._blocks(10**6) is False
     assert checks._is_nonblocking(key_of(10**6)) is True
-    assert checks._is_regular(10**6) is checks._is_socket(10**6) is False
+    assert naming.mode_of(10**6) == 0
 
 
 def test_a_stale_event_is_told_once_per_number():

@@ -15,7 +15,8 @@ import pytest
 from selectors_ffi._abi.target import SYMBOLS
 from selectors_ffi.debug import FileSink
 from selectors_ffi.debug.decode import grammar
-from selectors_ffi.debug.explain import CALLS, ERRNOS, FLAGS, RECORDS, Explainer, explained
+from selectors_ffi.debug.explain import CALLS, ERRNOS, FLAGS, RECORDS, Explainer
+from selectors_ffi.debug.lines import Lines
 from selectors_ffi.debug.records import Event, Lint, Registration, Syscall, Wait, here, now
 
 NAMES = {
@@ -142,7 +143,7 @@ def test_unknown_names():
 def test_lines():
     """The sentences follow the line that they explain, indented."""
     file = io.StringIO()
-    sink = explained(FileSink(file))
+    sink = Lines(FileSink(file), fold=False, explain=Explainer())
     for _ in range(2):
         sink(call("close", "3"))
     lines = file.getvalue().splitlines()

@@ -277,7 +277,7 @@ def test_children_of_fork_do_not_print_the_summary(script):
         (["-e", "signal=none", "x.py"], "'signal=none' is neither FLAGS nor trace=CALLS"),
         (["-P", "7x", "x.py"], "-P: '7x' is neither a descriptor's number nor an existing path"),
         (["--slower", "3", "x.py"], "'3' is no duration; one is a number with ns, us, ms or s"),
-        (["--limit", "0", "x.py"], "'0' is no number from 1 on"),
+        (["--limit", "0", "x.py"], "'0' is not a number above 0"),
         (["-ff", "x.py"], "-ff needs -o FILE"),
         (["-t", "-r", "x.py"], "choose one"),
         (["-tttt", "x.py"], "there is -t, -tt and -ttt"),

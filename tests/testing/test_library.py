@@ -11,8 +11,8 @@ import pytest
 import selectors_ffi
 from selectors_ffi.binding import Binding, load
 from selectors_ffi.testing import chaos
-from selectors_ffi.testing.answers import answer_of, sets_of
-from selectors_ffi.testing.calls import descriptors, functions_of
+from selectors_ffi.testing.answers import answer_of
+from selectors_ffi.testing.calls import descriptors, functions_of, sets_of
 from selectors_ffi.testing.library import Call, name_of, proxied, take_note
 from selectors_ffi.testing.spurious import _file, _is_socket
 

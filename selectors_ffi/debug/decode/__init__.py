@@ -21,6 +21,7 @@ FORMS: dict[str, type[Form]] = {
     **kqueue.FORMS,
     **devpoll.FORMS,
     **eventport.FORMS,
+    "close": Form,
 }
 
 

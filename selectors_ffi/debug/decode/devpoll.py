@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .form import Form, Native, items
+from ...binding import pointer_to
+from .form import Form, Native
 from .grammar import DEVPOLL_COMMANDS, OPEN_FLAGS, Bits, Names, is_null, struct
 from .poll import event_bits, interests, natives, results
 
@@ -75,7 +76,7 @@ class Ioctl(Form):
     def _poll(self, arguments: Sequence[Any]) -> Any:
         if self.command(int(arguments[1])) not in ("DP_POLL", "DP_PPOLL"):
             return None
-        return items(self.ffi, arguments[2], "struct dvpoll")[0]
+        return pointer_to(self.ffi, "struct dvpoll", arguments[2])[0]
 
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
         poll = self._poll(arguments)
@@ -86,7 +87,7 @@ class Ioctl(Form):
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
         poll = self._poll(arguments)
-        if poll is None or result <= 0:
+        if poll is None:
             return []
         return natives(self.ffi, self.bits, poll.dp_fds, result)
 

@@ -6,7 +6,8 @@ import os
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from .form import Form, Native, items
+from ...binding import pointer_to
+from .form import Form, Native
 from .grammar import (
     ELLIPSIS_AFTER,
     EPOLL_CREATE,
@@ -97,7 +98,7 @@ class Control(_Events):
         epfd, operation, fd, event = arguments
         text = "NULL"
         if not is_null(self.ffi, event):
-            text = self.render(items(self.ffi, event, _EVENT)[0])
+            text = self.render(pointer_to(self.ffi, _EVENT, event)[0])
         return [str(int(epfd)), self.operation(int(operation)), str(int(fd)), text]
 
     arms = remembers = lazy = True
@@ -112,7 +113,7 @@ class Control(_Events):
         _, operation, fd, event = arguments
         if int(operation) == self.delete or is_null(self.ffi, event):
             return ()
-        return [(int(fd), token(items(self.ffi, event, _EVENT)[0]))]
+        return [(int(fd), token(pointer_to(self.ffi, _EVENT, event)[0]))]
 
 
 class Wait(_Events):

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .form import Form, items, records
+from ...binding import pointer_to
+from .form import Form, records
 from .grammar import PORT_SOURCES, Bits, Names, struct, timeval
 from .poll import event_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FORMS", "Associate", "GetN", "Send"]
+__all__ = ["FORMS", "Associate", "GetN"]
 
 _EVENT = "struct port_event"
 
@@ -48,7 +49,7 @@ class GetN(_Port):
         return texts
 
     def _number(self, arguments: Sequence[Any]) -> str:
-        return f"[{items(self.ffi, arguments[3], 'unsigned int')[0]}]"
+        return f"[{pointer_to(self.ffi, 'unsigned int', arguments[3])[0]}]"
 
     def _render(self, event: Any) -> str:
         source = int(event.portev_source)
@@ -66,13 +67,9 @@ class GetN(_Port):
         return ""
 
 
-class Send(Form):
-    """``port_send(4, 0, NULL) = 0``."""
-
-
 FORMS: dict[str, type[Form]] = {
     "port_associate": Associate,
     "port_dissociate": Associate,
     "port_getn": GetN,
-    "port_send": Send,
+    "port_send": Form,
 }

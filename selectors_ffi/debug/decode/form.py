@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...binding import pointer_to
 from .grammar import ELLIPSIS_AFTER, address, array, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Arguments", "Form", "Native", "integer", "items", "records"]
+__all__ = ["Arguments", "Form", "Native", "integer", "records"]
 
 
 class Native(NamedTuple):
@@ -79,7 +80,7 @@ class Form:
         return kept
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
-        """Return the events that a successful wait brought."""
+        """Return the events that a wait brought, whose result is above 0."""
         return []
 
     def armed(self, arguments: Sequence[Any]) -> Iterable[tuple[int, int]]:
@@ -139,23 +140,13 @@ def integer(ffi: Any, value: Any) -> str:
     return address(ffi, value)
 
 
-def items(ffi: Any, value: Any, ctype: str) -> Any:
-    """Return ``value`` (typed or void pointer, array, bytes) as a pointer to ``ctype``.
-
-    The result keeps no reference: it is valid while ``value`` is.
-    """
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        value = ffi.from_buffer(value)
-    return ffi.cast(ctype + " *", value)
-
-
 def records(ffi: Any, value: Any, ctype: str, count: int, render: Callable[[Any], str]) -> str:
     """Return an array of ``count`` structs, NULL, or an address if it cannot be read."""
     if is_null(ffi, value):
         return "NULL"
     if count < 0:
         return address(ffi, value)
-    pointer = items(ffi, value, ctype)
+    pointer = pointer_to(ffi, ctype, value)
     texts = [render(pointer[index]) for index in range(min(count, ELLIPSIS_AFTER))]
     if count > ELLIPSIS_AFTER:
         texts.append("...")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .form import Form, Native, items, records
+from ...binding import pointer_to
+from .form import Form, Native, records
 from .grammar import (
     KEVENT_FILTERS,
     KEVENT_FLAGS,
@@ -107,9 +108,7 @@ class Kevent(Form):
         return ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
-        if result <= 0:
-            return []
-        events = items(self.ffi, arguments[3], _KEVENT)
+        events = pointer_to(self.ffi, _KEVENT, arguments[3])
         return [self._native(events[index]) for index in range(result)]
 
     def _native(self, event: Any) -> Native:
@@ -128,7 +127,7 @@ class Kevent(Form):
     def armed(self, arguments: Sequence[Any]) -> Iterable[tuple[int, int]]:
         if not int(arguments[2]):
             return []
-        changes = items(self.ffi, arguments[1], _KEVENT)
+        changes = pointer_to(self.ffi, _KEVENT, arguments[1])
         return [
             (int(changes[index].ident), self.render.token(changes[index]))
             for index in range(int(arguments[2]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .form import Form, Native, items
+from ...binding import pointer_to
+from .form import Form, Native
 from .grammar import ELLIPSIS_AFTER, POLL_EVENTS, Bits, array, is_null, struct, timeval
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _cut(texts: Iterable[str]) -> str:
 
 def interests(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
     """Return what was asked for: ``[{fd=5, events=POLLIN}]``; of a skipped entry ``{fd=-1}``."""
-    pointer = items(ffi, fds, _POLLFD)
+    pointer = pointer_to(ffi, _POLLFD, fds)
     entries = ((int(pointer[index].fd), int(pointer[index].events)) for index in range(count))
     return _cut(
         struct(fd=fd) if fd < 0 else struct(fd=fd, events=bits(events)) for fd, events in entries
@@ -42,7 +43,7 @@ def interests(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
 
 def occurred(ffi: Any, fds: Any, count: int) -> Iterable[tuple[int, int]]:
     """Return (fd, revents) of the entries that have some."""
-    pointer = items(ffi, fds, _POLLFD)
+    pointer = pointer_to(ffi, _POLLFD, fds)
     for index in range(count):
         if pointer[index].revents:
             yield int(pointer[index].fd), int(pointer[index].revents)
@@ -88,8 +89,6 @@ class Poll(Form):
         return super().leave(arguments, texts, result)
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
-        if result <= 0:
-            return []
         return natives(self.ffi, self.bits, arguments[0], int(arguments[1]))
 
 

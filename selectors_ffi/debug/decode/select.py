@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .form import Form, Native, items
+from ...binding import pointer_to
+from .form import Form, Native
 from .grammar import array, is_null, timeval
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def _counted(ffi: Any) -> bool:
 def members(ffi: Any, fds: Any, nfds: int) -> list[int]:
     """Return the descriptors in a set, ascending (Windows: in the array's order)."""
     if _counted(ffi):
-        counted = items(ffi, fds, "fd_set")[0]
-        base = items(ffi, ffi.addressof(counted), "char") + ffi.offsetof("fd_set", "fd_array")
+        counted = pointer_to(ffi, "fd_set", fds)[0]
+        base = pointer_to(ffi, "char", ffi.addressof(counted)) + ffi.offsetof("fd_set", "fd_array")
         handles = ffi.cast("uintptr_t *", base)
         return [int(handles[index]) for index in range(int(counted.fd_count))]
     bits = _bits(ffi, fds, nfds)
@@ -46,7 +47,7 @@ def _bits(ffi: Any, fds: Any, nfds: int) -> int:
     """Return the first ``nfds`` bits of a bitmap of words in this machine's byte order."""
     word = int(ffi.sizeof("fd_mask"))
     count = -(-nfds // (8 * word))
-    raw = bytes(ffi.buffer(items(ffi, fds, "char"), count * word))
+    raw = bytes(ffi.buffer(pointer_to(ffi, "char", fds), count * word))
     if sys.byteorder == "big":  # bit 0 is in the first word's last byte
         raw = b"".join(raw[at : at + word][::-1] for at in range(0, len(raw), word))
     return int.from_bytes(raw, "little") & ((1 << nfds) - 1)
@@ -77,8 +78,6 @@ class Select(Form):
         return ", ".join(f"{name} {text}" for name, text in sets if text not in ("NULL", "[]"))
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
-        if result <= 0:
-            return []
         return [
             Native(fd, 0, 0, 0, name, None, name, False)
             for name, fds in zip(_SETS, arguments[1:4])
