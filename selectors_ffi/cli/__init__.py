@@ -14,7 +14,7 @@ from errno import EINVAL
 from importlib import import_module
 from typing import Callable
 
-from .program import Parser
+from .options import Parser
 
 ANYWHERE = ("-h", "--help", "-V", "--version")
 COMMANDS = ("info", "demo", "trace", "attach", "run", "chaos")

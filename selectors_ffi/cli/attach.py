@@ -13,7 +13,7 @@ import tempfile
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .trace import add_filters, add_looks, check_times
+from .options import add_filters, add_looks, check_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

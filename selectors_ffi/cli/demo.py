@@ -9,6 +9,8 @@ from collections import deque
 from time import monotonic
 from typing import Any
 
+from .options import count
+
 READ, WRITE = 1, 2
 STALLED = 20.0  # seconds without any readiness after which the demo gives up
 
@@ -21,13 +23,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--messages", type=count, default=4, metavar="N", help="per client")
     parser.add_examples(("watch every event of three clients", ""), ("with poll", "--backend poll"))
     parser.set_defaults(run=run)
-
-
-def count(text: str) -> int:
-    """Convert an argument that must be a positive number."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,6 +74,8 @@ class Demo:
 
     def play(self) -> None:
         """Serve until every client has heard everything, printing each readiness event."""
+        from selectors_ffi.debug.naming import interest
+
         title = type(self.selector).__name__
         print(f"{title}: echo server on 127.0.0.1:{self.listener.getsockname()[1]}")
         print(f"{'fd':>4}  {'who':<10}  {'native':<24}  events")
@@ -90,7 +87,7 @@ class Demo:
             for key, native, events in ready:
                 self.events += 1
                 who, act = key.data
-                print(f"{key.fd:>4}  {who:<10}  {native:<24}  {event_names(events)}")
+                print(f"{key.fd:>4}  {who:<10}  {native:<24}  {interest(events)}")
                 act(events)
 
     def accept(self, events: int) -> None:
@@ -225,9 +222,3 @@ def readiness(selector: Any, timeout: float) -> list[tuple[Any, str, int]]:
     for raw in selector.select_raw(timeout):
         native.setdefault(raw.fd, []).append(raw.decoded)
     return [(key, "+".join(native.get(key.fd, ["-"])), events) for key, events in selector.select(0)]
-
-
-def event_names(events: int) -> str:
-    """Return an EVENT_* mask by name."""
-    names = [name for bit, name in ((READ, "EVENT_READ"), (WRITE, "EVENT_WRITE")) if events & bit]
-    return "|".join(names)

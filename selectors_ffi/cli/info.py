@@ -11,31 +11,6 @@ import sys
 from errno import ENOSYS
 from typing import Any
 
-# The C functions that some backend calls, in the order of the backends.
-FUNCTIONS = (
-    "select",
-    "poll",
-    "ppoll",
-    "epoll_create1",
-    "epoll_ctl",
-    "epoll_wait",
-    "epoll_pwait2",
-    "dup3",
-    "kqueuex",
-    "kqueue1",
-    "kqueue",
-    "kevent",
-    "open",
-    "write",
-    "ioctl",
-    "port_create",
-    "port_associate",
-    "port_dissociate",
-    "port_send",
-    "port_getn",
-    "close",
-)
-
 # Described in docs/environment.md; SELECTORS_FFI_ stands before each.
 VARIABLES = (
     "BACKEND",
@@ -137,6 +112,7 @@ def interface() -> dict[str, Any]:
     """Return target, library, symbols and structs of this process's binding."""
     from selectors_ffi._abi.target import host, presence, symbols_for
     from selectors_ffi.binding import Binding, default, open_library
+    from selectors_ffi.debug.decode import FORMS
 
     decision = host(presence(open_library))
     found: dict[str, Any] = {
@@ -157,7 +133,7 @@ def interface() -> dict[str, Any]:
     linked = Binding(binding.target, binding.ffi, binding.lib)
     declared = set(dir(binding.lib))
     found["library"] = repr(binding.lib)
-    for name in FUNCTIONS:
+    for name in FORMS:
         if declared.intersection(symbols_for(binding.target, name)):
             symbol = linked.find(name)
             found["symbols"][name] = symbol[0] if symbol else None

@@ -11,7 +11,6 @@ itself again is traced again. ``traceback.print_stack()`` shows our frames below
 
 from __future__ import annotations
 
-import argparse
 import io
 import linecache
 import os
@@ -24,68 +23,12 @@ from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFil
 from importlib.util import MAGIC_NUMBER
 from pkgutil import get_importer
 from types import CodeType, ModuleType, TracebackType
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable
 
-__all__ = ["Parser", "load"]
+__all__ = ["load"]
 
 #: What runs a program; see ``load``.
 Run = Callable[[], None]
-
-
-class _Help(argparse.HelpFormatter):
-    """The usual help, but for the lines of examples, which stay as they are."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
-
-
-class Parser(argparse.ArgumentParser):
-    """A subcommand's parser. Its command line may end in a program and the program's arguments.
-
-    Our own options end where the program begins: at the first word that is no option, at
-    ``-m``, ``-c``, ``-`` or ``--``. The words of the program are left in ``options.program``.
-    """
-
-    takes_program = False
-
-    def __init__(self, **options: Any) -> None:
-        # An abbreviated option would hide where the program begins.
-        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
-
-    def add_examples(self, *examples: tuple[str, str]) -> None:
-        """Show examples at the end of ``--help``: pairs of what one does and its command line."""
-        lines = [f"  # {purpose}\n  {self.prog} {words}".rstrip() for purpose, words in examples]
-        self.epilog: str | None = "\n".join(["examples:", *lines])
-
-    def parse_known_args(  # type: ignore[override] # the overloads of argparse
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Set the program's words aside, then parse as ``ArgumentParser`` does."""
-        if not self.takes_program:
-            return super().parse_known_args(args, namespace)
-        words = list(sys.argv[1:] if args is None else args)
-        ours, program = self._split(words)
-        options, extra = super().parse_known_args(ours, namespace)
-        options.program = program
-        return options, extra
-
-    def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
-        with_value = {
-            name for action in self._actions if action.nargs is None for name in action.option_strings
-        }
-        position = 0
-        while position < len(words):
-            word = words[position]
-            if word == "--":
-                return words[:position], words[position + 1 :]
-            if word == "-" or not word.startswith("-") or word.startswith(("-m", "-c")):
-                break
-            position += 2 if word in with_value else 1
-        return words[:position], words[position:]
-
-    def error(self, message: str) -> NoReturn:
-        """Say in one line what is wrong; exit status 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def load(words: Sequence[str]) -> Run:

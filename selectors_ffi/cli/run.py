@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from . import control
+from .options import add_control, begin_control
 from .program import load
 
 
@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="at the end, list on standard error what still uses the standard library's classes",
     )
-    control.add_options(parser)
+    add_control(parser)
     parser.add_examples(
         ("a script, with its arguments", "server.py --port 8000"),
         ("a module, and at the end what still uses the standard library", "--missed -m http.server"),
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         program = load(options.program)
-        control.begin(options)
+        begin_control(options)
         installation = install()
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits

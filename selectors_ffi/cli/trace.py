@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from . import control
+from .options import add_control, add_filters, add_looks, begin_control, check_times
 from .program import load
 
 FORMATS = ("text", "json", "perfetto", "html")
@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     _add_what(parser.add_argument_group("what is shown"))
     _add_how(parser.add_argument_group("how it is shown"))
     group = parser.add_argument_group("what the kernel says")
-    control.add_options(group)
+    add_control(group)
     parser.add_examples(
         ("every system call of a script's selectors", "program.py"),
         ("what the kernel said and what became of it, with common mistakes", "-e all program.py"),
@@ -60,34 +60,6 @@ def _add_what(group: Any) -> None:
     )
 
 
-def add_filters(group: Any, default: str) -> None:
-    """Declare the options that choose what is shown."""
-    group.add_argument(
-        "-e",
-        metavar="WHAT",
-        dest="expressions",
-        action="append",
-        default=[],
-        help="FLAGS: syscalls, events, checks, leaks or all, separated by commas"
-        f" (default: {default});"
-        " or trace=CALLS: epoll_ctl,epoll_wait, or !close for all others, or the groups wait and"
-        " control; may be repeated",
-    )
-    group.add_argument(
-        "-P",
-        metavar="FD",
-        dest="about",
-        action="append",
-        default=[],
-        help="only what is about this descriptor, by its number or by a path; may be repeated",
-    )
-    group.add_argument("-Z", dest="failed", action="store_true", help="only what failed")
-    group.add_argument(
-        "--slower", type=_duration, default=0, metavar="TIME", help="only what took so long: 10ms, 2s"
-    )
-    group.add_argument("--limit", type=_count, default=0, metavar="N", help="at most N records")
-
-
 def _add_how(group: Any) -> None:
     group.add_argument("-o", metavar="FILE", dest="output", default="", help="default: standard error")
     group.add_argument("--format", choices=FORMATS, default="text")
@@ -97,46 +69,6 @@ def _add_how(group: Any) -> None:
         action="store_true",
         help="after the line in which a call, flag or error appears first, say what it means",
     )
-
-
-def add_looks(group: Any) -> None:
-    """Declare the options that choose how lines look."""
-    group.add_argument(
-        "-t",
-        dest="time",
-        action="count",
-        default=0,
-        help="the time of day before each line; -tt: with microseconds; -ttt: seconds since 1970",
-    )
-    group.add_argument("-r", dest="relative", action="store_true", help="the time since the line before")
-    group.add_argument(
-        "--no-fold",
-        dest="fold",
-        action="store_false",
-        help='show every line; else repeats are shown twice, then as "... 412 times more"',
-    )
-    group.add_argument(
-        "--color",
-        dest="colour",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="auto: on a terminal, unless NO_COLOR is set",
-    )
-
-
-def _duration(text: str) -> int:
-    from selectors_ffi.debug.filters import nanoseconds_of
-
-    try:
-        return nanoseconds_of(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -150,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         tracing = Tracing(settings)
         program = load(options.program)
         tracing.open()
-        control.begin(options)
+        begin_control(options)
         if options.follow:
             tracing.settings = children_follow(tracing.settings)
     except (ValueError, OSError) as error:
@@ -174,12 +106,3 @@ def _check(options: argparse.Namespace) -> None:
         ):  # fmt: skip
             if given:
                 options.fail(f"{name} is for --format text")
-
-
-def check_times(options: argparse.Namespace) -> None:
-    """Put the options of the time into one, ``stamp``; refuse what does not go together."""
-    if options.time and options.relative:
-        options.fail("-t and -r are two ways to show the time; choose one")
-    if options.time > 3:
-        options.fail("there is -t, -tt and -ttt")
-    options.stamp = "r" if options.relative else "t" * options.time
