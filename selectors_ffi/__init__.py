@@ -23,7 +23,7 @@ from .backends import BaseSelector as BaseSelector
 from .backends import SelectorKey as SelectorKey
 from .backends.base import _BaseSelectorImpl
 from .backends.base import _fileobj_to_fd as _fileobj_to_fd
-from .selftest import SHORTAGE, SelfTestError
+from .selftest import SHORTAGE, TESTS, SelfTestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time those that this host can run, see below
@@ -66,19 +66,12 @@ _CLASSES = {
     "select": "SelectSelector",
     "eventport": "EventPortSelector",
 }
-#: Mechanism -> a C function without which it is not there, if it has another name.
-_FUNCTIONS = {
-    "kqueue": "kqueue",
-    "epoll": "epoll_create1",
-    "devpoll": "ioctl",
-    "eventport": "port_create",
-}
 
 
 def _can_use(name: str) -> type[_BaseSelectorImpl] | None:
     """Return the class of a mechanism if one can be made here, else None."""
     try:
-        if not binding.default().has(_FUNCTIONS.get(name, name)):
+        if not binding.default().has(TESTS[name][0]):
             return None  # before the module of the class is imported
     except OSError:
         return None
@@ -179,7 +172,7 @@ _LATER = {
 # Packages of the same kind.
 _PACKAGES = {"debug": ".debug", "testing": ".testing"}
 # What is here for this module itself.
-_OWN = {"SHORTAGE", "TYPE_CHECKING", "annotations", "import_module", "os", "sys"}
+_OWN = {"SHORTAGE", "TESTS", "TYPE_CHECKING", "annotations", "import_module", "os", "sys"}
 
 
 def __getattr__(name: str) -> Any:

@@ -75,26 +75,9 @@ def _run_until_3_10(main: Coroutine[Any, Any, T], debug: Debug | str | None) -> 
         return loop.run_until_complete(main)
     finally:
         try:
-            _cancel_all_tasks(loop)
+            asyncio.runners._cancel_all_tasks(loop)  # type: ignore[attr-defined] # what asyncio.run calls
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             asyncio.set_event_loop(None)
             loop.close()
-
-
-def _cancel_all_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if not tasks:
-        return
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    for task in tasks:
-        if not task.cancelled() and task.exception() is not None:
-            context = {
-                "message": "unhandled exception during selectors_ffi.run() shutdown",
-                "exception": task.exception(),
-                "task": task,
-            }
-            loop.call_exception_handler(context)

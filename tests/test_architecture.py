@@ -18,7 +18,7 @@ SOURCES = {
 # Lowest first. A layer may import itself and those before it; debug and testing wrap binding.
 LAYERS = (
     *("_first_contact", "_abi", "binding", "selftest", "backends", "debug", ""),
-    *("private_names", "installation", "event_loop", "testing", "cli"),
+    *("installation", "event_loop", "testing", "cli"),
 )
 NATIVE = re.compile(r"(EPOLL|POLL|EVFILT|EV|NOTE|DP|KQUEUE)_?[A-Z_]+$")
 PUBLIC = {"EVENT_READ", "EVENT_WRITE", "EVENT_PRIORITY", "EVENT_HANGUP"}

@@ -19,12 +19,11 @@ import selectors
 import sys
 from collections.abc import Iterator
 from threading import RLock
-from types import TracebackType
 from typing import Any, NamedTuple
 
-from ..private_names import keep_out, let_in
 from .missed import Missed, search
 from .modules import PACKAGE, Place, classes_in, loaded_modules, names_in_source
+from .private_names import keep_out, let_in
 
 __all__ = ["Installation", "Missed", "install", "uninstall"]
 
@@ -73,12 +72,7 @@ class Installation:
     def __enter__(self) -> Installation:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with _lock:
             _end(self)
 

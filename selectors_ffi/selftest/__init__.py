@@ -19,7 +19,8 @@ import os
 from collections import namedtuple
 from errno import EMFILE, ENFILE, ENOMEM, ENOSPC
 
-from .mechanisms import READY, ROOM, TESTS, Unfit
+from .mechanisms import READY, ROOM
+from .mechanisms import TESTS as TESTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def check(binding: Binding, mechanism: str) -> Any:
             binding.close(opened)
         for fd in fds:
             os.close(fd)
-    problems = tuple(problem for problem in found if not isinstance(problem, Unfit))
-    unfit = {unfit.function: unfit.problem for unfit in found if isinstance(unfit, Unfit)}
+    problems = tuple(problem for problem in found if isinstance(problem, str))
+    unfit = dict(problem for problem in found if not isinstance(problem, str))
     report = Report(mechanism, binding.target, struct, sizeof, problems, unfit)
     if problems:
         raise SelfTestError(report)

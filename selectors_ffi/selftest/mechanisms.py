@@ -1,34 +1,26 @@
-"""The tests of the mechanisms: each yields what does not fit, as sentences."""
+"""The tests of the mechanisms: each yields what does not fit, as sentences.
+
+Of a function that the mechanism can do without, a test yields (function, sentence).
+"""
 
 from __future__ import annotations
 
-from collections import namedtuple
 from errno import EINVAL, ENOSYS, EPERM
 from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any, NamedTuple
+    from typing import Any
 
     from ..binding import Binding
 
-__all__ = ["READY", "ROOM", "TESTS", "Unfit"]
+__all__ = ["READY", "ROOM", "TESTS"]
 
 READY = 3
 ROOM = 128  # bytes for one record; the longest of any system is 72
 PATTERN = 0xFF
 MARKER = 0xF0E1D2C3B4A59687
-
-if TYPE_CHECKING:
-
-    class Unfit(NamedTuple):  # noqa: D101 - below
-        function: str
-        problem: str
-
-else:
-    Unfit = namedtuple("Unfit", ["function", "problem"])
-Unfit.__doc__ = "A function that a mechanism can do without, and what is wrong with it."
 
 
 def _markers(ffi: Any, fds: list[int], ctype: str) -> dict[int, int]:
@@ -71,7 +63,7 @@ def _epoll(binding: Binding, fds: list[int], epfd: int) -> Iterator[Any]:
     if binding.has("epoll_pwait2"):
         pwait2 = partial(call, function("epoll_pwait2"), epfd, events, READY)
         for problem in _time(ffi, "epoll_pwait2", "timespec", pwait2, READY, ffi.NULL):
-            yield Unfit("epoll_pwait2", problem)
+            yield "epoll_pwait2", problem
 
 
 def _kqueue(binding: Binding, fds: list[int], kq: int) -> Iterator[str]:
@@ -109,7 +101,7 @@ def _poll(binding: Binding, fds: list[int], _: int) -> Iterator[Any]:
     if binding.has("ppoll"):
         ppoll = partial(binding.call, binding.function("ppoll"), entries, READY)
         for problem in _time(ffi, "ppoll", "timespec", ppoll, READY, ffi.NULL):
-            yield Unfit("ppoll", problem)
+            yield "ppoll", problem
 
 
 def _devpoll(binding: Binding, fds: list[int], device: int) -> Iterator[str]:

@@ -13,8 +13,8 @@ import warnings
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from .backends.base import _BaseSelectorImpl, _fileobj_to_fd
-from .binding import load
+from ..backends.base import _BaseSelectorImpl, _fileobj_to_fd
+from ..binding import load
 
 __all__ = ["keep_out", "let_in"]
 
