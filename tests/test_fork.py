@@ -243,16 +243,22 @@ def test_reopen_where_it_was_made(session, pair):
         assert session.watched(selector) in (None, {near.fileno(): BOTH})
 
 
+def waiting(session, selector, found):
+    """Return a crew whose thread waits in the selector for what is to be in ``found``."""
+    crew = Crew()
+    thread = crew.start(lambda: found.extend(selector.select(30)))
+    if not session.machine.simulated:
+        asleep(thread, session.machine.mechanism.replace("select", "poll"))
+    return crew
+
+
 def test_reopen_while_another_thread_waits(session, pair):
     """A thread that waits meanwhile hears of what comes later."""
     near, far = pair
     found = []
     with session.selector() as selector:
         key = selector.register(near, EVENT_READ)
-        crew = Crew()
-        waiting = crew.start(lambda: found.extend(selector.select(30)))
-        if not session.machine.simulated:
-            asleep(waiting, session.machine.mechanism.replace("select", "poll"))
+        crew = waiting(session, selector, found)
         selector.reopen()
         far.send(b"x")
         crew.join()
@@ -265,10 +271,7 @@ def test_the_parents_waiting_threads_are_not_in_the_child(session, pair):
     found = []
     with session.selector() as selector:
         key = selector.register(near, EVENT_READ)
-        crew = Crew()
-        waiting = crew.start(lambda: found.extend(selector.select(30)))
-        if not session.machine.simulated:
-            asleep(waiting, session.machine.mechanism.replace("select", "poll"))
+        crew = waiting(session, selector, found)
 
         def child():
             selector.reopen()
