@@ -56,6 +56,12 @@ class Held:
         status = os.fstat(fd)
         self.fd, self._identity = fd, (status.st_dev, status.st_ino)
 
+    def take_high(self, fd: int) -> None:
+        """Hold this descriptor at a high number; if there is none, close it and hold nothing."""
+        self.take(out_of_the_way(fd))
+        if self.fd < HIGH:
+            self.close()
+
     def ours(self) -> bool:
         """Tell whether the number still names our file."""
         return _identity(self.fd) == self._identity is not None

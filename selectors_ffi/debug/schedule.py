@@ -12,7 +12,7 @@ from contextlib import suppress
 from threading import get_native_id
 from typing import TYPE_CHECKING
 
-from .output import HIGH, Held, out_of_the_way
+from .output import Held
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,10 +30,7 @@ class _Schedule(Held):
     def __init__(self, thread: int) -> None:
         super().__init__()
         with suppress(OSError):
-            low = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
-            self.take(out_of_the_way(low))
-        if self.fd < HIGH:
-            self.close()
+            self.take_high(os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY))
 
     def times(self) -> tuple[int, int, int]:
         if self.ours():
@@ -60,9 +57,8 @@ def follow() -> None:
 
 def keep(threads: Collection[int]) -> None:
     """Close the files of all threads but these."""
-    for thread in list(_schedules):
-        if thread not in threads:
-            leave(thread)
+    for thread in [one for one in list(_schedules) if one not in threads]:
+        leave(thread)
 
 
 def leave(thread: int) -> None:

@@ -16,18 +16,19 @@ from __future__ import annotations
 import _thread
 import atexit
 import os
+import sys
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from ..backends import devpoll, table
-from ..backends.threads import frames
 from .lints import BlockedLoop, Finding
 from .loops import loop_around, refers_to
 from .owners import owner_of_handle
-from .places import stack_of
+from .places import caller_frame, stack_of
 from .schedule import follow, keep, leave, times_of
+from .stacks import EXACT, Stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,8 +97,11 @@ class Samples:
         self.spoken = False
         """Whether this turn was told of before its end."""
         self.told: int = int(HANGS * 1e9)
-        self.call: FrameType | None = None
-        """The call out of the loop that is under way; kept, so that another one is not taken for it."""
+        self.call: FrameType | Place | None = None
+        """The call out of the loop that is under way; kept, so that another one is not taken for it.
+
+        Without frames, what it calls.
+        """
         self.at = -1
         """Where it stands, if the loop itself is at work."""
         self.since = self.delay = 0
@@ -126,7 +130,9 @@ def blocked(here: Here, turn: int) -> tuple[str, list[Finding]]:
     if samples is None or samples.turn != here.turn or turn < Threshold.ns or not samples.counts:
         return "", []
     found = _finding(samples, _END.format(turn / 1e9))
-    return str(found[0].place), [] if samples.spoken else found
+    # Without frames, a function that has left its loop looks as one that is in it.
+    left = not EXACT and loop_around(caller_frame(sys._getframe())) != here.loop
+    return str(found[0].place), [] if samples.spoken or left else found
 
 
 def _finding(samples: Samples, what: str) -> list[Finding]:
@@ -160,6 +166,7 @@ class _Watchdog:
         self._ended = _thread.allocate_lock()
         self._native = 0
         self._times: tuple[int, ...] = (0, 0, 0)
+        self._stacks = Stacks()
 
     def add(self, here: Here, observer: Observer) -> None:
         """Watch a thread of a selector, as long as both live."""
@@ -207,12 +214,15 @@ class _Watchdog:
 
     def forget(self) -> None:
         """Begin anew in a forked child, which has no such thread."""
+        self._stacks.close()
         self.__init__()  # type: ignore[misc] # every attribute is to be new
         keep(())
         _have_others_counted(_thread._count)
 
     def _run(self, begun: Callable[[], object]) -> None:
         self._native = _thread.get_native_id()
+        self._stacks = stacks = Stacks()
+        stacks.open()
         follow()
         self._times = times_of(self._native)
         _have_others_counted(_others_but_ours)
@@ -228,6 +238,7 @@ class _Watchdog:
             _have_others_counted(_thread._count)
             self._ended.release()
             leave(native)
+            stacks.close()
 
     def _goes_on(self) -> bool:
         """Tell whether there is a loop to watch; without any, ``running`` is False."""
@@ -253,18 +264,46 @@ class _Watchdog:
             watched.append(here)
             turn, wait = here.turn, here.wait
             if turn and Threshold.ns and now - turn > Threshold.ns // 2:
+                if not EXACT and not self._waited_last(here, turn):
+                    continue
                 if running is None:
-                    running = frames()
+                    running = self._stacks.now()
                 held = partial(self._held, here)
                 _sample(here, observer, running.get(here.ident), turn, now, held)
             elif wait and now - wait > ASLEEP:
-                _sweep(here, observer, wait, now)
+                self._sweep(here, observer, wait, now)
         # For the next look. Not before: while a file is read, the loops run on.
         self._times = times_of(self._native)
-        keep({self._native, *(here.source.thread for here in watched)})
+        # Asked for anew: a loop may have begun meanwhile.
+        keep({self._native, *(here.source.thread for here, _ in self._watched())})
         for here in watched:
             if not here.wait or here.wait != here.measured:
                 here.measured, here.used = here.wait, times_of(here.source.thread)[0]
+
+    def _sweep(self, here: Here, observer: Observer, wait: int, now: int) -> None:
+        """Look for closed descriptors while the loop sleeps: once a wait, twice before it is told."""
+        checks = observer.checks
+        if checks is None or here.swept == wait or now < here.next_sweep:
+            return
+        registry = observer.registry
+        suspects = checks.suspects(registry)
+        again = suspects & here.suspects
+        here.suspects = suspects
+        done = perf_counter_ns()
+        if not suspects or again:
+            here.swept = wait
+            here.next_sweep = done + 32 * (done - now)
+        if again and here.wait == wait:
+            frame = self._stacks.now().get(here.ident)
+            observer.teller.tell_from_outside(here.source, frame, checks.confirmed(again, registry))
+
+    def _waited_last(self, here: Here, turn: int) -> bool:
+        """Tell whether no other selector has waited in the thread since a turn began.
+
+        Without frames, all that run the same code look alike.
+        """
+        others = [one for one, _ in self._watched() if one.ident == here.ident]
+        return all(max(one.turn, one.wait) <= turn for one in others)
 
     def _held(self, here: Here) -> int:
         """Return for how many nanoseconds until now a thread let no other one run Python code; else 0.
@@ -312,14 +351,20 @@ def _sample(
     # Before a file is read: meanwhile the thread runs on.
     stack = stack_of(one for one in frames if one.f_globals.get("__name__") not in _LOOPS)
     stack, owner = stack or stack_of(frames), samples.owner or _callback_of(frame)
+    if not stack:
+        return  # only this package runs: a signal handler of ours that writes records, say
     delay = times_of(here.source.thread)[1]
-    if frames[-1] is not samples.call or at != samples.at:
+    called = next((one for one in reversed(stack) if one.users), None)
+    call = frames[-1] if EXACT else called
+    if call != samples.call or at != samples.at:
         since = max(now - held(), turn)
-        samples.call, samples.at, samples.since, samples.delay = frames[-1], at, since, delay
+        samples.call, samples.at, samples.since, samples.delay = call, at, since, delay
     if now - samples.since - (delay - samples.delay) < Threshold.ns // 2:
         return
     samples.add(stack)
     samples.owner = owner
+    if not EXACT:
+        return  # it may have left the loop: the next wait tells
     so_far = here.samples is samples  # else the turn has ended while files were read
     if now - turn > (samples.told if so_far else Threshold.ns) and observer.checks is not None:
         seconds = (now - turn) / 1e9
@@ -338,7 +383,7 @@ def _above(frame: FrameType | None, loop: Loop | None, selector: object) -> list
     """
     frames: list[FrameType] = []
     while frame is not None:
-        if loop is not None and loop.runs(frame) and refers_to(frame, selector):
+        if loop is not None and _is_in(frame, loop, selector):
             break
         if frame.f_globals.get("__name__") == "bdb":  # a person looks at the program
             return []
@@ -351,6 +396,14 @@ def _above(frame: FrameType | None, loop: Loop | None, selector: object) -> list
     return frames or [frame]
 
 
+def _is_in(frame: FrameType, loop: Loop, selector: object) -> bool:
+    """Tell whether a frame is in a selector's loop; of a ``Call``, whether it is of the same code."""
+    if EXACT:
+        return loop.runs(frame) and refers_to(frame, selector)
+    code = loop.code
+    return frame.f_code == (code.co_filename, code.co_firstlineno, code.co_name)
+
+
 def _callback_of(frame: FrameType | None) -> str:
     """Return the owner of the handle that asyncio runs; "" if it is not asyncio's."""
     while frame is not None:
@@ -358,24 +411,6 @@ def _callback_of(frame: FrameType | None) -> str:
             return owner_of_handle(frame.f_locals.get("self"))
         frame = frame.f_back
     return ""
-
-
-def _sweep(here: Here, observer: Observer, wait: int, now: int) -> None:
-    """Look for closed descriptors while the loop sleeps: once a wait, and twice before it is told."""
-    checks = observer.checks
-    if checks is None or here.swept == wait or now < here.next_sweep:
-        return
-    registry = observer.registry
-    suspects = checks.suspects(registry)
-    again = suspects & here.suspects
-    here.suspects = suspects
-    done = perf_counter_ns()
-    if not suspects or again:
-        here.swept = wait
-        here.next_sweep = done + 32 * (done - now)
-    if again and here.wait == wait:
-        frame = frames().get(here.ident)
-        observer.teller.tell_from_outside(here.source, frame, checks.confirmed(again, registry))
 
 
 _watchdog = _Watchdog()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import bdb
 import gc
 import os
 import socket
@@ -20,12 +21,14 @@ import selectors_ffi
 from selectors_ffi import EVENT_READ, debugging
 from selectors_ffi.debug import BlockedLoop, ClosedWhileRegistered, Lint, blocked_after, checks, turns
 from selectors_ffi.debug.loops import loop_around, refers_to
+from selectors_ffi.debug.stacks import EXACT
 from selectors_ffi.debug.turns import Threshold
 from tests import needs
 
 from .test_no_false_alarm import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore::selectors_ffi.debug.BlockedLoop")
+exact = pytest.mark.skipif(not EXACT, reason="PyPy's frames cannot be looked at, see docs/lints.md")
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +119,7 @@ def test_the_warning_points_at_the_line_that_blocked(backend):
 
 
 def test_asyncio_names_the_task(lints):
-    """In asyncio the task or callback that blocked is named, from the first turn on."""
+    """In asyncio the task that blocked is named from the first turn on; on PyPy, its function."""
 
     async def handler():
         block(asyncio.get_running_loop()._selector)
@@ -125,8 +128,10 @@ def test_asyncio_names_the_task(lints):
     event_loop = asyncio.SelectorEventLoop(selectors_ffi.DefaultSelector())
     event_loop.run_until_complete(handler())
     event_loop.close()
-    assert "it was kept by task 'Task-" in lints[0].message
-    assert "test_asyncio_names_the_task.<locals>.handler at " in lints[0].message
+    assert " in handler" in lints[0].message
+    if EXACT:
+        assert "it was kept by task 'Task-" in lints[0].message
+        assert "test_asyncio_names_the_task.<locals>.handler at " in lints[0].message
 
 
 def test_a_program_that_has_left_its_loop_is_not_blocked(backend, lints):
@@ -177,6 +182,7 @@ def test_a_loop_that_waits_through_functions(backend, lints):
     assert len(lints) == 1
 
 
+@exact
 def test_many_short_callbacks_are_none_to_blame(lints):
     """A turn is long, too, when very many callbacks are due; no one of them has blocked."""
     event_loop = asyncio.SelectorEventLoop(selectors_ffi.DefaultSelector())
@@ -240,9 +246,22 @@ def test_what_leads_to_a_selector():
 def test_a_person_who_debugs_blocks_nothing(backend, lints):
     """A program that stands in a debugger is late for a good reason."""
     names = {"block_until": block_until, "__name__": "bdb", "monotonic": monotonic}
-    exec("def stop(end):\n    block_until(lambda: monotonic() > end)", names)
+    exec(
+        compile("def stop(end):\n    block_until(lambda: monotonic() > end)", bdb.__file__, "exec"),
+        names,
+    )
     with backend() as selector:
         loop(selector, lambda: names["stop"](monotonic() + 0.1))
+    assert lints == []
+
+
+def test_what_is_ours_blocks_nothing(backend, lints):
+    """The time that this package takes is not the program's."""
+    code = "def work():\n    end = monotonic() + 0.1\n    while monotonic() < end:\n        pass"
+    names = {"monotonic": monotonic}
+    exec(compile(code, turns.__file__, "exec"), names)
+    with backend() as selector:
+        loop(selector, names["work"])
     assert lints == []
 
 
@@ -276,6 +295,7 @@ def test_the_variable(value, fits):
         assert f"must be seconds, 0 or more, not {value!r}" in done.stderr
 
 
+@exact
 def test_a_loop_that_does_not_come_back_is_told_meanwhile(backend, lints, monkeypatch):
     """After two seconds the lint does not wait for the end of the turn."""
     monkeypatch.setattr(turns, "HANGS", 0.05)
@@ -286,6 +306,7 @@ def test_a_loop_that_does_not_come_back_is_told_meanwhile(backend, lints, monkey
     assert " s so far: it was kept at " in lint.message
 
 
+@exact
 def test_a_function_that_hangs_in_every_turn_is_told_of_once(backend, lints, monkeypatch):
     """A later turn in which the same function hangs is not told of again."""
     monkeypatch.setattr(turns, "HANGS", 0.05)
@@ -302,6 +323,7 @@ def test_a_function_that_hangs_in_every_turn_is_told_of_once(backend, lints, mon
     assert 1 <= told == len(lints)
 
 
+@exact
 def test_an_error_is_raised_in_the_loop(backend, lints, monkeypatch):
     """A lint that is an error by the filters is raised by select(), though our thread has found it."""
     monkeypatch.setattr(turns, "HANGS", 0.05)
