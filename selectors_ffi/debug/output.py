@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import IO
 
 try:
     import fcntl
@@ -155,14 +156,15 @@ class Output(Held):
             super().close()
 
 
-_PIECE = getattr(select, "PIPE_BUF", 512)
+#: So many bytes a pipe takes at once if it takes any.
+PIECE: int = getattr(select, "PIPE_BUF", 512)
 
 
 def _piece(data: bytes) -> bytes:
     """Return the first lines, as many as are written at once; at least a part of the first."""
-    if len(data) <= _PIECE:
+    if len(data) <= PIECE:
         return data
-    return data[: data.rfind(b"\n", 0, _PIECE) + 1 or _PIECE]
+    return data[: data.rfind(b"\n", 0, PIECE) + 1 or PIECE]
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -188,6 +190,18 @@ def _writable(fd: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(int(seconds * 1000)))
+
+
+def takes(file: IO[str], seconds: float) -> bool:
+    """Tell whether a text file takes something now, or within ``seconds``.
+
+    One that buffers more than ``PIECE`` may still block when it writes what it has gathered.
+    """
+    try:
+        fd = file.fileno()
+        return stat.S_ISREG(os.fstat(fd).st_mode) or _writable(fd, seconds)
+    except (AttributeError, OSError, ValueError):  # no reader, or its write() says what is wrong
+        return True
 
 
 def open_path(path: str | os.PathLike[str], *, append: bool = True) -> int:

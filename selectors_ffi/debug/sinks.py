@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Callable, Union
 
 from .complaints import complain, given_out_again
 from .locking import Locked
-from .output import PATIENCE, Output, open_path, private
+from .output import PATIENCE, PIECE, Output, open_path, private, takes
 from .records import Lint, now
 
 if TYPE_CHECKING:
@@ -183,12 +183,16 @@ class FileSink(Locked):
 
     def _write_text(self, text: str) -> None:
         # The file is the program's, and may block the thread that holds the lock.
-        if self._file is None or not self._lock.acquire(timeout=0 if self._stalled else PATIENCE):
+        patience = 0 if self._stalled else PATIENCE
+        if self._file is None or not self._lock.acquire(timeout=patience):
             self._stalled = self._file is not None
             return
         try:
-            self._stalled = False
-            self._file.write(text)
+            for piece in [text] if len(text) <= PIECE else text.splitlines(keepends=True):
+                self._stalled = not takes(self._file, patience)
+                if self._stalled:
+                    return
+                self._file.write(piece)
         finally:
             self._lock.release()
 

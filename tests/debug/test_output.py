@@ -303,6 +303,24 @@ def test_a_named_pipe_without_a_reader(tmp_path):
         pass
 
 
+@unix
+@pytest.mark.parametrize("size", [1, 20])
+def test_a_text_file_whose_reader_does_not_read(monkeypatch, size):
+    """A line-buffered file on a full pipe, as sys.stderr is, never blocks, and goes on with its reader."""
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    read, write = os.pipe()
+    with open(write, "w", buffering=1) as file:
+        sink = FileSink(file)
+        line = "x" * (output.PIECE // 2 - 1) + "\n"
+        for _ in range(1000):
+            sink.write(line * size)
+        assert sink._stalled
+        os.read(read, 1 << 20)
+        sink.write("read again\n")
+    with open(read) as pipe:
+        assert pipe.read() == "read again\n"
+
+
 def test_a_text_file_that_blocks_a_thread(monkeypatch):
     """While a thread is stuck in writing to a file of the program's, other threads go on."""
     monkeypatch.setattr(module, "PATIENCE", 0.05)
