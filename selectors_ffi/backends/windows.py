@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from .native import Pair
     from .tables import Found
 
-__all__ = ["Facts"]
+__all__ = ["OLD", "Facts"]
 
 _EVENTS = EVENT_READ, EVENT_WRITE, EVENT_WRITE | EVENT_PRIORITY
 _WSABASE = 10000  # of Winsock's error numbers
-# Those that C has had under another number, which the standard library gives.
-_OLD = {number: number - _WSABASE for number in (10004, 10009, 10013, 10014, 10022, 10024)}
+#: Those that C has had under another number, which the standard library gives.
+OLD = {number: number - _WSABASE for number in (10004, 10009, 10013, 10014, 10022, 10024)}
 
 
 class Facts:
@@ -61,7 +61,7 @@ class Facts:
         """Return what the standard library raises: Winsock's number, and its errno and text."""
         if os.name == "nt":
             return OSError(0, self.text(errno)[1], None, errno)
-        number = _OLD.get(errno, errno)
+        number = OLD.get(errno, errno)
         error = OSError(number, os.strerror(number))
         error.winerror = errno  # type: ignore[attr-defined] # a simulated Winsock
         return error

@@ -147,6 +147,9 @@ def _shown(options: argparse.Namespace, seed: int | None) -> str:
     command = _command(options, seed)
     if seed is None:
         command = [*command[:3], "run", *options.program]
+    if os.name == "nt":  # as cmd takes it
+        decided = [f'set "{name}={os.environ[name]}" &&' for name in _DECIDING if os.environ.get(name)]
+        return " ".join([*decided, subprocess.list2cmdline(command)])
     decided = [f"{name}={shlex.quote(os.environ[name])}" for name in _DECIDING if os.environ.get(name)]
     return " ".join([*decided, *map(shlex.quote, command)])
 

@@ -50,7 +50,9 @@ def load(words: Sequence[str]) -> Run:
             value = first[2:] or arguments.pop(0)
             return _Program([option, *arguments], make(value)).run
     if first == "-":
-        return _Program([first, *arguments], _standard_input()).run
+        # Windows' interpreter makes an absolute path also of "-".
+        folder = os.getcwd() if os.name == "nt" else None
+        return _Program([first, *arguments], _standard_input(), folder).run
     path = _absolute(first)
     if get_importer(path) is not None:
         # A directory or a zip file, which comes first in sys.path even with python -I.

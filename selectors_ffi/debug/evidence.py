@@ -7,6 +7,8 @@ A selector does not see what is read or written, and must not look at it. The ke
   nothing happened, or that as much was read as arrived. An epoll set of our own tells the two apart:
   with EPOLLET it reports the arrival of new data, and nothing else.
 
+* Windows shows end of file to a look at the first byte, which stays where it is.
+
 Where nothing is certain there is no evidence, and no lint: a false alarm costs more than a missed one.
 """
 
@@ -98,6 +100,8 @@ def _of_socket(fd: int, sock: socket.socket) -> Evidence:
     listening = getattr(socket, "SO_ACCEPTCONN", None)
     if listening is not None and ask(sock, socket.SOL_SOCKET, listening):
         return Evidence(_BACKLOG.unpack_from(raw)[0]) if len(raw) >= _BACKLOG.size else NOTHING
+    if not _HAVE_IOCTL:
+        return _peeked(sock)
     unread, counters = _waiting(fd, "FIONREAD"), None
     unsent = _waiting(fd, "TIOCOUTQ")
     if unsent is not None and len(raw) >= _COUNTERS.size:
@@ -105,6 +109,18 @@ def _of_socket(fd: int, sock: socket.socket) -> Evidence:
         # On a slow link nothing is acknowledged for long; what is written waits in the queue.
         counters = (received, acknowledged + unsent)
     return Evidence(unread, counters, True, _hung_up(fd))
+
+
+def _peeked(sock: socket.socket) -> Evidence:
+    """Return what a look at the first byte says of a socket that does not block; Windows."""
+    if socket.socket.gettimeout(sock) != 0:
+        return NOTHING
+    try:
+        return Evidence(None if socket.socket.recv(sock, 1, socket.MSG_PEEK) else 0, None, True)
+    except BlockingIOError:
+        return Evidence(None, None, True)
+    except OSError:
+        return Evidence(None, None, True, hangup=True)
 
 
 def _waiting(fd: int, request: str) -> int | None:

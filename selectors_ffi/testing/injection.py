@@ -8,6 +8,7 @@ import warnings
 from errno import EINTR
 from typing import TYPE_CHECKING, Any
 
+from ..backends.windows import OLD
 from ..binding import Binding, default
 from .ambient import Block
 from .answers import answer_of
@@ -25,6 +26,7 @@ __all__ = ["Injection", "UnreachedWarning", "inject", "injecting"]
 
 #: What a wait with a timeout may call in place of a function, for its nanoseconds.
 _PRECISE = {"epoll_wait": "epoll_pwait2", "poll": "ppoll"}
+_WINSOCK = {number: winsock for winsock, number in OLD.items()}  # its numbers for those of C
 
 
 class UnreachedWarning(UserWarning):
@@ -90,7 +92,7 @@ class Injection:
             if chosen.error:
                 result = call.fail(chosen.error)
                 if call.binding.target == "windows":
-                    self._winsock = chosen.error  # where errors are not in errno
+                    self._winsock = _WINSOCK.get(chosen.error, chosen.error)  # not in errno
             else:
                 result = _answer(call, int(chosen.retval or 0))
                 call.errno = 0

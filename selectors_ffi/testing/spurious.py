@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from ..binding import pointer_to
+from ..debug.naming import mode_of
 from .answers import Answer, Ready
 from .calls import sets_of
 
@@ -110,6 +111,6 @@ def _file(fd: int) -> _File:
 
 def _is_socket(fd: int) -> bool:
     try:
-        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+        return stat.S_ISSOCK(mode_of(fd))
     except OSError:
         return False

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import sys
 
 import pytest
@@ -19,6 +20,7 @@ from selectors_ffi.debug.evidence import (
     evidence_of,
     listens,
 )
+from tests import needs
 
 unix = pytest.mark.skipif(os.name != "posix", reason="Unix descriptors")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="TCP_INFO and epoll of Linux")
@@ -158,3 +160,31 @@ def test_arrivals_where_no_set_can_be_made(monkeypatch):
 
     monkeypatch.setattr(select, "epoll", refuse)
     assert Arrivals().since_last(0) is None
+
+
+def test_a_look_at_the_first_byte(connection, monkeypatch):
+    """Without ioctl(2), on Windows, a look tells end of file and a reset, and takes nothing away."""
+    monkeypatch.setattr(evidence, "_HAVE_IOCTL", False)
+    near, far = connection
+    assert evidence_of(near.fileno(), near) == NOTHING, "it would block"
+    near.setblocking(False)
+    assert evidence_of(near.fileno(), near) == Evidence(None, None, True)
+    far.send(b"x")
+    assert select.select([near], [], [], 30)[0]
+    assert evidence_of(near.fileno(), near) == Evidence(None, None, True)
+    assert near.recv(2) == b"x"
+    far.shutdown(socket.SHUT_WR)
+    assert select.select([near], [], [], 30)[0]
+    assert evidence_of(near.fileno(), near) == Evidence(0, None, True)
+
+
+@needs.resets
+def test_a_look_at_a_reset(connection, monkeypatch):
+    """A connection that the peer has reset is one that hung up."""
+    monkeypatch.setattr(evidence, "_HAVE_IOCTL", False)
+    near, far = connection
+    near.setblocking(False)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+    assert select.select([near], [], [], 30)[0]
+    assert evidence_of(near.fileno(), near) == Evidence(None, None, True, hangup=True)

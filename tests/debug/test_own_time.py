@@ -9,7 +9,6 @@ import pytest
 
 from selectors_ffi import EVENT_READ, debugging
 from selectors_ffi.debug import BusyLoop, Syscall, Wait
-from tests import needs
 
 COST = 5_000_000  # nanoseconds that the sink takes for a record
 
@@ -136,7 +135,6 @@ def test_the_observer_keeps_no_selector(backend):
     assert not observer._wakes(3)
 
 
-@needs.unread_count
 def test_a_finding_counts_the_time_without_the_sink(backend, pairs):
     """A sink that takes long now and then makes no lint say a wrong, or a negative, time."""
     near, far = pairs[0]

@@ -345,12 +345,22 @@ def test_a_program_without_selectors(script):
     assert done.stderr == f"{NOTHING}\n"
 
 
-def test_a_loop_that_uses_no_selectors(script, tmp_path):
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("import uvloop", "the loop was uvloop, which does not use selectors"),
+        (
+            "import sys; sys.modules['asyncio.windows_events'] = sys",
+            "asyncio's default loop on Windows does not use selectors, that of selectors_ffi.run() does",
+        ),
+    ],
+)
+def test_a_loop_that_uses_no_selectors(script, tmp_path, program, why):
     """Where the loop was another one, the line names it."""
     (tmp_path / "uvloop.py").write_text("")
-    done = trace("--format", "json", "-o", tmp_path / "out", script("import uvloop"))
+    done = trace("--format", "json", "-o", tmp_path / "out", script(program))
 
-    assert done.stderr == f"{NOTHING}: the loop was uvloop, which does not use selectors\n"
+    assert done.stderr == f"{NOTHING}: {why}\n"
     assert (tmp_path / "out").read_text() == ""
 
 

@@ -12,7 +12,9 @@ import pytest
 if os.name != "posix":
     pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
+from selectors_ffi import debugging
 from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, SelectSelector
+from selectors_ffi.debug import Syscall
 from selectors_ffi.testing.kernels.windows import WSAEINVAL, WSAENOTSOCK, SimulatedWindows
 
 BOTH = EVENT_READ | EVENT_WRITE
@@ -108,3 +110,23 @@ def test_nothing_watched_for_ever(kernel):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize("flags", ["syscalls,stats", "stats", "events"])
+def test_the_reason_of_a_refusal_in_a_trace(kernel, flags):
+    """S5: a failed wait is shown and counted with Winsock's number, and errno stays as it is."""
+    kept = []
+    read, write = os.pipe()
+    with debugging(flags, kept.append), SelectSelector(binding=kernel.binding()) as selector:
+        selector.register(read, EVENT_READ)
+        kernel.ffi.errno = EINTR
+        with pytest.raises(OSError) as caught:
+            selector.select(0)
+        assert caught.value.errno == WSAENOTSOCK
+        assert kernel.ffi.errno == EINTR
+        if "stats" in flags:
+            assert selector.stats().as_dict()["calls"]["select"]["errors"] == {"10038": 1}
+    os.close(read)
+    os.close(write)
+    calls = [record for record in kept if isinstance(record, Syscall)]
+    assert [(call.name, call.errno) for call in calls] == [("select", 10038)] * ("syscalls" in flags)

@@ -19,6 +19,7 @@ from selectors_ffi.binding import Binding
 from selectors_ffi.testing import chaos, chaotic, inject, kernel
 from selectors_ffi.testing.chaos import BOUND, Chaos
 from selectors_ffi.testing.library import proxied
+from tests import needs
 
 BOTH = EVENT_READ | EVENT_WRITE
 SEEDS = range(1, 11)
@@ -191,6 +192,7 @@ def test_spurious_readiness_is_of_a_registered_socket(subject, below, many):
     assert ("spurious" in binding.lib.hook.counts) == allowed
 
 
+@needs.dup2_of_sockets
 def test_spurious_readiness_ends_with_the_registration(subject, below, new_pair):
     """Neither an unregistered descriptor nor a number that was closed and reused is reported."""
     near, _ = new_pair()
@@ -314,11 +316,12 @@ def test_blocks_lie_over_each_other(many):
     """A fault that is injected in a chaotic block counts the program's calls, not chaos's."""
     near, _ = many[0]
     with chaotic(1):
-        binding = inject("wait:error=ENOMEM:when=50")
+        binding = inject("wait:error=EINVAL:when=50")
     with selectors_ffi.SelectSelector(binding=binding) as selector:
         selector.register(near, EVENT_WRITE)
-        with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        with pytest.raises(OSError) as caught:
             wait_often(selector, 1)
+    assert caught.value.errno == errno.EINVAL
     assert binding.lib.hook.hits == 1
 
 
@@ -422,5 +425,6 @@ def test_sockets_that_are_closed_are_not_invented():
     with selectors_ffi.SelectSelector(binding=chaos(1, spurious=True)) as selector, far:
         selector.register(near, EVENT_READ)
         near.close()
-        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        with pytest.raises(OSError) as caught:
             wait_often(selector, 0)
+    assert caught.value.errno == (errno.EBADF if os.name == "posix" else errno.ENOTSOCK)

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from selectors_ffi.cli import main
+from selectors_ffi.cli import chaos, main
+from tests import needs
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = str(ROOT / "examples" / "lost_message.py")
@@ -32,7 +34,7 @@ def command(*words, **variables):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("backend", ["", "poll", "select"])
+@pytest.mark.parametrize("backend", ["", pytest.param("poll", marks=needs.poll), "select"])
 def test_the_example_fails_within_ten_seeds(backend):
     """An ordering bug that no plain run shows is found, and the seed alone shows it again."""
     status, output, errors = command("--seeds", "10", EXAMPLE, SELECTORS_FFI_BACKEND=backend)
@@ -41,7 +43,10 @@ def test_the_example_fails_within_ten_seeds(backend):
     *_, lost, failed, repeat = output.splitlines()
     assert lost.startswith("the result was lost: received ")
     seed = re.fullmatch(r"seed (\d+): exit status 1", failed)[1]
-    where = f"SELECTORS_FFI_BACKEND={backend} " if backend else ""
+    if os.name == "nt":
+        where = f'set "SELECTORS_FFI_BACKEND={backend}" && ' if backend else ""
+    else:
+        where = f"SELECTORS_FFI_BACKEND={backend} " if backend else ""
     assert repeat == f"to repeat it: {where}python -m selectors_ffi chaos --seed {seed} {EXAMPLE}"
     told = [line.split(",")[0] for line in errors.splitlines()]
     assert told[0] == "without chaos: passed"
@@ -49,6 +54,16 @@ def test_the_example_fails_within_ten_seeds(backend):
     assert len(told) == int(seed) + 1
     status, output, errors = command("--seed", seed, EXAMPLE, SELECTORS_FFI_BACKEND=backend)
     assert (status, output, errors) == (1, "", f"{lost}\n")
+
+
+def test_how_to_repeat_it_on_windows(monkeypatch):
+    """There the command is quoted, and the variable set, as cmd has it."""
+    monkeypatch.setattr(os, "name", "nt")
+    monkeypatch.setenv("SELECTORS_FFI_BACKEND", "select")
+    shown = chaos._shown(SimpleNamespace(spurious=False, program=["a b.py"]), 3)
+    assert shown == (
+        'set "SELECTORS_FFI_BACKEND=select" && python -m selectors_ffi chaos --seed 3 "a b.py"'
+    )
 
 
 def test_a_program_that_passes():
@@ -72,10 +87,13 @@ def test_a_program_that_fails_anyway():
     status, output, errors = command("-c", "print('wrong'); raise SystemExit(3)")
 
     assert status == 1
+    words = """'print('"'"'wrong'"'"'); raise SystemExit(3)'"""
+    if os.name == "nt":
+        words = "\"print('wrong'); raise SystemExit(3)\""
     assert output.splitlines() == [
         "wrong",
         "without chaos: exit status 3",
-        "to repeat it: python -m selectors_ffi run -c 'print('\"'\"'wrong'\"'\"'); raise SystemExit(3)'",
+        f"to repeat it: python -m selectors_ffi run -c {words}",
     ]
     assert errors.startswith("without chaos: exit status 3")
 

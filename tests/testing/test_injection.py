@@ -19,6 +19,7 @@ from selectors_ffi import backends
 from selectors_ffi.debug import Syscall, debugging
 from selectors_ffi.testing import UnreachedWarning, inject, injecting, kernel
 from selectors_ffi.testing.grammar import parse
+from tests import needs
 
 ROOT = Path(__file__).parent.parent.parent
 KNOWN = ("close", "epoll_ctl", "epoll_wait", "kevent")
@@ -389,6 +390,7 @@ UNREACHED = (
 )
 
 
+@needs.poll
 def test_the_variable_reaches_the_whole_program():
     """SELECTORS_FFI_INJECT injects, and what was not reached is told on standard error."""
     program = (
@@ -436,6 +438,7 @@ with selectors.SelectSelector() as selector:
 """
 
 
+@needs.poll
 @pytest.mark.parametrize("command", ["trace", "run"])
 def test_the_options_of_the_command_line(command):
     """--inject may be repeated and goes with --chaos; the program is the standard library's user."""
