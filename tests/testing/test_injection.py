@@ -69,6 +69,18 @@ def test_a_storm_of_interruptions(subject, below, pair, timeout):
     assert binding.lib.hook.hits == 50
 
 
+@needs.simulated_kernels
+def test_an_errno_of_c_is_winsocks_on_windows(pair):
+    """Winsock has numbers of its own for some errors of C; the exception has both."""
+    near, _ = pair
+    binding = inject("select:error=EINVAL", kernel("windows"))
+    with backends.SelectSelector(binding=binding) as selector:
+        selector.register(near, EVENT_WRITE)
+        with pytest.raises(OSError) as caught:
+            selector.select(1)
+    assert (caught.value.errno, caught.value.winerror) == (errno.EINVAL, 10022)
+
+
 def test_winsock_errors_are_where_winsock_has_them(pair):
     """On Windows the errno that is injected is what WSAGetLastError() says, and only then."""
     if os.name != "posix":
