@@ -22,7 +22,9 @@ import selectors_ffi
 from . import tally
 from .kernels.machines import SOME, no_descriptor_left
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="the simulated kernels work on Unix descriptors"
+)
 
 BOTH = EVENT_READ | EVENT_WRITE
 PACKAGE = os.path.dirname(selectors_ffi.__file__)

@@ -25,7 +25,7 @@ PRECISE = [
     if machine.mechanism == mechanism and machine.boot().binding.has(name)
 ]
 
-pytestmark = pytest.mark.skipif(not KERNELS, reason="the machines are Unix's")
+pytestmark = pytest.mark.skipif(not KERNELS, reason="the simulated kernels work on Unix descriptors")
 
 
 @pytest.fixture(params=KERNELS, ids=str)

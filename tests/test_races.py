@@ -19,7 +19,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 import pytest
 
 if os.name != "posix":
-    pytest.skip("the machines are Unix's", allow_module_level=True)
+    pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
 import selectors_ffi
 from selectors_ffi.testing.library import Proxy

@@ -15,7 +15,9 @@ from . import emulation, tally
 from .kernels import host
 from .kernels.machines import MACHINES, SOME, no_descriptor_left
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="the simulated kernels work on Unix descriptors"
+)
 
 HOST = [machine for machine in MACHINES if not machine.simulated]
 LONG = tally.long_profile()

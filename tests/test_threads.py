@@ -21,7 +21,9 @@ from . import tally
 from .crew import PATIENCE, Crew
 from .kernels.machines import MACHINES, no_descriptor_left
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="the machines are Unix's")
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="the simulated kernels work on Unix descriptors"
+)
 
 BOTH = EVENT_READ | EVENT_WRITE
 ROUNDS = 100 if tally.long_profile() else 12

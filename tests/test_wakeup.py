@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 if os.name != "posix":
-    pytest.skip("the machines are Unix's", allow_module_level=True)
+    pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
 import selectors_ffi
 from selectors_ffi import EVENT_READ as READ
