@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import shlex
@@ -95,9 +96,9 @@ def _try_all(options: argparse.Namespace) -> int:
     progress = _Progress(sys.stderr)
     with tempfile.TemporaryFile() as output:
         seeds = range(options.first, options.first + options.seeds)
-        for seed in (None, *seeds):
+        for seed in itertools.chain([None], seeds):
             title = "without chaos" if seed is None else f"seed {seed}"
-            progress.begin(title, 0 if seed is None else seed - options.first + 1, len(seeds))
+            progress.begin(title, 0 if seed is None else seed - options.first + 1, options.seeds)
             failure = _try(options, seed, output)
             progress.end(title, failure)
             if failure:
@@ -108,7 +109,7 @@ def _try_all(options: argparse.Namespace) -> int:
                 print(f"{title}: {failure}")
                 print(f"to repeat it: {_shown(options, seed)}")
                 return 1
-    print(f"{len(seeds)} seeds passed, {seeds[0]} to {seeds[-1]}")
+    print(f"{options.seeds} seeds passed, {seeds[0]} to {seeds[-1]}")
     return 0
 
 

@@ -157,10 +157,13 @@ def nanoseconds_of(text: str) -> int:
     Raises:
         ValueError: it is no duration; the message says what one is.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|ms|s)", text)
+    match = re.fullmatch(r"(\d+)(?:\.(\d+))?(ns|us|ms|s)", text)
     if match is None:
         raise ValueError(f"{text!r} is no duration; one is a number with ns, us, ms or s, as 10ms")
-    return round(float(match[1]) * _UNITS[match[2]])
+    whole, part, unit = match[1], match[2] or "", _UNITS[match[3]]
+    # Not as a float, which may be infinite.
+    parts: int = 10 ** len(part)
+    return int(whole) * unit + int(part or "0") * unit // parts
 
 
 class Filter:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from selectors_ffi.binding import Binding
 
 SEED = "selectors_seed"
+#: Each test is made so often before the first one runs.
+MOST = 10_000
 _STACK = pytest.StashKey[ExitStack]()
 _SEEDS = pytest.StashKey["list[int]"]()
 _LINTS = pytest.StashKey["list[object]"]()
@@ -96,6 +98,8 @@ def _seeds(text: str | None) -> list[int]:
     found = re.fullmatch(r"\s*(-?\d+)\s*(seeds?)?\s*", text)
     if found is None or (found[2] and int(found[1]) < 1):
         raise pytest.UsageError(f"--selectors-chaos={text}: neither a seed nor 'N seeds'")
+    if found[2] and int(found[1]) > MOST:
+        raise pytest.UsageError(f"--selectors-chaos={text}: at most {MOST} seeds")
     return list(range(1, int(found[1]) + 1)) if found[2] else [int(found[1])]
 
 

@@ -180,8 +180,11 @@ def test_the_limit():
 
 @pytest.mark.parametrize(
     ("text", "nanoseconds"),
-    [("10ms", 10_000_000), ("500us", 500_000), ("1.5s", 1_500_000_000), ("7ns", 7)],
-)
+    [
+        ("10ms", 10_000_000), ("500us", 500_000), ("1.5s", 1_500_000_000), ("7ns", 7), ("0.05us", 50),
+        ("9" * 400 + "ns", int("9" * 400)),
+    ],
+)  # fmt: skip
 def test_durations(text, nanoseconds):
     """Durations have a unit."""
     assert nanoseconds_of(text) == nanoseconds

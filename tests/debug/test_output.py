@@ -306,7 +306,7 @@ def test_a_named_pipe_without_a_reader(tmp_path):
 @unix
 @pytest.mark.parametrize("size", [1, 20])
 def test_a_text_file_whose_reader_does_not_read(monkeypatch, size):
-    """A line-buffered file on a full pipe, as sys.stderr is, never blocks, and goes on with its reader."""
+    """A line-buffered file on a full pipe, as sys.stderr is, never blocks, and goes on later."""
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     read, write = os.pipe()
     with open(write, "w", buffering=1) as file:

@@ -157,6 +157,12 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_more_seeds_than_a_machine_can_count(capsys):
+    """A number of seeds is any number: the first one that fails ends it."""
+    assert main(["chaos", "--seeds", str(1 << 80), "-c", "1/0"]) == 1
+    assert "without chaos: exit status 1" in capsys.readouterr().out
+
+
 def test_progress_on_a_terminal(monkeypatch, capsys):
     """One line that changes, and is gone in the end."""
     monkeypatch.setattr(sys, "stderr", Terminal())

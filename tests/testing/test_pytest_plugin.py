@@ -278,6 +278,7 @@ def test_next():
     [
         ("--selectors-chaos=x", "--selectors-chaos=x: neither a seed nor 'N seeds'"),
         ("--selectors-chaos=0 seeds", "--selectors-chaos=0 seeds: neither a seed nor 'N seeds'"),
+        ("--selectors-chaos=10001 seeds", "--selectors-chaos=10001 seeds: at most 10000 seeds"),
         ("--selectors-chaos=", "--selectors-chaos=: neither a seed nor 'N seeds'"),
         ("--selectors-kernel=mac", "--selectors-kernel: unknown kernel 'mac'; known: freebsd, "),
     ],
