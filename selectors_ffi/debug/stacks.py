@@ -29,7 +29,9 @@ if not EXACT:
     from tempfile import TemporaryFile
 
 _THREAD = re.compile(r"^(?:Current t|T)hread 0x([0-9a-fA-F]+) .*$", re.MULTILINE)
-_CALL = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
+_CALL = re.compile(
+    r'^  File "(.*)", line (\d+) in (.*?)(?: \[jit inlined\]| \[(jitted)\])?$', re.MULTILINE
+)
 #: The modules that ``turns`` and ``places`` ask a frame for.
 _ASKED_FOR = ("__main__", "bdb", "asyncio.base_events", "asyncio.events")
 
@@ -81,8 +83,11 @@ def calls_in(text: str) -> Iterator[tuple[int, Call]]:
     _, *parts = _THREAD.split(text)
     for number, calls in zip(parts[::2], parts[1::2]):
         call = None
-        for file, line, name in reversed(_CALL.findall(calls)):
-            call = Call(Code(file, int(line), name), int(line), {"__name__": _module_of(file)}, call)
+        for file, line, name, compiled in reversed(_CALL.findall(calls)):
+            code = Code(file, int(line), name)
+            # A call that has gone over to compiled code is written twice.
+            if not compiled or call is None or call.f_code != code:
+                call = Call(code, int(line), {"__name__": _module_of(file)}, call)
         if call is not None:
             yield int(number, 16), call
 

@@ -22,7 +22,11 @@ Current thread 0x0000000A (most recent call first, approximate line numbers):
   File "/a "b", line 1.py", line 22 in look
 
 Thread 0xFF (most recent call first, approximate line numbers):
-  File "/program.py", line 3 in <lambda>
+  File "/program.py", line 3 in <lambda> [jitted]
+  File "/program.py", line 3 in <lambda> [jit inlined]
+  File "/program.py", line 7 in g [jitted]
+  File "/program.py", line 7 in g
+  File "/program.py", line 7 in g
   File "{asyncio.events.__file__}", line 9 in _run
   ...
 
@@ -37,8 +41,8 @@ def test_what_faulthandler_writes():
     assert calls.keys() == {10, 255}
     assert calls[10] == Call(Code('/a "b", line 1.py', 22, "look"), 22, {"__name__": ""}, None)
     assert calls[255].f_code == ("/program.py", 3, "<lambda>")
-    outer = calls[255].f_back
-    assert outer.f_code.co_name == "_run"
+    assert functions(calls[255]) == ["<lambda>", "g", "g", "_run"]
+    outer = calls[255].f_back.f_back.f_back
     assert outer.f_globals == {"__name__": "asyncio.events"}
     assert outer.f_back is None
     assert dict(calls_in("")) == {}
