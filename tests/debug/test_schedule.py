@@ -15,7 +15,7 @@ import pytest
 
 import selectors_ffi
 from selectors_ffi import EVENT_READ, debugging
-from selectors_ffi.debug import evidence, naming, schedule, turns
+from selectors_ffi.debug import attached, evidence, naming, schedule, turns
 from selectors_ffi.debug.output import HIGH
 
 from .test_no_false_alarm import ROOT
@@ -81,6 +81,26 @@ def test_what_asks_a_socket_has_a_high_number(monkeypatch):
         with naming.borrowed(sock.fileno()) as asked:
             assert asked.fileno() >= HIGH
         assert evidence.descriptors_left(sock.fileno())
+
+
+def test_the_thread_that_waits_for_a_command():
+    """What it waits for has a high number as long as the command is attached."""
+    ours, theirs = socket.socketpair()
+    low = ours.fileno()
+    connection = attached._Connection(ours.detach())
+
+    def sockets():
+        numbers = [int(fd) for fd in os.listdir("/proc/self/fd")]
+        return {fd for fd in numbers if fd >= HIGH and naming.kind_of(fd) == "socket"}
+
+    before = sockets()
+    thread = threading.Thread(target=connection.wait_for_end)
+    thread.start()
+    until(lambda: sockets() > before)
+    assert naming.kind_of(low) == "closed"
+    theirs.close()
+    thread.join()
+    connection.close()
 
 
 def test_the_times_of_a_thread(numbers):
