@@ -65,13 +65,18 @@ def chosen(expressions: Iterable[str], default: str, source: str = "-e") -> Chos
         source: the name of the option, for the message.
 
     Raises:
-        ValueError: an unknown flag or call; the message lists what is known.
+        ValueError: an unknown flag or call, and the message lists what is known; or a value that
+            asks for nothing.
     """
     flags, calls = None, None
     for expression in expressions:
         name, equals, value = expression.partition("=")
         if not equals:
             found = flags_of(expression, source)
+            if not found:
+                raise ValueError(f"{source}: {expression!r} names no flag")
+            if not found & ~Debug.STATS:
+                raise ValueError(f"{source}: stats alone shows no line; --summary prints its table")
             flags = found if flags is None else flags | found
         elif name == "trace":
             calls = _merged(calls, calls_of(value, source))

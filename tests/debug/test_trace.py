@@ -275,6 +275,8 @@ def test_children_of_fork_do_not_print_the_summary(script):
         (["-o", "/no/such/folder/x", "-c", "print(1)"], "No such file or directory"),
         (["-e", "trace=nothing", "x.py"], "unknown call 'nothing' in trace=; known are close"),
         (["-e", "trace=", "x.py"], "trace= names no call"),
+        (["-e", "", "x.py"], "-e: '' names no flag"),
+        (["-e", "stats", "x.py"], "-e: stats alone shows no line; --summary prints its table"),
         (["-e", "signal=none", "x.py"], "'signal=none' is neither FLAGS nor trace=CALLS"),
         (["-P", "7x", "x.py"], "-P: '7x' is neither a descriptor's number nor an existing path"),
         (["--slower", "3", "x.py"], "'3' is no duration; one is a number with ns, us, ms or s"),
