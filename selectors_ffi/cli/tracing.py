@@ -297,5 +297,5 @@ def _same_file(path: str) -> bool:
 
 def settings_of(options: Any) -> Settings:
     """Return the settings that a parsed command line asks for."""
-    fields: dict[str, Any] = {name: getattr(options, name) for name in Settings._fields[:13]}
-    return Settings(**fields)
+    given = vars(options)
+    return Settings(**{name: given[name] for name in Settings._fields if name in given})
