@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..binding import Binding
-    from .native import Pair
+    from .native import Directions, Pair
 
     _Unpackers = list[Callable[..., tuple[Any, ...]]]
 
@@ -60,7 +60,8 @@ class Facts:
         self.ADD, self.MOD = constant("EPOLL_CTL_ADD"), constant("EPOLL_CTL_MOD")
         self.DEL, self.NULL = constant("EPOLL_CTL_DEL"), ffi.NULL
         self.bits: EpollBits = binding.facts(EpollBits)
-        self.flags, self.directions = self.bits.flags, self.bits.directions
+        self.flags: tuple[int, int, int, int] = self.bits.flags
+        self.directions: Directions = self.bits.directions
         self._create = function("epoll_create1"), ((constant("EPOLL_CLOEXEC"),),)
         self._binding = binding
         self.pool: list[Buffer] = []  # lent to one selector after another
