@@ -312,7 +312,10 @@ class _Watchdog:
         what the loop's thread has computed since the last look, but for this one's sleep and the first
         times that it waited for a processor. Other code hands the lock over within milliseconds.
         """
-        _, lacked, slices = (now - then for now, then in zip(times_of(self._native), self._times))
+        times = times_of(self._native)
+        if not any(times):
+            return 0  # the program has closed the file
+        _, lacked, slices = (now - then for now, then in zip(times, self._times))
         computed = times_of(here.source.thread)[0] - here.used if here.used else 0
         held = computed - _interval() - lacked * 4 // max(slices, 4)
         return held if held > max(Threshold.ns, 50_000_000) else 0

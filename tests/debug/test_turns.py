@@ -107,6 +107,7 @@ def test_c_code_that_lets_no_other_thread_run(monkeypatch):
     assert held(10**9, 10**9, 200) > 9 * 10**8, "it woke up often, and the lock was not free"
     assert held(10**9, 10**9, 3) == 0, "it got no processor"
     assert held(0, 0, 0) == 0, "the process was stopped"
+    assert held(10**9, 0, 0) == 0, "of ours nothing is known"
 
 
 def test_the_warning_points_at_the_line_that_blocked(backend):
