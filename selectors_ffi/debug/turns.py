@@ -43,6 +43,8 @@ __all__ = ["BLOCKED_AFTER", "blocked", "blocked_after", "returned", "watch"]
 BLOCKED_AFTER = "SELECTORS_FFI_BLOCKED_AFTER"
 #: Seconds after which a turn is told of although it has not ended; then five times that, and so on.
 HANGS = 2.0
+#: The longest threshold, in seconds: a lock is not waited for any longer on every system.
+LONGEST = 1_000_000
 #: A wait that has taken so long, in nanoseconds, sleeps, and its descriptors can be looked at meanwhile.
 ASLEEP = 200_000_000
 #: asyncio's own functions between a loop and a callback.
@@ -65,10 +67,10 @@ def blocked_after(seconds: float) -> None:
         seconds: 0 switches the lint off.
 
     Raises:
-        ValueError: negative, or not a number.
+        ValueError: negative, not a number, or more than ``LONGEST``.
     """
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"blocked_after() takes seconds, 0 or more, not {seconds!r}")
+    if not 0 <= seconds <= LONGEST:
+        raise ValueError(f"blocked_after() takes seconds, 0 to {LONGEST:,}, not {seconds!r}")
     Threshold.ns = int(seconds * 1e9)
 
 
@@ -78,7 +80,9 @@ def _from_environment() -> None:
         try:
             blocked_after(float(text))
         except ValueError:
-            raise ValueError(f"{BLOCKED_AFTER} must be seconds, 0 or more, not {text!r}") from None
+            raise ValueError(
+                f"{BLOCKED_AFTER} must be seconds, 0 to {LONGEST:,}, not {text!r}"
+            ) from None
 
 
 def _interval() -> int:
@@ -439,6 +443,8 @@ def returned(here: Here, frame: FrameType | None, now: int) -> None:
         if at != here.at:
             here.at, here.loop = at, loop_around(frame)
         follow()
+        if not here.used:  # C code may keep the lock before the watchdog has looked once
+            here.used = times_of(here.source.thread)[0]
         if not _watchdog.running:
             _watchdog.start()
         here.spent.ns += perf_counter_ns() - begin
