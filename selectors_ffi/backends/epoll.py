@@ -200,7 +200,7 @@ class EpollSelector(EpollSet):
 
     def _first(self, buffer: Buffer) -> Pair | None:
         """Decode the one event in the buffer, if it is the first of a registration."""
-        if buffer.batch:
+        if buffer.flags is not None:
             token, flags = buffer.token[0], buffer.flags[0]
         else:
             event = buffer.array[0]

@@ -86,14 +86,14 @@ class Facts:
         if buffer is None:
             return Buffer(self, epfd, _CAPACITY, made)
         buffer.belong(epfd, made)
+        buffer.make_views()
         return buffer
 
-    def give_back(self, buffers: list[Buffer]) -> None:
-        """Take the buffers of a selector that was closed."""
-        for buffer in buffers:
-            buffer.forget()
-            if buffer.capacity <= CHUNK and len(self.pool) < _POOL_SIZE:
-                self.pool.append(buffer)
+    def give_back(self, buffer: Buffer) -> None:
+        """Take a buffer of a selector that was closed."""
+        buffer.forget()
+        if buffer.capacity <= CHUNK and len(self.pool) < _POOL_SIZE:
+            self.pool.append(buffer)
 
 
 class Records:
@@ -107,12 +107,12 @@ class Records:
 class Buffer:
     """An output buffer that belongs to one call at a time, and the calls bound to it.
 
-    What reads it fast is made by ``prepare`` when it is used a second time, because many selectors are
-    used once.
+    What reads it fast is made when it is used a second time, because many selectors are used once. The
+    next selector takes it over, and the bound calls, too, if its set has the same number.
     """
 
     __slots__ = (
-        "__weakref__", "_epfd", "_facts", "_made", "_ref", "_timeout", "_timespec", "_token", "_uses",
+        "__weakref__", "_epfd", "_facts", "_made", "_ref", "_timeout", "_timespec", "_uses",
         "array", "batch", "began", "capacity", "flags", "forever", "layout", "now", "precise", "timed",
         "token", "tokens", "unknown", "view",
     )  # fmt: skip
@@ -122,16 +122,18 @@ class Buffer:
     timed: Iterator[int] | None
     precise: Iterator[int] | None  # those of them that take nanoseconds
     layout: tuple[Any, int, int, int]
-    flags: Any  # those of the first event, if ``prepare`` has been here
     _ref: Any
 
     def __init__(self, facts: Facts, epfd: int, capacity: int, made: list[ref[Buffer]]) -> None:
         self._facts = facts
         self.capacity: int = capacity
+        self._epfd = epfd
         self.array: Any = facts.ffi.new(facts.array, capacity)
         self._timespec: Any = None  # until a wait has a timeout
         self._timeout: float | None = None  # that of the last call that waited for a time
-        self._token: Any = None
+        self.token: Any = _NO_TOKEN  # that of the first event, if there are views
+        self.flags: Any = None  # its flags; they come last
+        self.bind()
         self.view: Any = None
         self.tokens: _Unpackers = facts.tokens
         self.began: float = 0.0  # when the last wait with a timeout > 0 began
@@ -139,13 +141,13 @@ class Buffer:
 
     def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
         """Belong to the set ``epfd`` from now on."""
-        self._epfd = epfd
+        if epfd != self._epfd:
+            self.bind()
+            self._epfd = epfd
         self._uses = 0
         self.unknown: Collection[int] = ()  # tokens of no registration that were last in it
         # Up to how many events one look-up is for, if ``prepare`` has been here. Not for a full buffer.
         self.batch: int = 0
-        self.token: Any = _NO_TOKEN  # that of the first event, if ``prepare`` has been here
-        self.now = self.forever = self.timed = self.precise = None
         self._made = made
         # A callback in C cannot be interrupted, as a __del__ could be.
         self._ref = mine = ref(self, made.remove)
@@ -164,25 +166,27 @@ class Buffer:
         """Make what reads the buffer fast; return whether it is there."""
         self._uses += 1
         if self._uses == 2:
-            if self._token is None:
-                self._make_views()
-            self.token = self._token
+            self.make_views()
             self.batch = -1 if LOOPS else min(CHUNK, self.capacity - 1)
         return self._uses > 1
 
-    def _make_views(self) -> None:
+    def make_views(self) -> None:
+        """Make what reads the events fast, if it is not there yet."""
+        if self.flags is not None:
+            return
         ffi, offset = self._facts.ffi, self._facts.offset
         if LOOPS:
-            self._token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
             # The words of the array, words per event, and which are the halves of the token.
             low = offset // 4
             halves = (low, low + 1) if sys.byteorder == "little" else (low + 1, low)
-            self.flags = words = ffi.cast("uint32_t *", self.array)
+            words = ffi.cast("uint32_t *", self.array)
             self.layout = words, self._facts.size // 4, *halves
+            self.token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
+            self.flags = words
         else:
             self.view = memoryview(ffi.buffer(self.array))
+            self.token = self.view[offset : offset + 8].cast("Q")
             self.flags = self.view[:4].cast("I")
-            self._token = self.view[offset : offset + 8].cast("Q")
 
     def bind(self) -> None:
         """Have the calls bound anew when they are next made."""

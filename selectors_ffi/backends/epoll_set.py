@@ -138,19 +138,17 @@ class EpollSet(Backend):
     def _release(self) -> None:
         # One by one: another thread may be about to take one of this very list. What it cannot find
         # there it asks ``_new_buffer`` for.
-        idle: list[Buffer] = []
         unused, self._idle = self._idle, []
-        try:
-            while unused:
-                idle.append(unused.pop())
-        except IndexError as error:
-            if of_handler(error):
-                raise
-        busy = len(idle) < len(self._made)
         if self._made:
             self._pairs.clear()  # a copy of this selector shares it
             self._records = None
-            self._facts.give_back(idle)
+            try:
+                while unused:
+                    self._facts.give_back(unused.pop())
+            except IndexError as error:
+                if of_handler(error):
+                    raise
+        busy = bool(self._made)
         try:
             # Alone, this is a signal handler, and the call that it interrupts does not go on.
             if busy and not alone():
