@@ -205,16 +205,26 @@ class EpollSelector(EpollSet):
         else:
             event = buffer.array[0]
             token, flags = event.data, event.events
-        fd = token & _FD_MASK
-        key = self._fd_to_key.get(fd)
-        if key is None or token != self._tokens.get(fd, fd):
+        registry, fd = self._fd_to_key, token
+        if self._tokens:
+            fd = token & _FD_MASK
+            if token != self._tokens.get(fd, fd):
+                return None
+        key = registry.get(fd)
+        if key is None:
             return None
         events = self._facts.directions[flags] & key[2]
         if not events:
             return None
         pair = key, events
-        if buffer.batch or buffer.prepare():
+        if not buffer.batch and not buffer.prepare():
+            return pair
+        if self._several or self._beyond or key[2] >= BOTH:
             self._cache(token, token, pair)
+        else:  # as ``_cache`` does, and faster
+            self._pairs[token] = pair
+            if registry.get(fd) is not key:
+                self._pairs.pop(token, None)
         return pair
 
     def _forget_records(self, token: int) -> None:
