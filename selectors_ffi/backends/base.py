@@ -85,6 +85,8 @@ class _BaseSelectorImpl(Additions):
     """The registry. Third-party selectors subclass this name and use ``_fd_to_key``."""
 
     _mechanism: ClassVar[str]
+    _view: _SelectorMapping | None = None
+    _shared = False  # the kernel object may hold registrations that are not ours
 
     def __init__(
         self,
@@ -98,9 +100,7 @@ class _BaseSelectorImpl(Additions):
     def _prepare(self, debug: object, regular_files: str | None) -> None:
         """Begin to be a selector; a call with keywords would take much longer."""
         self._fd_to_key: dict[int, SelectorKey] = {}
-        self._view: _SelectorMapping | None = None
         self._closed = False
-        self._shared = False  # the kernel object may hold registrations that are not ours
         self._beyond = False  # a key may hold an ``Interest``, see ``beyond``
         self._woken = False  # ``wakeup`` was called, and no wait has ended for it yet
         if regular_files is not None:

@@ -198,6 +198,8 @@ class TableSelector(Backend):
                     raise
                 return  # another thread was faster
             followed, table.log, table.latest = table.log, None, None
+            if not registry:
+                followed = None  # quicker than to drop one after the other
             try:
                 if followed is None:
                     table.empty()
