@@ -183,11 +183,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_earlier_watchdog() -> None:
-    """End the thread that a selector of an earlier module left: it opens files at any moment."""
+    """End the thread that a selector of an earlier module left, and close its files."""
     turns = sys.modules.get("selectors_ffi.debug.turns")
     if turns is not None:
         turns._watchdog._loops.clear()
         turns._watchdog.stop()
+        turns.keep(())
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -112,7 +112,7 @@ class Buffer:
     """
 
     __slots__ = (
-        "__weakref__", "_epfd", "_facts", "_made", "_ref", "_timeout", "_timespec", "_uses",
+        "__weakref__", "_epfd", "_facts", "_made", "_timeout", "_timespec", "_uses",
         "array", "batch", "began", "capacity", "flags", "forever", "layout", "now", "precise", "timed",
         "token", "tokens", "unknown", "view",
     )  # fmt: skip
@@ -122,7 +122,6 @@ class Buffer:
     timed: Iterator[int] | None
     precise: Iterator[int] | None  # those of them that take nanoseconds
     layout: tuple[Any, int, int, int]
-    _ref: Any
 
     def __init__(self, facts: Facts, epfd: int, capacity: int, made: list[ref[Buffer]]) -> None:
         self._facts = facts
@@ -149,15 +148,14 @@ class Buffer:
         # Up to how many events one look-up is for, if ``prepare`` has been here. Not for a full buffer.
         self.batch: int = 0
         self._made = made
-        # A callback in C cannot be interrupted, as a __del__ could be.
-        self._ref = mine = ref(self, made.remove)
-        made.append(mine)
+        # A callback in C cannot be interrupted, as a __del__ could be. Nothing else holds the reference:
+        # with one that is not noted the callback would fail.
+        made.append(ref(self, made.remove))
 
     def forget(self) -> None:
         """Count this buffer no longer; PyPy may collect it much later."""
-        mine, self._ref = self._ref, None  # whose callback is for a buffer that is noted
         try:
-            self._made.remove(mine)
+            self._made.remove(ref(self))  # equal to the one that is noted
         except ValueError as error:
             if of_handler(error):
                 raise

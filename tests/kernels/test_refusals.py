@@ -155,6 +155,25 @@ def test_times_of_epoll(pair):
     caller("close", epfd)
 
 
+@pytest.mark.parametrize("step", ["set_inheritable", "set_blocking"])
+def test_a_handler_that_raises_as_a_call_falls_asleep(step, pair, monkeypatch):
+    """What the simulated call has opened by then is closed."""
+
+    def handler(*_):
+        raise KeyError
+
+    caller = Caller("linux")
+    epfd, _ = caller("epoll_create1", 0)
+    room = caller.ffi.new("struct epoll_event[]", 2)
+    before = host.open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, handler)
+        with pytest.raises(KeyError):
+            caller("epoll_wait", epfd, room, 2, -1)
+    assert host.open_descriptors() == before
+    caller("close", epfd)
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_child_has_no_sleepers(pair):
     """A thread that sleeps in a simulated call stays in the parent, with the pipe that wakes it."""
@@ -175,9 +194,10 @@ def test_a_child_has_no_sleepers(pair):
     if child == 0:
         left = len(caller.kernel.handles[epfd].sleepers), before - len(host.open_descriptors())
         os._exit(0 if left == (0, 1) else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    status = os.waitpid(child, 0)[1]
     far.send(b"x")
     thread.join()
+    assert status == 0
     assert found == [(1, 0)]
     caller("close", epfd)
 

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain, repeat, starmap
 from typing import Any, Callable
 
 from ..._abi import load_ffi
@@ -19,17 +20,42 @@ from . import host
 __all__ = ["Handle", "Library", "SimulatedKernel", "Sleepers"]
 
 
-def _move_up(fd: int) -> int:
-    """Move an open file to a high number, where the program's own descriptors are not."""
-    try:
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD, host.UPPER)  # PyPy lacks F_DUPFD_CLOEXEC
-    except OSError:
-        moved = fd  # the limit is lower than that
-    else:
-        os.close(fd)
-        os.set_inheritable(moved, False)
-    os.set_blocking(moved, False)
-    return moved
+class _Pipe:
+    """A pipe that does not block, at high numbers, where the program's own descriptors are not.
+
+    A signal handler may raise between any two steps of a simulated call. So a number is noted when it
+    is opened, or dropped when it is closed, in one step of C.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+        self.reader = self.writer = -1
+
+    def make(self) -> None:
+        """Make the pipe."""
+        numbers = self._open
+        numbers.extend(chain.from_iterable(starmap(os.pipe, [()])))
+        try:  # PyPy lacks F_DUPFD_CLOEXEC.
+            numbers.extend(map(fcntl.fcntl, numbers[:], repeat(fcntl.F_DUPFD), repeat(host.UPPER)))
+        except OSError:  # the limit is lower than that
+            while len(numbers) > 2:
+                self._close(-1)
+        while len(numbers) > 2:
+            self._close(0)
+        for fd in numbers:
+            os.set_inheritable(fd, False)
+            os.set_blocking(fd, False)
+        self.reader, self.writer = numbers
+
+    def _close(self, place: int) -> None:
+        for _ in map(os.close, map(self._open.pop, [place])):
+            pass
+
+    def close(self) -> None:
+        """Close both ends."""
+        while self._open:
+            with contextlib.suppress(OSError):  # the program has closed all descriptors
+                self._close(-1)
 
 
 class Sleepers:
@@ -45,17 +71,22 @@ class Sleepers:
     @contextlib.contextmanager
     def asleep(self) -> Iterator[int]:
         """Count the calling thread as asleep; give a descriptor that ``wake`` makes readable."""
-        with self._lock:
-            reader, writer = map(_move_up, os.pipe())
-            self._writers.add(writer)
+        pipe = _Pipe()
         try:
-            yield reader
+            with self._lock:
+                pipe.make()
+                self._writers.add(pipe.writer)
+            yield pipe.reader
         finally:
             # Closed under the lock, or wake() could write to a reused number.
             with self._lock:
-                self._writers.discard(writer)
-                os.close(writer)
-                os.close(reader)
+                try:
+                    self._writers.discard(pipe.writer)
+                finally:  # also after a handler has raised here
+                    try:
+                        pipe.close()
+                    finally:
+                        pipe.close()
 
     def wake(self) -> None:
         """Wake every thread that is asleep."""
