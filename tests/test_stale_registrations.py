@@ -815,7 +815,8 @@ def test_a_second_thread_waits_while_the_set_is_replaced(selector, script, other
     others[0][1].send(b"x")
     crew.join()
     assert [[key.data for key, _ in found] for found in heard] == [[0], [0]]
-    assert script.calls["dup3"] == 1
+    # What the second thread has heard of the old set by then it may answer once more.
+    assert script.calls["dup3"] in (1, 2)
     assert watched(selector) == wanted(selector)
 
 
