@@ -49,9 +49,11 @@ def test_an_unclosed_loop_is_collected(subject, unraisable):
     loop.run_until_complete(asyncio.sleep(0))
     if hasattr(gc, "unfreeze"):  # a pooled table of an earlier module is in its cycle
         gc.unfreeze()
-    with pytest.warns(ResourceWarning, match="unclosed"):
+    with pytest.warns(ResourceWarning, match="unclosed") as told:
         del loop
-        collect()
+        for _ in range(10):  # PyPy may take more rounds
+            if not told:
+                collect()
     assert unraisable == []
 
 
