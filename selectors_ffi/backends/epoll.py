@@ -313,7 +313,8 @@ class EpollSelector(EpollSet):
         """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""
         table: dict[Any, Pair] = self._pairs
         if self._duplex:
-            table = {} if self._records is None else self._records.pairs
+            records = self._records  # read once: a handler or another thread may drop them
+            table = {} if records is None else records.pairs
         fields: list[Any] = []
         if native is None and buffer.prepare() and not (LOOPS and self._duplex):
             fields = buffer.fields(n, bool(self._duplex))
