@@ -10,6 +10,8 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
+import selectors_ffi
+from selectors_ffi.backends.epoll_buffer import Records
 from selectors_ffi.binding import REFUSALS
 
 from .kernels.faulty import FaultyLibrary
@@ -204,6 +206,29 @@ def test_a_key_that_changes_while_it_is_decoded(machine, pairs, events):
         assert selector.get_key(near).data == "new"
         for _ in range(3):
             assert [key.data for key, _ in selector.select(0)] == ["new"]
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_records_that_are_dropped_while_they_are_looked_at(machine, pairs, looks):
+    """A signal handler may remove the last key of both directions at any step of a wait."""
+
+    class Dropping(selectors_ffi.EpollSelector):
+        """Has no records any more after so many looks at them."""
+
+        @property
+        def _records(self):
+            self.looks -= 1
+            return self.kept if self.looks >= 0 else None
+
+        @_records.setter
+        def _records(self, records):
+            self.kept, self.looks = records, looks
+
+    with Dropping(binding=machine.boot().binding) as selector:
+        key = selector.register(pairs[0][0], BOTH)
+        for _ in range(6):
+            selector._records = Records()
+            assert selector.select(0) == [(key, BOTH)]
 
 
 @pytest.mark.parametrize("events", [EVENT_READ, BOTH])
