@@ -166,6 +166,26 @@ def test_a_number_is_converted_before_arithmetic(selector, pair, value):
     assert len(selector.select(Narrow(value))) == 1
 
 
+def test_a_number_that_changes(selector):
+    """A number may be changed after the wait that it was given to: the next wait sees it anew."""
+
+    class Seconds:
+        value = 0.2003
+
+        def __float__(self):
+            return self.value
+
+        def __le__(self, other):
+            return self.value <= other
+
+    seconds = Seconds()
+    assert selector.select(seconds) == []
+    seconds.value = 0.0103
+    begin = time.monotonic()
+    assert selector.select(seconds) == []
+    assert 0.0103 <= time.monotonic() - begin < 0.2
+
+
 @pytest.mark.parametrize("days", [25, 60, 365])
 def test_a_timeout_of_months(selector, pair, days):
     """There is no ceiling of ours: a wait of a year begins, and ends with the first event."""

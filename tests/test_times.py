@@ -10,7 +10,7 @@ import pytest
 if os.name != "posix":
     pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
-from selectors_ffi.backends import EVENT_READ, clock, table
+from selectors_ffi.backends import EVENT_READ, clock, epoll, epoll_buffer, table
 from selectors_ffi.backends import waits as waiting
 from selectors_ffi.testing.calls import waits
 from selectors_ffi.testing.library import Proxy
@@ -75,7 +75,7 @@ def set_clock(monkeypatch):
     """Have the backends look at the clock of a hook."""
 
     def set_it(hook):
-        for module in (clock, table, waiting):
+        for module in (clock, epoll, epoll_buffer, table, waiting):
             monkeypatch.setattr(module, "clock", lambda: hook.now)
 
     return set_it
@@ -159,6 +159,50 @@ def test_a_wait_of_weeks(machine, pair, set_clock):
         library.asked.clear()
         assert selector.select(2_000_001) == []
         assert [asked[5] for asked in library.asked] == [10**15, 10**15, 10**9]
+
+
+@pytest.mark.parametrize(
+    ("machine", "function", "place", "unit"),
+    [case for case in CASES if case[1] in ("epoll_wait", "poll", "select", "ioctl")],
+    ids=name,
+)
+def test_a_wait_of_a_year(machine, function, place, unit, pair, set_clock):
+    """A wait that is too long for one call is made of several: a C int holds 24.8 days."""
+    selector, library = selector_without_time(machine, function)
+    set_clock(library)
+    with selector:
+        selector.register(pair[0], EVENT_READ)
+        library.asked.clear()
+        for timeout in (86_400 * 365, 86_400 * 365, 1):
+            library.asked.clear()
+            assert selector.select(timeout) == []
+            asked = sum(asked[place] for asked in library.asked) * unit
+            assert timeout * 10**9 <= asked <= timeout * 10**9 + unit
+
+
+@pytest.mark.parametrize("step", [0.0, -1e-9, -1.0])
+@pytest.mark.parametrize("machine", SYSTEMS, ids=str)
+def test_a_clock_that_never_advances(machine, pair, monkeypatch, step):
+    """A wait ends after a few calls that took their time, though the clock stands still or goes back."""
+    now, calls = [1000.0], []
+
+    def clock_that_goes_back():
+        now[0] += step
+        return now[0]
+
+    def sleep(call):
+        if not waits(call):
+            return call.run()
+        calls.append(call)
+        return 0
+
+    for module in (clock, epoll, epoll_buffer, table, waiting):
+        monkeypatch.setattr(module, "clock", clock_that_goes_back)
+    with machine.boot(lambda whole: Proxy(whole, sleep)).selector() as selector:
+        selector.register(pair[0], EVENT_READ)
+        calls.clear()
+        assert selector.select(0.25) == []
+    assert len(calls) <= 4
 
 
 def test_how_much_select_is_asked_to_look_at():

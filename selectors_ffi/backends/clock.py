@@ -40,21 +40,26 @@ class Deadline:
     def __init__(self, timeout: float | None, start: float) -> None:
         self._timeout = timeout
         self._start = self._last = start
-        self._stopped = 0  # looks at which the clock had not advanced
+        self._stopped = 0  # looks at which the clock had not advanced; a wait that was slept is many
         self._late = 0  # calls since nothing was left
 
-    def remaining(self) -> float | None:
-        """Return the seconds that are left, 0 if none are; None if the wait never ends."""
+    def remaining(self, slept: bool = False) -> float | None:
+        """Return the seconds that are left, 0 if none are; None if the wait never ends.
+
+        Args:
+            slept: whether the last call ended by its timeout, so that a clock must have advanced.
+        """
         if self._timeout is None:
             return None
         if self._timeout <= 0:
             return 0
         now = clock()
-        self._stopped = self._stopped + 1 if now == self._last else 0
-        self._last = now
+        advanced, self._last = now > self._last, now
+        self._stopped = 0 if advanced else self._stopped + (PATIENCE // 2 if slept else 1)
         if self._stopped > PATIENCE:
             return 0
-        return max(self._start + float(self._timeout) - now, 0)
+        timeout = float(self._timeout)
+        return max(min(self._start + timeout - now, timeout), 0)  # not longer, if the clock goes back
 
     def over(self, again: bool) -> bool:
         """Tell whether to give up once nothing is left.

@@ -133,7 +133,8 @@ class EpollSelector(EpollSet):
                     if pair is not None or (pair := self._first(buffer)) is not None:
                         return [pair]
                 elif n == 0:
-                    return []
+                    if not buffer.cut:
+                        return []
                 elif n < 0:
                     n = -self._facts.errno(n)
                 elif n <= buffer.batch and not self._duplex:
@@ -294,7 +295,7 @@ class EpollSelector(EpollSet):
             elif n < 0 and n != -EINTR and not self._closed:
                 self._check_open()
                 raise self._binding.error(-n)
-            remaining = deadline.remaining()
+            remaining = deadline.remaining(n == 0)
             if self._closed:
                 self._end_call(buffer)
                 return []

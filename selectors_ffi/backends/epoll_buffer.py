@@ -9,7 +9,7 @@ from itertools import islice, repeat
 from operator import itemgetter
 from struct import Struct
 
-from ..binding import milliseconds, nanoseconds
+from ..binding import INT_MAX, milliseconds, nanoseconds
 from .beyond import EpollBits
 from .clock import clock
 from .handlers import of_handler, take
@@ -113,8 +113,8 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "_epfd", "_facts", "_made", "_timeout", "_timespec", "_uses",
-        "array", "batch", "began", "capacity", "flags", "forever", "layout", "now", "precise", "timed",
-        "token", "tokens", "unknown", "view",
+        "array", "batch", "began", "capacity", "cut", "flags", "forever", "layout", "now", "precise",
+        "timed", "token", "tokens", "unknown", "view",
     )  # fmt: skip
 
     now: Iterator[int] | None
@@ -136,6 +136,7 @@ class Buffer:
         self.view: Any = None
         self.tokens: _Unpackers = facts.tokens
         self.began: float = 0.0  # when the last wait with a timeout > 0 began
+        self.cut: bool = False  # whether that was longer than a call can wait
         self.belong(epfd, made)
 
     def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
@@ -222,14 +223,17 @@ class Buffer:
         facts, ns = self._facts, nanoseconds(timeout)
         self.timed = None  # until the end, so that an exception leaves no half of it
         if facts.precise is None or not ns % 1_000_000:
-            steps = self._calls(facts.epoll_wait, milliseconds(timeout))
+            ms = milliseconds(timeout)
+            self.cut = ms == INT_MAX
+            steps = self._calls(facts.epoll_wait, ms)
         else:
+            self.cut = False
             if self._timespec is None:
                 self._timespec = facts.ffi.new("struct timespec *")
             self._timespec.tv_sec, self._timespec.tv_nsec = divmod(ns, 1_000_000_000)
             steps = self.precise or self._calls(facts.precise, self._timespec, facts.NULL)
             self.precise = steps
-        self._timeout, self.timed = timeout, steps
+        self._timeout, self.timed = float(timeout), steps  # a number of another type may change
         return steps
 
     def step(self, timeout: float | None) -> int:

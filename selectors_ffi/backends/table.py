@@ -277,7 +277,7 @@ class TableSelector(Backend):
                 result, again = self._take(table, n, 0 if ended else remaining, native)
                 if deadline is None:
                     deadline = Deadline(remaining, start)
-                remaining = deadline.remaining()
+                remaining = deadline.remaining(n == 0)
                 done = result or native or ended or self._closed
                 if done or (remaining == 0 and deadline.over(again)):
                     self._woken = False  # a wake-up that came meanwhile is this wait's, too

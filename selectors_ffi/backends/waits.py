@@ -233,7 +233,7 @@ class WaitingSelector(Backend):
                 if found or native or self._woken or (unknown and self._shared):
                     self._woken = False
                     return list(found.values())
-                remaining = deadline.remaining()
+                remaining = deadline.remaining(n == 0)
                 if remaining == 0 and deadline.over(n < 0):
                     return []
                 if not seen.isdisjoint(unknown):
