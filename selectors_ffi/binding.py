@@ -36,7 +36,7 @@ from errno import EACCES, EINTR, EINVAL, ENOSYS, ENOTSUP, EPERM
 from functools import cache, partial
 from itertools import chain, repeat, starmap, takewhile
 from math import ceil
-from operator import and_, neg
+from operator import neg
 
 from ._abi import load_ffi
 from ._abi.target import host, presence, symbols_for
@@ -70,13 +70,11 @@ class Binding:
         self.lib = lib
         #: (function, tuples of arguments) -> an iterator as of ``calls``, a step for each tuple.
         self.steps: Callable[..., Iterator[int]] = starmap
-        #: The same, faster on PyPy, for a function that returns 0 or -1: a step that is not 0 failed.
-        self.attempts: Callable[..., Iterator[int]] = starmap
         #: (failed step) -> its errno. To be called in the function that made the step, at once.
         #: ``getattr(ffi, "errno", step)`` ignores the step: ffi always has an errno.
         self.errno: Callable[[int], int] = partial(getattr, ffi, "errno")
         if not ATOMIC_STEP:
-            self.steps, self.attempts = _steps_with_errno(ffi)
+            self.steps = _steps_with_errno(ffi)
             self.errno = abs
         self._facts: dict[Any, Any] = {}
         self.refused: set[str] = set()  #: functions that failed a self-test, as if not there
@@ -181,10 +179,9 @@ class Binding:
             return
         ffi = self.ffi
         before = ffi.errno
-        for refused in self.attempts(found[1], ((fd,),)):
-            break
-        if refused:
-            errno, ffi.errno = self.errno(refused), before
+        errno = -self.ask(found[1], fd)
+        if errno > 0:
+            ffi.errno = before
             if errno != EINTR:
                 raise self.error(errno)
 
@@ -193,17 +190,14 @@ class Binding:
 _close_by_os: Callable[[int], None] = partial(os.close)
 
 
-def _steps_with_errno(ffi: Any) -> tuple[Callable[..., Iterator[int]], ...]:
-    """Return ``Binding.steps`` and ``Binding.attempts`` where a step is not atomic."""
+def _steps_with_errno(ffi: Any) -> Callable[..., Iterator[int]]:
+    """Return ``Binding.steps`` where a step is not atomic."""
     errnos = map(getattr, repeat(ffi), repeat("errno"))  # at each step what it is then
 
     def steps(function: Callable[..., int], arguments: Any) -> Iterator[int]:
         return chain(takewhile((-1).__ne__, starmap(function, arguments)), map(neg, errnos))
 
-    def attempts(function: Callable[..., int], arguments: Any) -> Iterator[int]:
-        return map(and_, starmap(function, arguments), errnos)
-
-    return steps, attempts
+    return steps
 
 
 def load(target: str | None = None, *, library: str | None = None) -> Binding:

@@ -151,7 +151,7 @@ def faulty():
 
         return overwrite
 
-    made.steps, made.attempts = overwritten(made.steps), overwritten(made.attempts)
+    made.steps = overwritten(made.steps)
     return made, library
 
 

@@ -40,7 +40,6 @@ class Facts:
     """What depends on the binding alone; its selectors share it."""
 
     steps: Callable[..., Iterator[int]]
-    attempts: Callable[..., Iterator[int]]
     errno: Callable[[int], int]
     epoll_ctl: Callable[..., int]
     epoll_wait: Callable[..., int]
@@ -53,7 +52,8 @@ class Facts:
         ffi = binding.ffi
         self.ffi: Any = ffi
         function, constant = binding.function, binding.constant
-        self.steps, self.attempts, self.errno = binding.steps, binding.attempts, binding.errno
+        self.opened = binding.opened
+        self.steps, self.errno = binding.steps, binding.errno
         self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
         self.precise: Any = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
         self.dup3: Any = function("dup3") if binding.has("dup3") else None
@@ -62,7 +62,7 @@ class Facts:
         self.bits: EpollBits = binding.facts(EpollBits)
         self.flags: tuple[int, int, int, int] = self.bits.flags
         self.directions: Directions = self.bits.directions
-        self._create = function("epoll_create1"), ((constant("EPOLL_CLOEXEC"),),)
+        self._create = function("epoll_create1"), constant("EPOLL_CLOEXEC")
         self._binding = binding
         self.pool: list[Buffer] = []  # lent to one selector after another
         self.array: Any = ffi.typeof("struct epoll_event[]")
@@ -74,11 +74,9 @@ class Facts:
 
     def create(self) -> int:
         """Return the descriptor of a new set."""
-        for fd in self._binding.steps(*self._create):
-            break
-        if fd < 0:
-            raise self._binding.error(self.errno(fd))
-        return fd
+        create, flags = self._create
+        fd = create(flags) if self.opened else -1  # a plain call, as in ``EpollSelector._watch``
+        return fd if fd >= 0 else self._binding.call(create, flags)
 
     def lend(self, epfd: int, made: list[ref[Buffer]]) -> Buffer:
         """Return a buffer for the set ``epfd``, noted in ``made``."""
