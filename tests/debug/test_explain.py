@@ -14,7 +14,7 @@ import pytest
 
 from selectors_ffi._abi.target import SYMBOLS
 from selectors_ffi.debug import FileSink
-from selectors_ffi.debug.decode import grammar
+from selectors_ffi.debug.decode import vocabulary
 from selectors_ffi.debug.explain import CALLS, ERRNOS, FLAGS, RECORDS, Explainer
 from selectors_ffi.debug.lines import Lines
 from selectors_ffi.debug.records import Event, Lint, Registration, Syscall, Wait, here, now
@@ -22,17 +22,17 @@ from selectors_ffi.debug.records import Event, Lint, Registration, Syscall, Wait
 NAMES = {
     name
     for family in (
-        grammar.EPOLL_CREATE,
-        grammar.EPOLL_OPERATIONS,
-        grammar.EPOLL_EVENTS,
-        grammar.POLL_EVENTS,
-        grammar.KEVENT_FILTERS,
-        grammar.KEVENT_FLAGS,
-        *grammar.KEVENT_NOTES.values(),
-        grammar.KQUEUEX_FLAGS,
-        grammar.DEVPOLL_COMMANDS,
-        grammar.PORT_SOURCES,
-        grammar.OPEN_FLAGS,
+        vocabulary.EPOLL_CREATE,
+        vocabulary.EPOLL_OPERATIONS,
+        vocabulary.EPOLL_EVENTS,
+        vocabulary.POLL_EVENTS,
+        vocabulary.KEVENT_FILTERS,
+        vocabulary.KEVENT_FLAGS,
+        *vocabulary.KEVENT_NOTES.values(),
+        vocabulary.KQUEUEX_FLAGS,
+        vocabulary.DEVPOLL_COMMANDS,
+        vocabulary.PORT_SOURCES,
+        vocabulary.OPEN_FLAGS,
     )
     for name in family
 }

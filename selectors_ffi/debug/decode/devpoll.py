@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
 from .form import Form, Native
-from .grammar import DEVPOLL_COMMANDS, OPEN_FLAGS, Bits, Names, is_null, struct
+from .grammar import Bits, Names, is_null, struct
 from .poll import event_bits, interests, natives, results
+from .vocabulary import DEVPOLL_COMMANDS, OPEN_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

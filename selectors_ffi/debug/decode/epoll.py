@@ -7,19 +7,9 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
-from .form import Form, Native
-from .grammar import (
-    ELLIPSIS_AFTER,
-    EPOLL_CREATE,
-    EPOLL_EVENTS,
-    EPOLL_OPERATIONS,
-    Bits,
-    Names,
-    array,
-    is_null,
-    struct,
-    timeval,
-)  # fmt: skip
+from .form import FlagsAlone, Form, Native
+from .grammar import Bits, Names, array, is_null, struct, timeval
+from .vocabulary import EPOLL_CREATE, EPOLL_EVENTS, EPOLL_OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,15 +26,10 @@ def event_bits(ffi: Any) -> Bits:
     return Bits.of(ffi, EPOLL_EVENTS)
 
 
-class Create(Form):
+class Create(FlagsAlone):
     """``epoll_create1(EPOLL_CLOEXEC)``."""
 
-    def __init__(self, ffi: Any) -> None:
-        super().__init__(ffi)
-        self.flags: Bits = Bits.of(ffi, EPOLL_CREATE)
-
-    def enter(self, arguments: Sequence[Any]) -> list[str]:
-        return [self.flags(int(flags)) for flags in arguments]
+    names = EPOLL_CREATE
 
 
 class Move(Form):
@@ -142,11 +127,10 @@ class Wait(_Events):
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
         events, bits = arguments[1], self.bits
         if not is_null(self.ffi, events):
-            shown = [
+            texts[1] = array(
                 f"{{events={bits(flags)}, data={data:#x}}}"
-                for flags, data in self.unpack(self.copy(events, min(result, ELLIPSIS_AFTER)))
-            ]
-            texts[1] = array(shown if result <= ELLIPSIS_AFTER else [*shown, "..."])
+                for flags, data in self.unpack(self.copy(events, result))
+            )
         return ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
 from .form import Form, records
-from .grammar import PORT_SOURCES, Bits, Names, struct, timeval
+from .grammar import Bits, Names, struct, timeval
 from .poll import event_bits
+from .vocabulary import PORT_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...binding import pointer_to
-from .grammar import ELLIPSIS_AFTER, address, array, is_null
+from .grammar import Bits, address, array, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Arguments", "Form", "Native", "integer", "records"]
+__all__ = ["Arguments", "FlagsAlone", "Form", "Native", "integer", "records"]
 
 
 class Native(NamedTuple):
@@ -88,6 +88,20 @@ class Form:
         return ()
 
 
+class FlagsAlone(Form):
+    """The form of calls that take flags, or nothing."""
+
+    names: Iterable[str]
+    """The names of the flags."""
+
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi)
+        self.flags: Bits = Bits.of(ffi, self.names)
+
+    def enter(self, arguments: Sequence[Any]) -> list[str]:
+        return [self.flags(int(flags)) for flags in arguments]
+
+
 class Arguments(Sequence[str]):
     """The arguments of a call as text, decoded when they are first looked at."""
 
@@ -147,7 +161,4 @@ def records(ffi: Any, value: Any, ctype: str, count: int, render: Callable[[Any]
     if count < 0:
         return address(ffi, value)
     pointer = pointer_to(ffi, ctype, value)
-    texts = [render(pointer[index]) for index in range(min(count, ELLIPSIS_AFTER))]
-    if count > ELLIPSIS_AFTER:
-        texts.append("...")
-    return array(texts)
+    return array(render(pointer[index]) for index in range(count))

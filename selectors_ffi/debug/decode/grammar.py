@@ -2,15 +2,16 @@
 
 It is the one grammar of every line; ``docs/debugging.md`` describes it for readers.
 
-The order of the names within each family is that of the systems' headers. A name that a target's
-declarations lack is left out: its bit is shown in hexadecimal rather than under a name that
-belongs to another system. All values come from the declarations.
+The names are those of ``vocabulary``, their values come from the target's declarations. A name that
+these lack is left out: its bit is shown in hexadecimal rather than under a name that belongs to another
+system.
 """
 
 from __future__ import annotations
 
 import os
 from errno import errorcode
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,19 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bits",
-    "DEVPOLL_COMMANDS",
-    "ELLIPSIS_AFTER",
-    "EPOLL_CREATE",
-    "EPOLL_EVENTS",
-    "EPOLL_OPERATIONS",
-    "KEVENT_FILTERS",
-    "KEVENT_FLAGS",
-    "KEVENT_NOTES",
-    "KQUEUEX_FLAGS",
     "Names",
-    "OPEN_FLAGS",
-    "POLL_EVENTS",
-    "PORT_SOURCES",
     "address",
     "array",
     "errno_name",
@@ -40,51 +29,6 @@ __all__ = [
     "struct",
     "timeval",
 ]
-
-EPOLL_CREATE = ("EPOLL_CLOEXEC",)
-EPOLL_OPERATIONS = ("EPOLL_CTL_ADD", "EPOLL_CTL_DEL", "EPOLL_CTL_MOD")
-EPOLL_EVENTS = (
-    "EPOLLIN", "EPOLLPRI", "EPOLLOUT", "EPOLLERR", "EPOLLHUP", "EPOLLNVAL",
-    "EPOLLRDNORM", "EPOLLRDBAND", "EPOLLWRNORM", "EPOLLWRBAND", "EPOLLMSG", "EPOLLRDHUP",
-    "EPOLLEXCLUSIVE", "EPOLLWAKEUP", "EPOLLONESHOT", "EPOLLET",
-)  # fmt: skip
-POLL_EVENTS = (
-    "POLLIN", "POLLPRI", "POLLOUT", "POLLERR", "POLLHUP", "POLLNVAL",
-    "POLLRDNORM", "POLLRDBAND", "POLLWRNORM", "POLLWRBAND", "POLLMSG",
-    "POLLREMOVE", "POLLONESHOT", "POLLET", "POLLRDHUP", "POLLINIGNEOF",
-)  # fmt: skip
-KEVENT_FILTERS = (
-    "EVFILT_READ", "EVFILT_WRITE", "EVFILT_AIO", "EVFILT_VNODE", "EVFILT_PROC", "EVFILT_SIGNAL",
-    "EVFILT_TIMER", "EVFILT_MACHPORT", "EVFILT_PROCDESC", "EVFILT_DEVICE", "EVFILT_FS",
-    "EVFILT_LIO", "EVFILT_USER", "EVFILT_VM", "EVFILT_SENDFILE", "EVFILT_EMPTY", "EVFILT_EXCEPT",
-)  # fmt: skip
-KEVENT_FLAGS = (
-    "EV_ADD", "EV_DELETE", "EV_ENABLE", "EV_DISABLE", "EV_ONESHOT", "EV_CLEAR", "EV_RECEIPT",
-    "EV_DISPATCH", "EV_UDATA_SPECIFIC", "EV_FORCEONESHOT", "EV_VANISHED", "EV_KEEPUDATA",
-    "EV_DROP", "EV_NODATA", "EV_ERROR", "EV_EOF", "EV_FLAG0", "EV_FLAG1", "EV_FLAG2",
-)  # fmt: skip
-#: What ``fflags`` means depends on the filter.
-KEVENT_NOTES: dict[str, tuple[str, ...]] = {
-    "EVFILT_READ": ("NOTE_LOWAT", "NOTE_FILE_POLL", "NOTE_EOF", "NOTE_OOB"),
-    "EVFILT_WRITE": ("NOTE_LOWAT",),
-    "EVFILT_EXCEPT": ("NOTE_OOB",),
-    "EVFILT_USER": ("NOTE_FFCOPY", "NOTE_FFAND", "NOTE_FFOR", "NOTE_TRIGGER"),
-    "EVFILT_TIMER": (
-        "NOTE_SECONDS", "NOTE_MSECONDS", "NOTE_USECONDS", "NOTE_NSECONDS", "NOTE_ABSTIME",
-        "NOTE_ABSOLUTE",
-    ),
-    "EVFILT_VNODE": (
-        "NOTE_DELETE", "NOTE_WRITE", "NOTE_EXTEND", "NOTE_ATTRIB", "NOTE_LINK", "NOTE_RENAME",
-        "NOTE_REVOKE", "NOTE_OPEN", "NOTE_CLOSE", "NOTE_CLOSE_WRITE", "NOTE_READ",
-    ),
-    "EVFILT_PROC": (
-        "NOTE_EXIT", "NOTE_FORK", "NOTE_EXEC", "NOTE_TRACK", "NOTE_TRACKERR", "NOTE_CHILD",
-    ),
-}  # fmt: skip
-KQUEUEX_FLAGS = ("KQUEUE_CLOEXEC", "KQUEUE_CPONFORK")
-DEVPOLL_COMMANDS = ("DP_POLL", "DP_ISPOLLED", "DP_PPOLL", "DP_EPOLLCOMPAT")
-PORT_SOURCES = ("PORT_SOURCE_USER", "PORT_SOURCE_FD")
-OPEN_FLAGS = ("O_RDWR", "O_WRONLY", "O_NONBLOCK", "O_CLOEXEC")
 
 
 def _declared(ffi: Any, names: Iterable[str]) -> dict[str, int]:
@@ -188,9 +132,12 @@ def address(ffi: Any, value: object) -> str:
     return f"/* {type(value).__name__} */"
 
 
-def array(items: Iterable[str], separator: str = ", ") -> str:
-    """Return ``[a, b]``; the caller cuts at ``ELLIPSIS_AFTER`` before decoding further items."""
-    return f"[{separator.join(items)}]"
+def array(items: Iterable[str]) -> str:
+    """Return ``[a, b]``, cut at ``ELLIPSIS_AFTER``; one item more than is shown is decoded."""
+    shown = list(islice(items, ELLIPSIS_AFTER + 1))
+    if len(shown) > ELLIPSIS_AFTER:
+        shown[-1] = "..."
+    return f"[{', '.join(shown)}]"
 
 
 def struct(**fields: object) -> str:

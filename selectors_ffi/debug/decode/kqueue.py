@@ -5,19 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
-from .form import Form, Native, records
-from .grammar import (
-    KEVENT_FILTERS,
-    KEVENT_FLAGS,
-    KEVENT_NOTES,
-    KQUEUEX_FLAGS,
-    OPEN_FLAGS,
-    Bits,
-    Names,
-    errno_name,
-    struct,
-    timeval,
-)
+from .form import FlagsAlone, Form, Native, records
+from .grammar import Bits, Names, errno_name, struct, timeval
+from .vocabulary import KEVENT_FILTERS, KEVENT_FLAGS, KEVENT_NOTES, KQUEUEX_FLAGS, OPEN_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,23 +17,16 @@ __all__ = ["FORMS", "Create", "Kevent", "Records"]
 _KEVENT = "struct kevent"
 
 
-class Create(Form):
-    """``kqueue() = 5``, ``kqueue1(O_CLOEXEC) = 5``, ``kqueuex(KQUEUE_CLOEXEC) = 5``."""
+class Create(FlagsAlone):
+    """``kqueue() = 5``, ``kqueue1(O_CLOEXEC) = 5``."""
 
-    names: tuple[str, ...] = OPEN_FLAGS
-
-    def __init__(self, ffi: Any) -> None:
-        super().__init__(ffi)
-        self.flags: Bits = Bits.of(ffi, self.names)
-
-    def enter(self, arguments: Sequence[Any]) -> list[str]:
-        return [self.flags(int(flags)) for flags in arguments]
+    names = OPEN_FLAGS
 
 
-class CreateX(Create):
-    """kqueuex(2) has flags of its own."""
+class CreateX(FlagsAlone):
+    """``kqueuex(KQUEUE_CLOEXEC) = 5``."""
 
-    names: tuple[str, ...] = KQUEUEX_FLAGS
+    names = KQUEUEX_FLAGS
 
 
 class Records:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
 from .form import Form, Native
-from .grammar import ELLIPSIS_AFTER, POLL_EVENTS, Bits, array, is_null, struct, timeval
+from .grammar import Bits, array, is_null, struct, timeval
+from .vocabulary import POLL_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,22 +22,11 @@ def event_bits(ffi: Any) -> Bits:
     return Bits.of(ffi, POLL_EVENTS, width=16)
 
 
-def _cut(texts: Iterable[str]) -> str:
-    """Return an array, read only as far as it is shown."""
-    shown: list[str] = []
-    for text in texts:
-        if len(shown) == ELLIPSIS_AFTER:
-            shown.append("...")
-            break
-        shown.append(text)
-    return array(shown)
-
-
 def interests(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
     """Return what was asked for: ``[{fd=5, events=POLLIN}]``; of a skipped entry ``{fd=-1}``."""
     pointer = pointer_to(ffi, _POLLFD, fds)
     entries = ((int(pointer[index].fd), int(pointer[index].events)) for index in range(count))
-    return _cut(
+    return array(
         struct(fd=fd) if fd < 0 else struct(fd=fd, events=bits(events)) for fd, events in entries
     )
 
@@ -51,7 +41,7 @@ def occurred(ffi: Any, fds: Any, count: int) -> Iterable[tuple[int, int]]:
 
 def results(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
     """Return what happened: ``[{fd=5, revents=POLLIN|POLLHUP}]``."""
-    return _cut(struct(fd=fd, revents=bits(revents)) for fd, revents in occurred(ffi, fds, count))
+    return array(struct(fd=fd, revents=bits(revents)) for fd, revents in occurred(ffi, fds, count))
 
 
 def natives(ffi: Any, bits: Bits, fds: Any, count: int) -> list[Native]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
 from .form import Form, Native
-from .grammar import array, is_null, timeval
+from .grammar import is_null, timeval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ class Select(Form):
         if is_null(self.ffi, fds):
             return "NULL"
         # Sets are the only arrays that strace writes out however long they are.
-        return array(map(str, members(self.ffi, fds, nfds)), " ")
+        return f"[{' '.join(map(str, members(self.ffi, fds, nfds)))}]"
 
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
         if result <= 0:
