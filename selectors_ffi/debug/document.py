@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 from weakref import WeakSet
 
 from .locking import Locked
-from .output import Held, out_of_the_way
+from .output import CLOEXEC, Held, out_of_the_way, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,6 @@ __all__ = ["PATIENCE", "Document"]
 
 #: Seconds that a write waits at most for another process to finish its own.
 PATIENCE = 0.1
-
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
 
 class Document(Locked):
@@ -95,7 +93,7 @@ class Document(Locked):
         except FileNotFoundError:
             regular = True
         if not regular:
-            self._own.take(out_of_the_way(os.open(self._path, os.O_WRONLY | _CLOEXEC)))
+            self._own.take(out_of_the_way(os.open(self._path, os.O_WRONLY | CLOEXEC)))
             return
         self._own.take(self._open(0 if join else os.O_TRUNC))
         self._rewritten = True
@@ -107,7 +105,7 @@ class Document(Locked):
 
     def _open(self, flags: int) -> int:
         flags |= os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        return out_of_the_way(os.open(self._path, flags | _CLOEXEC, 0o666))
+        return out_of_the_way(os.open(self._path, flags | CLOEXEC, 0o666))
 
     def share(self) -> None:
         """From now on another process may write, too."""
@@ -220,8 +218,7 @@ class Document(Locked):
             return
         if not self._own.ours():
             raise OSError(EBADF, f"{os.strerror(EBADF)}: descriptor {self._own.fd} of a sink was closed")
-        while data:
-            data = data[os.write(self._own.fd, data) :]
+        write_all(self._own.fd, data)
 
 
 def _bytes(text: str) -> bytes:
@@ -231,8 +228,7 @@ def _bytes(text: str) -> bytes:
 def _write_at(fd: int, data: bytes, offset: int) -> None:
     if not hasattr(os, "pwrite"):  # pragma: no cover: Windows
         os.lseek(fd, offset, os.SEEK_SET)
-        while data:
-            data = data[os.write(fd, data) :]
+        write_all(fd, data)
         return
     while data:
         written = os.pwrite(fd, data, offset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..backends import EpollSelector
@@ -10,7 +9,7 @@ from ..backends.beyond import EpollBits
 from ..backends.beyond import watched as asked_for
 from .addresses import address_of
 from .decode.epoll import event_bits as epoll_bits
-from .naming import interest, kind_of, shown
+from .naming import interest, kind_of, link_of, shown
 from .owners import owner_of
 
 if TYPE_CHECKING:
@@ -79,10 +78,10 @@ def describe(selector: Any) -> Description:
     keys = list(selector.get_map().values())
     observer = getattr(selector, "_observer", None)
     rows = [_row(key, observer) for key in keys]
-    epfd = _epoll_descriptor(selector)
     title = f"{name}, {len(keys)} registered"
     differences = None
-    if epfd >= 0:
+    if isinstance(selector, EpollSelector):
+        epfd = selector._descriptor.fd
         title = f"{name}, epoll descriptor {epfd}, {len(keys)} registered"
         kernel = watched(epfd)
         if kernel is not None:
@@ -99,11 +98,6 @@ def _row(key: SelectorKey, observer: Any) -> Row:
     if owner == "int":  # a number, and nothing that names more
         owner = shown(key.fileobj)
     return Row(fd, kind_of(fd), address, interest(key.events), last, owner, place)
-
-
-def _epoll_descriptor(selector: Any) -> int:
-    """Return the epoll descriptor, else -1; a simulated kernel's has no list in procfs."""
-    return selector._descriptor.fd if isinstance(selector, EpollSelector) else -1
 
 
 def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selector: Any) -> Iterable[str]:
@@ -149,16 +143,15 @@ def watched(epfd: int) -> list[Watched] | None:
 
     It is in /proc/<pid>/fdinfo/<epfd>; proc_pid_fdinfo(5).
     """
+    if "eventpoll" not in link_of(epfd):
+        return None  # a simulated kernel's
     try:
-        if "eventpoll" not in os.readlink(f"/proc/self/fd/{epfd}"):
-            return None  # a simulated kernel's
         with open(f"/proc/self/fdinfo/{epfd}", encoding="ascii", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:
         return None
-    entries = [line.split() for line in lines if line.startswith("tfd:")]
     found = []
-    for words in entries:
+    for words in [line.split() for line in lines if line.startswith("tfd:")]:
         fields = dict(zip(words[0::2], words[1::2]))
         try:
             found.append(

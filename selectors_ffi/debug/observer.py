@@ -27,7 +27,7 @@ from .lints import REPLACED, mended
 from .naming import interest, kind_of, shown
 from .places import place
 from .presence import Begun, Here
-from .raw import ends_of_sockets
+from .raw import ends_of
 from .records import Event, Marks, Record, Registration, Syscall, Wait, now, spent
 from .sinks import Emitter, Sink
 from .telling import Teller
@@ -302,7 +302,7 @@ class Observer:
             socket = known is not None and known.kind == "socket"
             if socket and not native.hangup and given.get(native.fd, 0) & EVENT_READ:
                 fds.append(native.fd)
-        return ends_of_sockets(fds) if fds else {}
+        return ends_of(fds, sockets=True) if fds else {}
 
     def _checked(
         self, checks: Checks, begun: Begun, end: int, timeout: Any, result: Any, heard: Any

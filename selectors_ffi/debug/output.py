@@ -28,7 +28,10 @@ try:
 except ImportError:  # pragma: no cover: Windows
     fcntl = None  # type: ignore[assignment] # asked for below
 
-__all__ = ["HIGH", "PATIENCE", "Held", "Output", "duplicate", "open_path", "out_of_the_way", "private"]
+__all__ = [
+    "CLOEXEC", "HIGH", "PATIENCE", "Held", "Output", "duplicate", "open_path", "out_of_the_way",
+    "private", "write_all",
+]  # fmt: skip
 
 #: Seconds that a write waits at most for a reader who does not read.
 PATIENCE = 1.0
@@ -36,7 +39,7 @@ PATIENCE = 1.0
 #: Our numbers are at least this, so that the program's own are those that it has without us.
 HIGH = 200
 
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _NOCTTY = getattr(os, "O_NOCTTY", 0)
 
@@ -117,7 +120,7 @@ class Output(Held):
         if not self.ours():
             self.reopen()
         if not self._slow:
-            _write_all(self.fd, data)
+            write_all(self.fd, data)
         elif not self._ready():
             self.lost += 1
         else:
@@ -167,7 +170,8 @@ def _piece(data: bytes) -> bytes:
     return data[: data.rfind(b"\n", 0, PIECE) + 1 or PIECE]
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write ``data`` whole, in as many calls as it takes."""
     while data:
         data = data[os.write(fd, data) :]
 
@@ -211,7 +215,7 @@ def open_path(path: str | os.PathLike[str], *, append: bool = True) -> int:
         OSError: it cannot be opened; a named pipe that no process reads, too (ENXIO).
     """
     # Without O_NONBLOCK the open of a named pipe would wait for its reader.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _CLOEXEC | _NONBLOCK | _NOCTTY
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | CLOEXEC | _NONBLOCK | _NOCTTY
     return os.open(path, flags | (0 if append else os.O_TRUNC), 0o666)
 
 
@@ -224,7 +228,7 @@ def private(fd: int) -> int:
     mode = os.fstat(fd).st_mode
     if os.name == "posix" and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         try:
-            flags = os.O_WRONLY | _CLOEXEC | _NONBLOCK | _NOCTTY
+            flags = os.O_WRONLY | CLOEXEC | _NONBLOCK | _NOCTTY
             return os.open(f"/proc/self/fd/{fd}", flags)
         except OSError:
             pass

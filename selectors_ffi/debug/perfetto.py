@@ -78,7 +78,7 @@ class PerfettoSink(Locked):
     def _put(self, events: list[dict[str, Any]]) -> None:
         if not events:
             return
-        self._document.add(",\n".join([json.dumps(_finite(event), default=str) for event in events]))
+        self._document.add(",\n".join([json.dumps(event, default=str) for event in events]))
         self._last = max([self._last, *(event.get("ts", 0.0) for event in events)])
 
     def _name(self, source: Source) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ class PerfettoSink(Locked):
                 arguments["errno"] = record.as_dict()["errno"]
             return [_slice(base, record.name, "syscall", record.duration, arguments)]
         if isinstance(record, Wait):
-            arguments = {"selector": selector, "timeout": record.timeout, "ready": record.ready}
+            arguments = {"selector": selector, "timeout": record.finite_timeout, "ready": record.ready}
             return [_slice(base, "select()", "wait", record.span, arguments)]
         if isinstance(record, Lint):
             arguments = {"message": record.message, "place": record.place}
@@ -190,12 +190,3 @@ def _metadata(what: str, pid: int, tid: int, name: str, place: int) -> list[dict
         {**base, "name": f"{what}_name", "args": {"name": name}},
         {**base, "name": f"{what}_sort_index", "args": {"sort_index": place}},
     ]
-
-
-def _finite(value: Any) -> Any:
-    """Return ``value`` with text for numbers that JSON does not have (a timeout of NaN, say)."""
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return value

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..backends.base import NativeEvent
     from ..binding import Binding
 
-__all__ = ["RawEvent", "ends_of", "ends_of_sockets", "select_raw"]
+__all__ = ["RawEvent", "ends_of", "select_raw"]
 
 _READABLE, _WRITABLE, _HANGUP, _ERROR, _PRIORITY = (1 << bit for bit in range(5))
 
@@ -176,17 +176,14 @@ class _Kqueue:
         return state, ended if name == "EVFILT_READ" else None
 
 
-def ends_of(fds: Iterable[int]) -> dict[int, bool | None]:
-    """Return whether each descriptor's other end has stopped sending; None if it is not known."""
-    return _ends({fd: _kind(fd) for fd in fds})
+def ends_of(fds: Iterable[int], *, sockets: bool = False) -> dict[int, bool | None]:
+    """Return whether each descriptor's other end has stopped sending; None if it is not known.
 
-
-def ends_of_sockets(fds: Iterable[int]) -> dict[int, bool | None]:
-    """Return the same of descriptors that are known to be sockets."""
-    return _ends(dict.fromkeys(fds, stat.S_IFSOCK))
-
-
-def _ends(kinds: dict[int, int]) -> dict[int, bool | None]:
+    Args:
+        fds: the descriptors.
+        sockets: they are known to be sockets.
+    """
+    kinds = dict.fromkeys(fds, stat.S_IFSOCK) if sockets else {fd: _kind(fd) for fd in fds}
     found: dict[int, bool | None] = dict.fromkeys(kinds)
     asked = [fd for fd, kind in kinds.items() if kind]
     if not asked:

@@ -175,6 +175,11 @@ class Wait(NamedTuple):
     """The line that ran during a turn that took long, see ``turns``; else empty."""
 
     @property
+    def finite_timeout(self) -> float | str | None:
+        """The timeout; text for infinity and NaN, which JSON does not have."""
+        return self.timeout if self.timeout is None or isfinite(self.timeout) else str(self.timeout)
+
+    @property
     def span(self) -> int:
         """From beginning to end by the clock, for a time axis."""
         return self.duration + self.overhead
@@ -185,9 +190,7 @@ class Wait(NamedTuple):
         return f"{_prefix(self.source)}wait({timeout}) = {ready} {seconds(self.duration)}"
 
     def as_dict(self) -> dict[str, Any]:
-        # JSON has no number for these, and select() takes more kinds of numbers than JSON.
-        timeout = self.timeout if self.timeout is None or isfinite(self.timeout) else str(self.timeout)
-        return _fields("wait", self, timeout=timeout)
+        return _fields("wait", self, timeout=self.finite_timeout)
 
 
 class Lint(NamedTuple):

@@ -23,7 +23,6 @@ import pkgutil
 import platform
 import sys
 from collections import deque
-from math import isfinite
 from threading import current_thread, main_thread
 from time import time
 from typing import IO, Any
@@ -73,7 +72,7 @@ class ReportSink(Locked):
 
     def __init__(self, target: str | os.PathLike[str] | int | IO[str], *, join: bool = False) -> None:
         super().__init__()
-        self._document = Document(target, page(), _TAIL, separator=",\n", join=join)
+        self._document = Document(target, page(), _TAIL, join=join)
         self._root = -1 if join else os.getpid()
         self._writer: _Writer | None = None
 
@@ -162,12 +161,8 @@ class _Writer:
         thread = self._thread(record.source)
         place = (record.time - self._base, thread, self._text(record.source.selector))
         if isinstance(record, Wait):
-            timeout: Any = record.timeout
-            if timeout is not None:
-                # It may be any kind of number, and JSON lacks some of them.
-                timeout = float(timeout) if isfinite(timeout) else str(timeout)
             own = record.turn, record.overhead, *([self._text(record.at)] if record.at else ())
-            self._line(1, *place, record.span, timeout, record.ready, *own)
+            self._line(1, *place, record.span, record.finite_timeout, record.ready, *own)
         elif isinstance(record, Syscall):
             self._line(2, *place, record.duration, *self._call(record))
         elif isinstance(record, Event):

@@ -186,16 +186,11 @@ class EmptyWaits:
         slow = seconds > IDLE_TURN * IDLE / 1e9
         if slow or self._count >= IDLE + LOOKS:
             self._count = 0
-        return (
-            None
-            if slow
-            else (
-                NeverSleeps,
-                (
-                    f"select() was called {IDLE} times in {seconds:.3f} s with a timeout of 0,"
-                    " and each time nothing was ready"
-                ),
-            )
+        if slow:
+            return None
+        return NeverSleeps, (
+            f"select() was called {IDLE} times in {seconds:.3f} s with a timeout of 0,"
+            " and each time nothing was ready"
         )
 
     def told(self) -> None:

@@ -127,14 +127,16 @@ class FileSink(Locked):
         OSError: the path cannot be opened, or the descriptor is closed.
     """
 
+    _file: IO[str] | None = None
+    _output: Output | None = None
+    _stalled = False
+    _pid = 0
+    """Of a path with "%p": the process that the open file belongs to."""
+
     def __init__(
         self, target: str | os.PathLike[str] | int | IO[str] | Output, *, append: bool = True
     ) -> None:
         super().__init__()
-        self._file: IO[str] | None = None
-        self._output: Output | None = None
-        self._stalled = False
-        self._pid = 0  # of a path with "%p": the process that the open file belongs to
         if isinstance(target, (str, os.PathLike)):
             # The program may change its directory before the file must be opened again.
             path = os.path.abspath(os.fspath(target))
@@ -204,9 +206,8 @@ class FileSink(Locked):
             self._file.flush()
 
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        output = getattr(self, "_output", None)
-        if output is not None and not _ending():  # then modules are empty, and the system closes it
-            output.close()
+        if self._output is not None and not _ending():  # then modules are empty, the system closes it
+            self._output.close()
 
 
 class StandardError(FileSink):
@@ -217,12 +218,10 @@ class StandardError(FileSink):
     replaced is followed.
     """
 
+    _seen: object = None
+
     def __init__(self) -> None:
         Locked.__init__(self)
-        self._file = self._output = None
-        self._stalled = False
-        self._pid = 0
-        self._seen: object = None
 
     def write(self, text: str) -> None:
         if sys.stderr is not self._seen:
