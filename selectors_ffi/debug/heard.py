@@ -38,8 +38,7 @@ def natives_of(heard: Heard | None) -> list[Native]:
 def portable(given: dict[int, int]) -> list[Native]:
     """Return events in the words of the interface, where the kernel's own cannot be heard."""
     return [
-        Native(fd, events, 0, 0, "", None, interest(events).replace("EVENT_", ""), False)
-        for fd, events in given.items()
+        Native(fd, None, interest(events).replace("EVENT_", ""), False) for fd, events in given.items()
     ]
 
 

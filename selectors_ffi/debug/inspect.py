@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from selectors import SelectorKey
 
-__all__ = ["Description", "Row", "Watched", "describe", "watched"]
+__all__ = ["Description", "Row", "describe", "watched"]
 
 
 class Row(NamedTuple):
@@ -100,27 +100,29 @@ def _row(key: SelectorKey, observer: Any) -> Row:
     return Row(fd, kind_of(fd), address, interest(key.events), last, owner, place)
 
 
-def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selector: Any) -> Iterable[str]:
+def _differences(
+    keys: Iterable[SelectorKey], kernel: list[tuple[int, int]], selector: Any
+) -> Iterable[str]:
     """Spell out how the two lists differ."""
     ffi = selector._binding.ffi
     bits = epoll_bits(ffi)
     wanted, always = EpollBits(selector._binding), bits.of_names("EPOLLERR", "EPOLLHUP")
     registry = {int(key.fd): key for key in keys}
-    listed = set()
-    for entry in kernel:
-        listed.add(entry.fd)
+    for fd, events in kernel:
         # ERR and HUP are always watched, and the kernel adds them to the mask by itself.
-        asked = bits(entry.events & ~always)
-        key = registry.get(entry.fd)
+        events &= ~always
+        asked = bits(events)
+        key = registry.get(fd)
         if key is None:
             yield (
-                f"still watches what was fd {entry.fd} for {asked} (now {kind_of(entry.fd)}), which"
+                f"still watches what was fd {fd} for {asked} (now {kind_of(fd)}), which"
                 " is not registered: a duplicate keeps the file open"
             )
             continue
         # What has reported its ONESHOT is in the list still, and watched for nothing.
-        if asked_for(key.events) and wanted[key.events] != entry.events & ~always:
-            yield f"watches fd {entry.fd} for {asked}, registered is {interest(key.events)}"
+        if asked_for(key.events) and wanted[key.events] != events:
+            yield f"watches fd {fd} for {asked}, registered is {interest(key.events)}"
+    listed = {fd for fd, _ in kernel}
     for fd, key in registry.items():
         if fd not in listed and asked_for(key.events) and fd not in selector._elsewhere:
             yield (
@@ -129,19 +131,11 @@ def _differences(keys: Iterable[SelectorKey], kernel: Iterable[Watched], selecto
             )
 
 
-class Watched(NamedTuple):
-    """One descriptor that the kernel watches for an epoll set."""
+def watched(epfd: int) -> list[tuple[int, int]] | None:
+    """Return (fd, events) of each file that an epoll set watches; None where there is no such list.
 
-    fd: int
-    """The number it had when it was added: it may be closed, or name another file, by now."""
-    events: int
-    data: int
-
-
-def watched(epfd: int) -> list[Watched] | None:
-    """Return the kernel's list for an epoll descriptor; None where there is no such list.
-
-    It is in /proc/<pid>/fdinfo/<epfd>; proc_pid_fdinfo(5).
+    The number is the one that the file had when it was added: it may be closed, or name another file,
+    by now. The list is in /proc/<pid>/fdinfo/<epfd>; proc_pid_fdinfo(5).
     """
     if "eventpoll" not in link_of(epfd):
         return None  # a simulated kernel's
@@ -154,9 +148,7 @@ def watched(epfd: int) -> list[Watched] | None:
     for words in [line.split() for line in lines if line.startswith("tfd:")]:
         fields = dict(zip(words[0::2], words[1::2]))
         try:
-            found.append(
-                Watched(int(fields["tfd:"]), int(fields["events:"], 16), int(fields["data:"], 16))
-            )
+            found.append((int(fields["tfd:"]), int(fields["events:"], 16)))
         except (KeyError, ValueError):
             return None
     return found

@@ -44,6 +44,9 @@ __all__ = ["WAKE_UP", "Here", "Observer"]
 
 #: Why an event is not handed on that ends the wait of another thread, or this one's for a change.
 WAKE_UP = "the selector's own, to be woken up by"
+#: Why an event is not handed on that its descriptor's registration did not ask for.
+UNREGISTERED = "not registered"
+FORMER = "of an earlier registration of this number"
 
 _serials = count(1)
 _make: Callable[[type[Event], tuple[Any, ...]], Event] = tuple.__new__  # what Event(...) calls
@@ -324,11 +327,9 @@ class Observer:
 
     def _stale(self, native: Native, checks: Checks) -> list[Finding]:
         """Check an event that was not handed on."""
-        registry = self.registry
-        former = native.token is not None and self._tokens.get(native.fd) != native.token
-        if self._wakes(native.fd) or not (former or native.fd not in registry):
+        if self._reason(native) not in (UNREGISTERED, FORMER):
             return []
-        return checks.stale(native.fd, native.decoded, registry)
+        return checks.stale(native.fd, native.decoded, self.registry)
 
     def failed(self, begun: Begun, timeout: Any, error: BaseException) -> None:
         """Take note that a wait raised; a flight recorder is dumped."""
@@ -382,9 +383,9 @@ class Observer:
         if self._wakes(native.fd):
             return WAKE_UP
         if key is None:
-            return "not registered"
+            return UNREGISTERED
         if native.token is not None and self._tokens.get(native.fd) != native.token:
-            return "of an earlier registration of this number"
+            return FORMER
         if not watched(key.events):
             return "its ONESHOT was reported"
         return f"only {interest(key.events)} was asked for"

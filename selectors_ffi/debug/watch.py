@@ -194,7 +194,10 @@ def instrument(selector: Any, debug: FlagsLike) -> None:
     if Debug.LEAKS in flags:
         selector._leak_guard = _ToldGuard(selector, sink, name)
     if not issubclass(cls, Mixed):
-        selector.__class__ = subclass(cls, flags, *_mixed(flags))
+        mixed: list[type[Any]] = [LeakGuarded] if Debug.LEAKS in flags else []
+        if flags & TAPPED:
+            mixed.append(Observed if flags & BEYOND_CALLS else Tapped)
+        selector.__class__ = subclass(cls, flags, *mixed)
     if around.made is not None:
         around.made(selector)
 
@@ -231,14 +234,6 @@ def release(selector: Any) -> None:
     if observer.below is not None and "_binding" in vars(selector):
         selector._rebind(observer.below)
     del selector._observer
-
-
-def _mixed(flags: Debug) -> list[type[Any]]:
-    """Return the classes that go before a selector's own for ``flags``."""
-    mixed: list[type[Any]] = [LeakGuarded] if Debug.LEAKS in flags else []
-    if flags & TAPPED:
-        mixed.append(Observed if flags & BEYOND_CALLS else Tapped)
-    return mixed
 
 
 def stats(selector: Any) -> Stats:

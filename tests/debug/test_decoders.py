@@ -107,11 +107,7 @@ def test_kevent_events(target):
         "], 4, {tv_sec=1, tv_nsec=500}) = 3"
     )
     natives = form_of(ffi, "kevent").ready((5, ffi.NULL, 0, events, 4, timespec), 3)
-    assert [(n.fd, n.fflags, n.data, n.filter, n.hangup) for n in natives] == [
-        (9, errno.ECONNRESET, 12, "EVFILT_READ", True),
-        (9, 0, errno.EPIPE, "EVFILT_WRITE", False),
-        (9, 0, 512, "EVFILT_READ", False),
-    ]
+    assert [(n.fd, n.hangup) for n in natives] == [(9, True), (9, False), (9, False)]
 
 
 @unix

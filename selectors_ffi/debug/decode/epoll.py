@@ -136,7 +136,7 @@ class Wait(_Events):
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
         bits, mask, make = self.bits, self.hangup, tuple.__new__  # what Native(...) calls
         return [
-            make(Native, (data & _FD, flags, 0, 0, "", data, bits(flags), bool(flags & mask)))
+            make(Native, (data & _FD, data, bits(flags), bool(flags & mask)))
             for flags, data in self.unpack(self.copy(arguments[1], result))
         ]
 

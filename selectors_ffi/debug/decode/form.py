@@ -22,13 +22,6 @@ class Native(NamedTuple):
     """One event as the kernel reported it."""
 
     fd: int
-    flags: int
-    """``events``/``revents`` of epoll and poll, ``flags`` of kqueue; select(2) has none (0)."""
-    fflags: int
-    data: int
-    """kqueue's ``data``; otherwise 0."""
-    filter: str
-    """kqueue's filter or select's set, by name; otherwise empty."""
     token: int | None
     """What the backend attached to the registration (epoll's ``data``, kqueue's ``udata``)."""
     decoded: str

@@ -98,10 +98,6 @@ class Kevent(Form):
         fields = self.render.fields(event)
         return Native(
             int(event.ident),
-            int(event.flags),
-            int(event.fflags),
-            int(event.data),
-            str(fields["filter"]),
             self.render.token(event),
             "filter={filter}, flags={flags}, fflags={fflags}, data={data}".format_map(fields),
             bool(int(event.flags) & self.render.eof),

@@ -48,7 +48,7 @@ def natives(ffi: Any, bits: Bits, fds: Any, count: int) -> list[Native]:
     """Return what happened as events."""
     hangup = bits.of_names("POLLERR", "POLLHUP", "POLLNVAL", "POLLRDHUP")
     return [
-        Native(fd, revents & bits.mask, 0, 0, "", None, bits(revents), bool(revents & hangup))
+        Native(fd, None, bits(revents), bool(revents & hangup))
         for fd, revents in occurred(ffi, fds, count)
     ]
 

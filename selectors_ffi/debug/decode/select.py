@@ -79,7 +79,7 @@ class Select(Form):
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
         return [
-            Native(fd, 0, 0, 0, name, None, name, False)
+            Native(fd, None, name, False)
             for name, fds in zip(_SETS, arguments[1:4])
             if not is_null(self.ffi, fds)
             for fd in members(self.ffi, fds, int(arguments[0]))
