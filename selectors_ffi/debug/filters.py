@@ -56,40 +56,40 @@ class Chosen(NamedTuple):
 ALL = Calls(frozenset(), negated=True)
 
 
-def chosen(expressions: Iterable[str], default: str, source: str = "-e") -> Chosen:
+def chosen(expressions: Iterable[str], default: str) -> Chosen:
     """Return flags and calls from the values of ``-e``: ``FLAGS`` or ``trace=CALLS`` each.
 
     Args:
         expressions: the values; none means ``default``.
         default: the flags if no expression has any; ``trace=`` adds ``syscalls``.
-        source: the name of the option, for the message.
 
     Raises:
         ValueError: an unknown flag or call, and the message lists what is known; or a value that
             asks for nothing.
     """
-    flags, calls = None, None
+    flags, calls = Debug(0), None
     for expression in expressions:
         name, equals, value = expression.partition("=")
         if not equals:
-            found = flags_of(expression, source)
+            found = flags_of(expression, "-e")
             if not found:
-                raise ValueError(f"{source}: {expression!r} names no flag")
+                raise ValueError(f"-e: {expression!r} names no flag")
             if not found & ~Debug.STATS:
-                raise ValueError(f"{source}: stats alone shows no line; --summary prints its table")
-            flags = found if flags is None else flags | found
+                raise ValueError("-e: stats alone shows no line; --summary prints its table")
+            flags |= found
         elif name == "trace":
-            calls = _merged(calls, calls_of(value, source))
+            more = calls_of(value)
+            if calls is not None and calls.negated == more.negated:
+                more = Calls(calls.names | more.names, more.negated)
+            calls = more
         else:
-            raise ValueError(f"{source}: {expression!r} is neither FLAGS nor trace=CALLS")
-    if flags is None:
-        flags = Debug.SYSCALLS if calls is not None else flags_of(default, source)
-    elif calls is not None:
-        flags |= Debug.SYSCALLS
-    return Chosen(flags, ALL if calls is None else calls)
+            raise ValueError(f"-e: {expression!r} is neither FLAGS nor trace=CALLS")
+    if calls is not None:
+        return Chosen(flags | Debug.SYSCALLS, calls)
+    return Chosen(flags or flags_of(default, "-e"), ALL)
 
 
-def calls_of(text: str, source: str = "-e") -> Calls:
+def calls_of(text: str) -> Calls:
     """Return the calls that ``epoll_ctl,epoll_wait`` or ``!close`` names.
 
     Raises:
@@ -107,16 +107,10 @@ def calls_of(text: str, source: str = "-e") -> Calls:
             names.add(name)
         else:
             listed = ", ".join([*known, *_GROUPS, "all"])
-            raise ValueError(f"{source}: unknown call {name!r} in trace=; known are {listed}")
+            raise ValueError(f"-e: unknown call {name!r} in trace=; known are {listed}")
     if not names:
-        raise ValueError(f"{source}: trace= names no call")
+        raise ValueError("-e: trace= names no call")
     return Calls(frozenset(names), negated)
-
-
-def _merged(first: Calls | None, second: Calls) -> Calls:
-    if first is None or first.negated != second.negated:
-        return second
-    return Calls(first.names | second.names, first.negated)
 
 
 def known_calls() -> list[str]:

@@ -69,10 +69,10 @@ def look_of(fd: int, colour: str = "auto") -> Look:
     return Look(coloured, width)
 
 
-def _clock(moment: int, form: str) -> str:
+def _clock(moment: int) -> str:
     """Return a moment of ``records.now`` as a time of day."""
     seconds, rest = divmod(moment + _offset, 1_000_000_000)
-    return f"{time.strftime(form, time.localtime(seconds))}.{rest // 1000:06}"
+    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1000:06}"
 
 
 #: From the clock of records to that of the calendar, in nanoseconds.
@@ -81,8 +81,8 @@ _offset = time.time_ns() - now()
 #: What stands in front of a line: (time, time of the line before) -> text.
 STAMPS: dict[str, Callable[[int, int], str]] = {
     "": lambda moment, before: "",
-    "t": lambda moment, before: _clock(moment, "%H:%M:%S")[:8] + " ",
-    "tt": lambda moment, before: _clock(moment, "%H:%M:%S") + " ",
+    "t": lambda moment, before: _clock(moment)[:8] + " ",
+    "tt": lambda moment, before: _clock(moment) + " ",
     "ttt": lambda moment, before: f"{(moment + _offset) / 1e9:.6f} ",
     "r": lambda moment, before: f"{(moment - before) / 1e9:12.6f} ",
 }

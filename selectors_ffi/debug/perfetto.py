@@ -155,7 +155,8 @@ class PerfettoSink(Locked):
         self._serial += 1
         selector = record.source.selector
         peer = record.peer if isinstance(record, Registration) else address_of(record.fd)
-        name = f"{_title(record.fd, record.kind, peer)} {record.owner}".rstrip()
+        # Viewers sort tracks by their names, as text.
+        name = f"fd {record.fd:3d} {peer or record.kind} {record.owner}".rstrip()
         track = self._tracks[selector, record.fd] = f"{selector}/{record.fd}/{self._serial}", name
         arguments = {"object": record.fileobj, "interest": interest(record.events)}
         return {**self._track("b", track, base["tid"], base["ts"]), "args": arguments}
@@ -167,11 +168,6 @@ class PerfettoSink(Locked):
             "ph": phase, "name": name, "cat": "descriptor", "id2": {"local": local},
             "pid": self._pid, "tid": tid, "ts": ts,
         }  # fmt: skip
-
-
-def _title(fd: int, kind: str, peer: str) -> str:
-    """Return the name of a descriptor's track. Viewers sort by it, as text."""
-    return f"fd {fd:3d} {peer or kind}"
 
 
 def _slice(
