@@ -29,7 +29,7 @@ def event_bits(ffi: Any) -> Bits:
 class Create(FlagsAlone):
     """``epoll_create1(EPOLL_CLOEXEC)``."""
 
-    names = EPOLL_CREATE
+    names: Iterable[str] = EPOLL_CREATE
 
 
 class Move(Form):

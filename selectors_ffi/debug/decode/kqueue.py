@@ -20,13 +20,13 @@ _KEVENT = "struct kevent"
 class Create(FlagsAlone):
     """``kqueue() = 5``, ``kqueue1(O_CLOEXEC) = 5``."""
 
-    names = OPEN_FLAGS
+    names: Iterable[str] = OPEN_FLAGS
 
 
 class CreateX(FlagsAlone):
     """``kqueuex(KQUEUE_CLOEXEC) = 5``."""
 
-    names = KQUEUEX_FLAGS
+    names: Iterable[str] = KQUEUEX_FLAGS
 
 
 class Records:
