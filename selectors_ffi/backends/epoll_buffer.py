@@ -52,7 +52,7 @@ class Facts:
         ffi = binding.ffi
         self.ffi: Any = ffi
         function, constant = binding.function, binding.constant
-        self.opened = binding.opened
+        self.opened: bool = binding.opened
         self.steps, self.errno = binding.steps, binding.errno
         self.epoll_ctl, self.epoll_wait = function("epoll_ctl"), function("epoll_wait")
         self.precise: Any = function("epoll_pwait2") if binding.has("epoll_pwait2") else None
