@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import socket
+import struct
 import sys
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
 import selectors_ffi
-from selectors_ffi.backends.epoll_buffer import Records
+from selectors_ffi.backends.epoll_buffer import Buffer, Facts, Records
 from selectors_ffi.binding import REFUSALS
 
 from .kernels.faulty import FaultyLibrary
@@ -288,6 +290,46 @@ def test_a_refused_call_without_another_form_is_an_error(machine, name, timeout,
         library[0].plan[session.binding.find(plain)[0], 1] = errno.EPERM
         with pytest.raises(PermissionError):
             selector.select(timeout)
+
+
+@pytest.mark.parametrize("events", [EVENT_WRITE, BOTH])
+def test_an_exception_while_what_reads_a_buffer_fast_is_made(machine, pairs, monkeypatch, events):
+    """It is made by the next wait: a handler's exception leaves no half of it."""
+    make, calls = Buffer.make_views, []
+
+    def make_views(self):
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        make(self)
+
+    machine.boot().binding.facts(Facts).pool.clear()
+    with machine.boot().selector() as selector:
+        for near, _ in pairs:
+            selector.register(near, events)
+        monkeypatch.setattr(Buffer, "make_views", make_views)
+        interrupts = 0
+        for _ in range(5):
+            try:
+                assert len(selector.select(0)) == len(pairs)
+            except KeyboardInterrupt:
+                interrupts += 1
+        assert interrupts == 1
+
+
+def test_a_handlers_exception_is_no_overflow(machine, pairs):
+    """struct.error says that a number is too large, unless a signal handler has raised it."""
+    raised = struct.error("of a handler")
+
+    def pack(*_arguments):
+        raise raised
+
+    with machine.boot().selector() as selector:
+        selector._facts = copy.copy(selector._facts)
+        selector._facts.pack = pack
+        with pytest.raises(struct.error) as info:
+            selector.register(pairs[0][0], EVENT_READ)
+        assert info.value is raised
 
 
 def test_nothing_is_kept_of_a_closed_selector(machine, pairs):

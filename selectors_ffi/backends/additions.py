@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .handlers import of_handler
-from .interface import BaseSelector, SelectorKey
+from .handlers import from_outside, of_handler
+from .interface import BaseSelector, SelectorKey, raises_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class Additions(BaseSelector):
         else:
             try:
                 fd = self._fileobj_lookup(fileobj)  # which refuses what is none
-            except Exception:  # its fileno() may raise anything: a closed socket of ZeroMQ, ZMQError
+            except Exception as error:  # its fileno() may raise anything: that of ZeroMQ, ZMQError
+                if from_outside(error) and not raises_again(fileobj):
+                    raise  # a signal handler's
                 for key in registry.copy().values():
                     if key.fileobj is fileobj:
                         fd = key.fd

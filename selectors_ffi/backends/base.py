@@ -44,7 +44,7 @@ from . import additions
 from .additions import CLOSED as CLOSED
 from .additions import Additions
 from .beyond import Interest, adopt, differ
-from .handlers import of_handler
+from .handlers import from_outside, of_handler
 from .interface import (
     EVENT_READ,
     EVENT_WRITE,
@@ -221,7 +221,7 @@ class _BaseSelectorImpl(Additions):
     def _take_back(self, key: SelectorKey, old: SelectorKey | None, error: BaseException) -> None:
         """Undo a change that was refused or interrupted, if no other call has made one since."""
         fd, registry = key.fd, self._fd_to_key
-        refusal = error if isinstance(error, OSError) and not of_handler(error) else None
+        refusal = error if isinstance(error, OSError) and not from_outside(error) else None
         if refusal and refusal.errno == EBADF and not is_open(fd):
             old = None  # the descriptor is closed: there is nothing left to keep
         if registry.get(fd) is key:
@@ -244,7 +244,7 @@ class _BaseSelectorImpl(Additions):
                 self._watch(fd, key.events if key else 0, ANY)
             except (OSError, OverflowError, ValueError) as error:
                 # It was accepted before: the descriptor is closed, or the selector.
-                if of_handler(error):
+                if from_outside(error):
                     raise
 
     def _go_beyond(self) -> None:

@@ -39,7 +39,7 @@ from ..binding import INT_MAX, milliseconds
 from .base import ANY, EVENT_READ, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .clock import PATIENCE
-from .handlers import of_handler
+from .handlers import from_outside, of_handler
 from .refusal import is_open
 from .waits import Buffer, Owned, WaitingSelector
 from .wake import give_back, lend
@@ -108,7 +108,7 @@ class DevpollSelector(WaitingSelector):
         try:
             self._write(fd, events)
         except OSError as error:
-            if events or of_handler(error):
+            if events or from_outside(error):
                 raise
 
     def _interrupt(self) -> None:
@@ -132,11 +132,11 @@ class DevpollSelector(WaitingSelector):
                 try:
                     written = self._binding.call(facts.write, self._descriptor.fd, array, size)
                 except InterruptedError as error:
-                    if of_handler(error) or tries == PATIENCE - 1:
+                    if from_outside(error) or tries == PATIENCE - 1:
                         raise
                     continue  # nothing has been applied
                 except OSError as error:
-                    if of_handler(error):
+                    if from_outside(error):
                         raise
                     self._check_open()
                     raise self._error(error.errno or 0) from None
@@ -216,7 +216,7 @@ class DevpollSelector(WaitingSelector):
         try:
             self._watch(fd, events if is_open(fd) else 0, ANY)
         except (OSError, ValueError) as error:
-            if of_handler(error):
+            if from_outside(error):
                 raise
             # Refused, so it may be reported again; or the selector is closed
 
@@ -242,7 +242,7 @@ class DevpollSelector(WaitingSelector):
                     self._write(waker.reader, EVENT_READ)
                 except (OSError, ValueError) as error:
                     give_back(waker)
-                    if of_handler(error):
+                    if from_outside(error):
                         raise
                     return False
                 self._waker = waker

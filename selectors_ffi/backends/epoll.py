@@ -45,7 +45,7 @@ from .beyond import EDGE, LEVEL, ONESHOT, Interest, lack, watched
 from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer, Records
 from .epoll_set import WAKE, EpollSet
-from .handlers import of_handler, take
+from .handlers import from_outside, of_handler, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class EpollSelector(EpollSet):
         pack = facts.pack
         try:
             event = pack(facts.flags[events], token)
-        except StructError:
-            raise OverflowError(TOO_LARGE) from None
+        except StructError as error:
+            raise error if from_outside(error) else OverflowError(TOO_LARGE) from None
         # A plain call is faster than a step, which tells why it was refused. The kernel is asked again
         # for that. What stands in its place, to decide or to show, is asked once.
         epoll_ctl = facts.epoll_ctl
@@ -270,8 +270,8 @@ class EpollSelector(EpollSet):
         self._duplex[fd] = None
         try:
             event = facts.pack(facts.bits[events], token)
-        except StructError:
-            raise OverflowError(TOO_LARGE) from None
+        except StructError as error:
+            raise error if from_outside(error) else OverflowError(TOO_LARGE) from None
         errno = self._step(operation, fd, event)
         if errno:
             self._reconcile(fd, events, errno)

@@ -162,7 +162,7 @@ class Buffer:
     def prepare(self) -> bool:
         """Make what reads the buffer fast; return whether it is there."""
         self._uses += 1
-        if self._uses == 2:
+        if self._uses > 1 and not self.batch:  # the second time, and after one that an exception ended
             self.make_views()
             self.batch = -1 if LOOPS else min(CHUNK, self.capacity - 1)
         return self._uses > 1

@@ -28,7 +28,7 @@ from . import forks
 from .base import ANY, CLOSED, Backend, Descriptor, SelectorKey
 from .beyond import watched
 from .epoll_buffer import Facts
-from .handlers import of_handler
+from .handlers import from_outside, of_handler
 from .refusal import is_open, leaving_nothing
 from .threads import alone
 from .wake import Waker, give_back, lend
@@ -225,7 +225,7 @@ class EpollSet(Backend):
             try:
                 self._watch(fd, key.events if key else 0, ANY)
             except OSError as error:
-                if of_handler(error):
+                if from_outside(error):
                     raise
                 self._tokens[fd] = token  # closed, and registered all the same: nothing has changed
             self._settle(fd, key)
@@ -262,9 +262,9 @@ class EpollSet(Backend):
         event = facts.pack(facts.flags[1], WAKE)
         try:
             self._binding.call(facts.epoll_ctl, epfd, facts.ADD, waker.reader, event)
-        except FileExistsError:
-            pass
-        except OSError:
+        except OSError as error:
+            if isinstance(error, FileExistsError) and not from_outside(error):
+                return
             self._check_open()
             raise
 
@@ -324,7 +324,7 @@ class EpollSet(Backend):
             finally:
                 new.close()
         except OSError as error:
-            if not strict or of_handler(error):
+            if not strict or from_outside(error):
                 raise
             return False  # no descriptor or memory is left, or a registered one is closed
         finally:
@@ -353,7 +353,7 @@ class EpollSet(Backend):
             except OSError as error:
                 # What is closed and still registered may be reported by the old set, not by a new one.
                 gone = not strict and (not is_open(fd) or fd == new)
-                if of_handler(error) or (self._fd_to_key.get(fd) is key and not gone):
+                if from_outside(error) or (self._fd_to_key.get(fd) is key and not gone):
                     raise
         waker = self._waker
         if waker:

@@ -39,7 +39,7 @@ from ..binding import INT_MAX
 from .base import ANY, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .clock import PATIENCE
-from .handlers import of_handler
+from .handlers import from_outside
 from .refusal import is_open, leaving_nothing
 from .waits import Buffer, Owned, WaitingSelector, close_on_exec, timespec
 
@@ -194,7 +194,7 @@ class EventPortSelector(WaitingSelector):
         try:
             self._watch(fd, events, ANY)
         except (OSError, ValueError) as error:
-            if of_handler(error):
+            if from_outside(error):
                 raise
             # Closed: the descriptor, or the selector.
 
@@ -224,7 +224,8 @@ class EventPortSelector(WaitingSelector):
                     self._watch(fd, key.events, 0)
                 except OSError as error:
                     # Closed; or unregistered and closed meanwhile, and the number may be another file's.
-                    if error.errno != EBADF or (is_open(fd) and self._fd_to_key.get(fd) is key):
+                    closed = error.errno == EBADF and not from_outside(error)
+                    if not closed or (is_open(fd) and self._fd_to_key.get(fd) is key):
                         raise
                 self._settle(fd, key)
             self._spent.pop(entry, None)

@@ -8,15 +8,24 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["of_handler", "take"]
+__all__ = ["from_outside", "of_handler", "take"]
 
 _PACKAGE = f"{__name__.rpartition('.backends')[0]}."
 
 
 def of_handler(error: BaseException) -> bool:
     """Tell whether a signal handler has raised ``error``, and not this package."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError):  # a library may have put a function of its own in ``os``
         return error.errno is None  # that of a system call has one
+    return from_outside(error)
+
+
+def from_outside(error: BaseException) -> bool:
+    """Tell whether code outside this package has raised ``error``.
+
+    It tells a handler's OSError from one of ours, whose errno may be the same, where only this package
+    is called.
+    """
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

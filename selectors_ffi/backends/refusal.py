@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 import stat
 from errno import EBADF, EINVAL, EPERM
+from functools import partial
 
-from .handlers import of_handler
+from .handlers import from_outside, of_handler
 
-__all__ = ["explain", "is_open", "left_nothing", "leaving_nothing"]
+__all__ = ["explain", "fstat", "is_open", "left_nothing", "leaving_nothing"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: fstat(2), as an object that libraries which replace functions of ``os`` do not know.
+fstat: Callable[[int], os.stat_result] = partial(os.fstat)
 
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
@@ -64,11 +72,11 @@ def _note(errno: int | None, fd: int, mechanism: str) -> str:
 def _kind(fd: int) -> str | None:
     """Return what a descriptor is, None if it is closed."""
     try:
-        mode = os.fstat(fd).st_mode
+        mode = fstat(fd).st_mode
         if os.isatty(fd):
             return "a terminal"
     except (OSError, OverflowError) as error:
-        if of_handler(error):
+        if from_outside(error):
             raise
         return None
     name = next((name for test, name in _KINDS if test(mode)), "a file")
@@ -78,9 +86,9 @@ def _kind(fd: int) -> str | None:
 def is_open(fd: int) -> bool:
     """Tell whether a descriptor is open. NetBSD says EBADF of a pipe whose other end is closed, too."""
     try:
-        os.fstat(fd)
+        fstat(fd)
     except (OSError, OverflowError) as error:
-        if of_handler(error):
+        if from_outside(error):
             raise
         return False
     return True
@@ -88,7 +96,7 @@ def is_open(fd: int) -> bool:
 
 def _is_null(fd: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(os.devnull))
+        return os.path.samestat(fstat(fd), os.stat(os.devnull))
     except OSError as error:
         if of_handler(error):
             raise

@@ -20,7 +20,7 @@ from . import base
 from .base import ANY, BOTH, EVENT_READ, Backend, NativeEvent
 from .beyond import EVENT_HANGUP, EVENT_PRIORITY, Interest
 from .clock import Deadline, clock, sleep
-from .handlers import of_handler
+from .handlers import from_outside, of_handler
 from .poll import PollSelector
 from .refusal import is_open
 
@@ -70,7 +70,8 @@ class _Beside(Backend):
         try:
             super()._watch(fd, events, was)
         except OSError as error:
-            if not events or error.errno != _REFUSALS[self._mechanism]:
+            refused = error.errno == _REFUSALS[self._mechanism] and not from_outside(error)
+            if not events or not refused:
                 raise
             if self._mechanism == "kqueue":
                 super()._watch(fd, 0, ANY)  # it may have taken one of two directions

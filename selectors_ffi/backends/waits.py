@@ -21,7 +21,7 @@ from ..binding import nanoseconds
 from . import forks
 from .base import CLOSED, Backend, Descriptor, NativeEvent
 from .clock import Deadline, clock, sleep
-from .handlers import of_handler, take
+from .handlers import from_outside, of_handler, take
 from .refusal import is_open
 from .wake import Waker, give_back
 
@@ -171,7 +171,7 @@ class WaitingSelector(Backend):
                 try:
                     self._watch(fd, key.events, 0)
                 except OSError as error:
-                    if of_handler(error) or (is_open(fd) and fd != new.fd):
+                    if from_outside(error) or (is_open(fd) and fd != new.fd):
                         raise
                 self._settle(fd, key)
         except BaseException:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 
 from . import forks
-from .handlers import of_handler, take
+from .handlers import from_outside, take
+from .refusal import fstat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Waker:
 
     def _identity(self) -> object:
         """Return what tells this pipe from every other open file."""
-        status = os.fstat(self.reader), os.fstat(self._writer)
+        status = fstat(self.reader), fstat(self._writer)
         return [(one.st_dev, one.st_ino) for one in status]
 
     def _mine(self) -> bool:
@@ -58,7 +59,7 @@ class Waker:
         try:
             return self._file is None or self._identity() == self._file
         except OSError as error:
-            if of_handler(error):
+            if from_outside(error):
                 raise
             return False
 
