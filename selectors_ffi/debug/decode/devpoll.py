@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ...binding import pointer_to
 from .form import Form, Native
 from .grammar import Bits, Names, is_null, struct
-from .poll import event_bits, interests, natives, results
+from .poll import PollEvents
 from .vocabulary import DEVPOLL_COMMANDS, OPEN_FLAGS
 
 if TYPE_CHECKING:
@@ -35,12 +35,11 @@ class Open(Form):
         return texts
 
 
-class Write(Form):
+class Write(PollEvents):
     """``write(4, [{fd=7, events=POLLREMOVE}, {fd=7, events=POLLIN}], 16) = 16``."""
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.bits: Bits = event_bits(ffi)
         self.size: Any = ffi.sizeof("struct pollfd")
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
@@ -48,7 +47,7 @@ class Write(Form):
         count, rest = divmod(int(arguments[2]), self.size)
         # Anything else that is written is somebody's data, which is never shown.
         if rest == 0 and self._is_pollfd(arguments[1]):
-            texts[1] = interests(self.ffi, self.bits, arguments[1], count)
+            texts[1] = self.interests(arguments[1], count)
         return texts
 
     def _is_pollfd(self, value: Any) -> bool:
@@ -59,14 +58,13 @@ class Write(Form):
         return bool(pointed is self.ffi.typeof("struct pollfd"))
 
 
-class Ioctl(Form):
+class Ioctl(PollEvents):
     """``ioctl(4, DP_POLL, {dp_fds=[{fd=7, revents=POLLIN}], dp_nfds=8, dp_timeout=-1}) = 1``."""
 
     waits = remembers = True
 
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.bits: Bits = event_bits(ffi)
         self.command: Names = Names.of(ffi, DEVPOLL_COMMANDS)
 
     def enter(self, arguments: Sequence[Any]) -> list[str]:
@@ -82,15 +80,13 @@ class Ioctl(Form):
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
         poll = self._poll(arguments)
         if poll is not None:
-            fds = results(self.ffi, self.bits, poll.dp_fds, result)
+            fds = self.results(poll.dp_fds, result)
             texts[2] = struct(dp_fds=fds, dp_nfds=int(poll.dp_nfds), dp_timeout=int(poll.dp_timeout))
         return "Timeout" if result == 0 else ""
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
         poll = self._poll(arguments)
-        if poll is None:
-            return []
-        return natives(self.ffi, self.bits, poll.dp_fds, result)
+        return [] if poll is None else self.natives(poll.dp_fds, result)
 
 
 FORMS: dict[str, type[Form]] = {"open": Open, "write": Write, "ioctl": Ioctl}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
 from .form import Form, records
-from .grammar import Bits, Names, struct, timeval
-from .poll import event_bits
+from .grammar import Names, struct, timeval
+from .poll import PollEvents
 from .vocabulary import PORT_SOURCES
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ __all__ = ["FORMS", "Associate", "GetN"]
 _EVENT = "struct port_event"
 
 
-class _Port(Form):
+class _Port(PollEvents):
     def __init__(self, ffi: Any) -> None:
         super().__init__(ffi)
-        self.bits: Bits = event_bits(ffi)
         self.source: Names = Names.of(ffi, PORT_SOURCES)
 
 

@@ -12,7 +12,7 @@ from .vocabulary import POLL_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["FORMS", "Poll", "event_bits", "interests", "natives", "results"]
+__all__ = ["FORMS", "Poll", "PollEvents", "event_bits"]
 
 _POLLFD = "struct pollfd"
 
@@ -22,64 +22,66 @@ def event_bits(ffi: Any) -> Bits:
     return Bits.of(ffi, POLL_EVENTS, width=16)
 
 
-def interests(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
-    """Return what was asked for: ``[{fd=5, events=POLLIN}]``; of a skipped entry ``{fd=-1}``."""
-    pointer = pointer_to(ffi, _POLLFD, fds)
-    entries = ((int(pointer[index].fd), int(pointer[index].events)) for index in range(count))
-    return array(
-        struct(fd=fd) if fd < 0 else struct(fd=fd, events=bits(events)) for fd, events in entries
-    )
+class PollEvents(Form):
+    """The form of calls whose arguments have the events of poll(2), most in arrays of ``pollfd``."""
+
+    def __init__(self, ffi: Any) -> None:
+        super().__init__(ffi)
+        self.bits: Bits = event_bits(ffi)
+
+    def interests(self, fds: Any, count: int) -> str:
+        """Return what was asked for: ``[{fd=5, events=POLLIN}]``; of a skipped entry ``{fd=-1}``."""
+        pointer, bits = pointer_to(self.ffi, _POLLFD, fds), self.bits
+        entries = ((int(pointer[index].fd), int(pointer[index].events)) for index in range(count))
+        return array(
+            struct(fd=fd) if fd < 0 else struct(fd=fd, events=bits(events)) for fd, events in entries
+        )
+
+    def occurred(self, fds: Any, count: int) -> Iterable[tuple[int, int]]:
+        """Return (fd, revents) of the entries that have some."""
+        pointer = pointer_to(self.ffi, _POLLFD, fds)
+        for index in range(count):
+            if pointer[index].revents:
+                yield int(pointer[index].fd), int(pointer[index].revents)
+
+    def results(self, fds: Any, count: int) -> str:
+        """Return what happened: ``[{fd=5, revents=POLLIN|POLLHUP}]``."""
+        bits = self.bits
+        return array(struct(fd=fd, revents=bits(revents)) for fd, revents in self.occurred(fds, count))
+
+    def natives(self, fds: Any, count: int) -> list[Native]:
+        """Return what happened as events."""
+        bits = self.bits
+        hangup = bits.of_names("POLLERR", "POLLHUP", "POLLNVAL", "POLLRDHUP")
+        return [
+            Native(fd, None, bits(revents), bool(revents & hangup))
+            for fd, revents in self.occurred(fds, count)
+        ]
 
 
-def occurred(ffi: Any, fds: Any, count: int) -> Iterable[tuple[int, int]]:
-    """Return (fd, revents) of the entries that have some."""
-    pointer = pointer_to(ffi, _POLLFD, fds)
-    for index in range(count):
-        if pointer[index].revents:
-            yield int(pointer[index].fd), int(pointer[index].revents)
-
-
-def results(ffi: Any, bits: Bits, fds: Any, count: int) -> str:
-    """Return what happened: ``[{fd=5, revents=POLLIN|POLLHUP}]``."""
-    return array(struct(fd=fd, revents=bits(revents)) for fd, revents in occurred(ffi, fds, count))
-
-
-def natives(ffi: Any, bits: Bits, fds: Any, count: int) -> list[Native]:
-    """Return what happened as events."""
-    hangup = bits.of_names("POLLERR", "POLLHUP", "POLLNVAL", "POLLRDHUP")
-    return [
-        Native(fd, None, bits(revents), bool(revents & hangup))
-        for fd, revents in occurred(ffi, fds, count)
-    ]
-
-
-class Poll(Form):
+class Poll(PollEvents):
     """``poll([{fd=5, events=POLLIN}], 1, 0) = 1 ([{fd=5, revents=POLLIN}])``."""
 
     zero = "Timeout"
 
     waits = True
 
-    def __init__(self, ffi: Any) -> None:
-        super().__init__(ffi)
-        self.bits: Bits = event_bits(ffi)
-
     def enter(self, arguments: Sequence[Any]) -> list[str]:
         texts = super().enter(arguments)
         fds, count = arguments[0], int(arguments[1])
         # strace writes an empty array as NULL or by its address; the contents are the same.
-        texts[0] = "NULL" if is_null(self.ffi, fds) else interests(self.ffi, self.bits, fds, count)
+        texts[0] = "NULL" if is_null(self.ffi, fds) else self.interests(fds, count)
         if not texts[2].lstrip("-").isdigit():
             texts[2] = timeval(self.ffi, arguments[2])
         return texts
 
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
         if result > 0:
-            return results(self.ffi, self.bits, arguments[0], int(arguments[1]))
+            return self.results(arguments[0], int(arguments[1]))
         return super().leave(arguments, texts, result)
 
     def ready(self, arguments: Sequence[Any], result: int) -> list[Native]:
-        return natives(self.ffi, self.bits, arguments[0], int(arguments[1]))
+        return self.natives(arguments[0], int(arguments[1]))
 
 
 FORMS: dict[str, type[Form]] = {"poll": Poll, "ppoll": Poll}
