@@ -7,6 +7,7 @@ import fractions
 import os
 import runpy
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
+from selectors_ffi.testing import inject
 from tests import needs
 
 from .crew import Crew
@@ -298,3 +300,24 @@ def test_a_closed_descriptor_is_named():
             selector.register(fd, READ)
         told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
         assert f"descriptor {fd} is not open" in told
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files of Unix")
+def test_a_refusal_advises_only_what_helps():
+    """Neither regular_files= nor another class helps a socket, or the selector's own descriptor."""
+    if not hasattr(selectors_ffi, "EpollSelector"):
+        pytest.skip("needs epoll")
+    near, far = socket.socketpair()
+    refusing = inject("epoll_ctl:error=EPERM")
+    with near, far, selectors_ffi.EpollSelector(binding=refusing) as selector:
+        with pytest.raises(PermissionError) as caught:
+            selector.register(near, READ)
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "a sandbox may forbid it" in told
+    assert "regular_files" not in told
+    with selectors_ffi.EpollSelector() as selector:
+        own = selector.fileno()
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            selector.register(own, READ)
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert f"descriptor {own} is a file that epoll has refused" in told

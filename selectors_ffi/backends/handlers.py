@@ -31,7 +31,8 @@ def from_outside(error: BaseException) -> bool:
         traceback = traceback.tb_next
     if traceback is None:
         return False
-    return not f"{traceback.tb_frame.f_globals.get('__name__')}.".startswith(_PACKAGE)
+    name = traceback.tb_frame.f_globals.get("__name__")
+    return name != "functools" and not f"{name}.".startswith(_PACKAGE)  # PyPy's ``partial`` is Python
 
 
 def take(pool: list[T]) -> T | None:

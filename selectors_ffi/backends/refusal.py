@@ -9,7 +9,7 @@ from functools import partial
 
 from .handlers import from_outside, of_handler
 
-__all__ = ["explain", "fstat", "is_open", "left_nothing", "leaving_nothing"]
+__all__ = ["OF_FILES", "explain", "fstat", "is_open", "left_nothing", "leaving_nothing"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: fstat(2), as an object that libraries which replace functions of ``os`` do not know.
 fstat: Callable[[int], os.stat_result] = partial(os.fstat)
 
+#: What a mechanism says of a file that it cannot watch, and poll(2) can.
+OF_FILES = {"epoll": EPERM, "kqueue": EINVAL}
+_WATCHED = ("a pipe", "a socket")  # by every mechanism
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
     (stat.S_ISDIR, "a directory"),
@@ -63,6 +66,10 @@ def _note(errno: int | None, fd: int, mechanism: str) -> str:
         return ""
     if errno == EBADF:
         return f"descriptor {fd} is {kind} that {mechanism} does not accept in this state"
+    if kind in _WATCHED:
+        return f"descriptor {fd} is {kind}, which {mechanism} can watch: a sandbox may forbid it"
+    if errno != OF_FILES.get(mechanism):
+        return f"descriptor {fd} is {kind} that {mechanism} has refused"
     return (
         f"descriptor {fd} is {kind}, which {mechanism} cannot watch: make the selector with"
         " regular_files='ready', or use PollSelector"

@@ -13,7 +13,6 @@ So a terminal with nothing to read costs no busy loop.
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM
 from weakref import WeakKeyDictionary
 
 from . import base
@@ -22,7 +21,7 @@ from .beyond import EVENT_HANGUP, EVENT_PRIORITY, Interest
 from .clock import Deadline, clock, sleep
 from .handlers import from_outside, of_handler
 from .poll import PollSelector
-from .refusal import is_open
+from .refusal import OF_FILES, is_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["admit"]
 
-_REFUSALS = {"epoll": EPERM, "kqueue": EINVAL}
 _PAUSE = 0.02  # seconds between two looks while the set is readable and has nothing for the caller
 
 
@@ -70,7 +68,7 @@ class _Beside(Backend):
         try:
             super()._watch(fd, events, was)
         except OSError as error:
-            refused = error.errno == _REFUSALS[self._mechanism] and not from_outside(error)
+            refused = error.errno == OF_FILES[self._mechanism] and not from_outside(error)
             if not events or not refused:
                 raise
             if self._mechanism == "kqueue":
