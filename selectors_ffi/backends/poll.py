@@ -94,9 +94,9 @@ class _Array(Table):
         self._timed: Iterator[int] | None
         self._precise: Iterator[int] | None  # those of them that take nanoseconds
 
-    def fill(self, keys: list[SelectorKey]) -> None:
+    def fill(self, keys: list[SelectorKey], beyond: bool) -> None:
         self._pairs: list[Any] = []  # of the entries from 1 on
-        self._places: dict[int, int] = {}  # descriptor -> its place there
+        self._places: dict[int, int] | None = None  # descriptor -> its place there, see ``_by_fd``
         self._duplex = 0  # how many keys have both directions
         self._last = _WAKER
         self._beyond = False  # there is, or was, a key with an ``Interest``
@@ -105,19 +105,18 @@ class _Array(Table):
             self._allocate(bytearray(2 * size))
         if self._poked or self._reader != (-1 if self.waker is None else self.waker.reader):
             self._watch_waker()
-        memory, pairs, places, flags, i = self._memory, self._pairs, self._places, self._flags, 0
-        for key in keys:  # as ``put`` does, and faster
-            fd, events = key[1], key[2]
-            if type(events) is Interest:
+        if beyond:
+            for key in keys:
                 self.put(key)
-                i += 1
-                continue
+            return
+        memory, pairs, flags, start = self._memory, self._pairs, self._flags, 0
+        for key in keys:  # as ``put`` does, and faster
+            events = key[2]
             if events == BOTH:
                 self._duplex += 1
-            places[fd] = i
             pairs.append((key, events))
-            i += 1
-            _pack(memory, _SIZE * i, fd, flags[events])
+            start += _SIZE
+            _pack(memory, start, key[1], flags[events])
 
     def empty(self) -> None:
         self.log = self.latest = None
@@ -139,12 +138,13 @@ class _Array(Table):
     def put(self, key: SelectorKey) -> None:
         fd, events, pairs = key[1], key[2], self._pairs
         self._last = _WAKER
-        i = self._places.get(fd)
+        places = self._by_fd()
+        i = places.get(fd)
         if i is None:
             i = len(pairs)
             if _SIZE * (i + 1) == len(self._memory):
                 self._allocate(self._memory * 2)
-            self._places[fd] = i
+            places[fd] = i
             pairs.append((key, events))
         else:
             if pairs[i][1] == BOTH:
@@ -157,6 +157,13 @@ class _Array(Table):
         else:
             _pack(self._memory, _SIZE * (i + 1), fd, self._flags[events])
 
+    def _by_fd(self) -> dict[int, int]:
+        """Return the place of each descriptor; many tables are filled once and never changed."""
+        places = self._places
+        if places is None:
+            places = self._places = {pair[0][1]: i for i, pair in enumerate(self._pairs)}
+        return places
+
     def _put_interest(self, i: int, fd: int, interest: Interest) -> None:
         if not self._beyond:
             self._beyond = True
@@ -165,7 +172,8 @@ class _Array(Table):
         _pack(self._memory, _SIZE * (i + 1), fd if interest.armed else -1, flags)
 
     def drop(self, fd: int) -> None:
-        i = self._places.pop(fd, None)
+        places = self._by_fd()
+        i = places.pop(fd, None)
         if i is None:
             return
         self._last = _WAKER
@@ -176,7 +184,7 @@ class _Array(Table):
         if i < len(pairs):  # the last entry takes the place
             pairs[i] = last
             fd = last[0][1]
-            self._places[fd] = i
+            places[fd] = i
             if type(last[1]) is Interest:
                 self._put_interest(i, fd, last[1])
             else:
@@ -250,21 +258,25 @@ class _Array(Table):
                 return []
             found = [] if self.woken() else self.found()
             return [(key, events) for key, _, events in found if events]
-        low, last = self._last
-        if n == 1 and self._memory[low]:  # the same as the last time
-            return [last] if last else []
+        if n == 1:
+            low, last = self._last
+            if self._memory[low]:  # the same as the last time
+                return [last] if last else []
+            i = len(self._memory[self._lows].rstrip(b"\0")) - 1
+            if i < 0:
+                return []
+            pair = self._pairs[i]
+            self._last = _SIZE * (i + 1) + _LOW, pair
+            return [pair]
         lows, pairs = self._memory[self._lows], self._pairs
-        if n > 1 and n * _SPARSE >= len(lows):
+        if n * _SPARSE >= len(lows):
             result = [*compress(pairs, lows)]
-            return result if len(result) == n else []
-        result, i = [], -1
-        for low in lows.translate(None, b"\0"):
-            i = lows.find(low, i + 1)
-            result.append(pairs[i])
-        if len(result) != n:
-            return []
-        self._last = _SIZE * (i + 1) + _LOW, result[-1]
-        return result
+        else:
+            result, i = [], -1
+            for low in lows.translate(None, b"\0"):
+                i = lows.find(low, i + 1)
+                result.append(pairs[i])
+        return result if len(result) == n else []
 
     def found(self) -> list[Found]:
         if self._beyond:  # POLLRDHUP is in the upper byte

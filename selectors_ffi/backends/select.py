@@ -84,19 +84,22 @@ class _Bitmaps(Table):
         self._timeval: Any = facts.new(facts.timeval)
         self._timed: Iterator[int] | None
 
-    def fill(self, keys: list[SelectorKey]) -> None:
+    def fill(self, keys: list[SelectorKey], beyond: bool) -> None:
         self._readers = self._writers = self._excepts = 0
         if self._beyond:
             self._half, self._nfds = 0, -1  # there were three bitmaps
         self._beyond = False  # there is, or was, a key with an ``Interest``
         self._bell = 0 if self.waker is None else 1 << (self.waker.reader ^ self._swap)
         self.keys: dict[int, Any] = {}  # by place
-        by_place, swap, readers, writers, others = self.keys, self._swap, 0, 0, []
+        if beyond:
+            for key in keys:
+                self.put(key)
+            return
+        by_place, swap, readers, writers = self.keys, self._swap, 0, 0
         for key in keys:  # as ``put`` does, and faster
             fd, events = key[1], key[2]
-            if fd >= _USUAL or type(events) is Interest:
-                others.append(key)
-                continue
+            if fd >= _USUAL:
+                os.fstat(fd)
             place = fd ^ swap
             by_place[place] = key
             if events & EVENT_READ:
@@ -104,8 +107,6 @@ class _Bitmaps(Table):
             if events & EVENT_WRITE:
                 writers |= 1 << place
         self._readers, self._writers = readers, writers
-        for key in others:
-            self.put(key)
 
     def empty(self) -> None:
         self.log = self.latest = None

@@ -49,6 +49,7 @@ __all__ = ["TableSelector"]
 
 _POOL_SIZE = 4  # tables that the process keeps for selectors to come
 _SHORT_LOG = 64  # changes
+_FEW = 4  # keys that are put into another table faster than one of them is taken out of this one
 _COMMON = 2**30 - 1  # a number up to here is one digit of CPython's, and compared fast
 
 
@@ -148,13 +149,15 @@ class TableSelector(Backend):
         return super()._rebind(binding)
 
     def _release(self) -> None:
-        idle, self._idle = self._idle, []
+        self._return_tables()
         self._latest = []
         if self._asleep:
             self._interrupt_calls()  # such a call gives back by itself
-        pool = self._facts.pool
-        while idle:
-            table = idle.pop()
+
+    def _return_tables(self) -> None:
+        """Give the tables that no call is using to the process."""
+        idle, pool = self._idle, self._facts.pool
+        while idle and (table := take(idle)) is not None:
             if table.waker is not None:
                 table.give_back()
             if len(pool) < _POOL_SIZE:
@@ -190,6 +193,9 @@ class TableSelector(Backend):
     def _drop_old_keys(self, fd: int) -> None:
         """Have no older key of ``fd`` in the tables that no call is using."""
         idle, registry = self._idle, self._fd_to_key
+        if len(registry) <= _FEW:
+            self._return_tables()
+            return
         for _ in range(len(idle)):
             try:
                 table = idle.pop(0)
@@ -198,8 +204,6 @@ class TableSelector(Backend):
                     raise
                 return  # another thread was faster
             followed, table.log, table.latest = table.log, None, None
-            if not registry:
-                followed = None  # quicker than to drop one after the other
             try:
                 if followed is None:
                     table.empty()
@@ -235,7 +239,7 @@ class TableSelector(Backend):
                 else:
                     table.put(key)
         else:
-            table.fill(list(registry.values()))
+            table.fill(list(registry.values()), self._beyond)
         table.bind()
         table.seen = end
         table.log, table.latest = log, latest  # last: after an exception it is filled anew

@@ -45,8 +45,12 @@ class Table:
         self.waker: Waker | None = None
         self.interest: bytes | None = None  # what a call overwrites, so that it is given a copy
 
-    def fill(self, keys: list[SelectorKey]) -> None:
-        """Watch ``keys`` and nothing else, whatever state the table is in."""
+    def fill(self, keys: list[SelectorKey], beyond: bool) -> None:
+        """Watch ``keys`` and nothing else, whatever state the table is in.
+
+        Args:
+            beyond: whether a key may hold an ``Interest``.
+        """
 
     def empty(self) -> None:
         """Keep no key, and follow no log; ``fill`` comes next."""

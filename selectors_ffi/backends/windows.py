@@ -81,7 +81,7 @@ class _Sockets(Table):
         self._answer: tuple[Any, ...] = ()
         self.now: Iterator[int] | None = None  # each call has sets of its own
 
-    def fill(self, keys: list[SelectorKey]) -> None:
+    def fill(self, keys: list[SelectorKey], beyond: bool) -> None:
         self.keys: dict[int, Any] = {key.fd: key for key in keys}
 
     def empty(self) -> None:
