@@ -131,8 +131,9 @@ class EpollSelector(EpollSet):
                 n = buffer.step(timeout)
             try:
                 if n == 1 and not self._duplex:
-                    pair = self._pairs.get(buffer.token[0])
-                    if pair is not None or (pair := self._first(buffer)) is not None:
+                    token = buffer.token[0]
+                    pair = self._pairs.get(token)
+                    if pair is not None or (pair := self._first(buffer, token)) is not None:
                         return [pair]
                 elif n == 0:
                     if not buffer.cut:
@@ -201,11 +202,11 @@ class EpollSelector(EpollSet):
 
     # Everything below is cold.
 
-    def _first(self, buffer: Buffer) -> Pair | None:
+    def _first(self, buffer: Buffer, token: int) -> Pair | None:
         """Decode the one event in the buffer, if it is the first of a registration."""
         if buffer.flags is not None:
-            token, flags = buffer.token[0], buffer.flags[0]
-        else:
+            flags = buffer.flags[0]
+        else:  # there are no views yet, and no token
             event = buffer.array[0]
             token, flags = event.data, event.events
         registry, fd = self._fd_to_key, token

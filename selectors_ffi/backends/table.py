@@ -150,6 +150,7 @@ class TableSelector(Backend):
 
     def _release(self) -> None:
         self._return_tables()
+        self._idle = []  # a call in flight puts its table into the old list
         self._latest = []
         if self._asleep:
             self._interrupt_calls()  # such a call gives back by itself
