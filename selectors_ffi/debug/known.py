@@ -6,11 +6,11 @@ walk through objects (kind, address, owner) is found out when a record or a lint
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from .addresses import address_of
 from .naming import HAVE_FSTAT, interest, kind_of, shown
+from .output import file_of
 from .owners import owner_of, owner_on_stack
 from .places import NOWHERE, called_from
 
@@ -125,11 +125,7 @@ def identity_of(fd: int, fileobj: object) -> Identity | None:
     """
     if not HAVE_FSTAT:
         return None if _says_closed(fileobj) else _UNKNOWN
-    try:
-        status = os.fstat(fd)
-    except (OSError, OverflowError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
+    return file_of(fd)
 
 
 def _says_closed(fileobj: Any) -> bool:

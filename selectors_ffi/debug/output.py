@@ -29,8 +29,8 @@ except ImportError:  # pragma: no cover: Windows
     fcntl = None  # type: ignore[assignment] # asked for below
 
 __all__ = [
-    "CLOEXEC", "HIGH", "PATIENCE", "Held", "Output", "duplicate", "open_path", "out_of_the_way",
-    "private", "write_all",
+    "CLOEXEC", "HIGH", "PATIENCE", "Held", "Output", "duplicate", "file_of", "open_path",
+    "out_of_the_way", "private", "write_all",
 ]  # fmt: skip
 
 #: Seconds that a write waits at most for a reader who does not read.
@@ -68,12 +68,12 @@ class Held:
 
     def ours(self) -> bool:
         """Tell whether the number still names our file."""
-        return _identity(self.fd) == self._identity is not None
+        return file_of(self.fd) == self._identity is not None
 
     def close(self) -> None:
         """Close the descriptor if it is still ours."""
         fd, self.fd = self.fd, -1
-        if _identity(fd) == self._identity is not None:
+        if file_of(fd) == self._identity is not None:
             os.close(fd)
 
 
@@ -176,13 +176,11 @@ def write_all(fd: int, data: bytes) -> None:
         data = data[os.write(fd, data) :]
 
 
-def _identity(fd: int) -> tuple[int, int] | None:
-    """Return what tells files apart; None if the descriptor is closed."""
-    if fd < 0:
-        return None
+def file_of(fd: int) -> tuple[int, int] | None:
+    """Return (device, inode), which tells files apart; None if the descriptor is closed."""
     try:
         status = os.fstat(fd)
-    except OSError:
+    except (OSError, OverflowError, ValueError):
         return None
     return status.st_dev, status.st_ino
 
