@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
 from .form import FlagsAlone, Form, Native
-from .grammar import Bits, Names, array, is_null, struct, timeval
+from .grammar import ELLIPSIS_AFTER, Bits, Names, array, is_null, struct, timeval
 from .vocabulary import EPOLL_CREATE, EPOLL_EVENTS, EPOLL_OPERATIONS
 
 if TYPE_CHECKING:
@@ -127,9 +127,9 @@ class Wait(_Events):
     def leave(self, arguments: Sequence[Any], texts: list[str], result: int) -> str:
         events, bits = arguments[1], self.bits
         if not is_null(self.ffi, events):
+            copied = self.copy(events, min(result, ELLIPSIS_AFTER + 1))
             texts[1] = array(
-                f"{{events={bits(flags)}, data={data:#x}}}"
-                for flags, data in self.unpack(self.copy(events, result))
+                [f"{{events={bits(flags)}, data={data:#x}}}" for flags, data in self.unpack(copied)]
             )
         return ""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...binding import pointer_to
-from .grammar import Bits, address, array, is_null
+from .grammar import ELLIPSIS_AFTER, Bits, address, array, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -154,4 +154,4 @@ def records(ffi: Any, value: Any, ctype: str, count: int, render: Callable[[Any]
     if count < 0:
         return address(ffi, value)
     pointer = pointer_to(ffi, ctype, value)
-    return array(render(pointer[index]) for index in range(count))
+    return array([render(pointer[index]) for index in range(min(count, ELLIPSIS_AFTER + 1))])

@@ -133,10 +133,13 @@ def address(ffi: Any, value: object) -> str:
 
 
 def array(items: Iterable[str]) -> str:
-    """Return ``[a, b]``, cut at ``ELLIPSIS_AFTER``; one item more than is shown is decoded."""
-    shown = list(islice(items, ELLIPSIS_AFTER + 1))
+    """Return ``[a, b]``, cut at ``ELLIPSIS_AFTER``: of more items, one more than is shown is needed.
+
+    A list is faster than an iterator, where it is known how many items there are.
+    """
+    shown = items if isinstance(items, list) else list(islice(items, ELLIPSIS_AFTER + 1))
     if len(shown) > ELLIPSIS_AFTER:
-        shown[-1] = "..."
+        shown = [*shown[:ELLIPSIS_AFTER], "..."]
     return f"[{', '.join(shown)}]"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...binding import pointer_to
-from .form import Form, Native
-from .grammar import Bits, array, is_null, struct, timeval
+from .form import Form, Native, records
+from .grammar import Bits, array, struct, timeval
 from .vocabulary import POLL_EVENTS
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class PollEvents(Form):
 
     def interests(self, fds: Any, count: int) -> str:
         """Return what was asked for: ``[{fd=5, events=POLLIN}]``; of a skipped entry ``{fd=-1}``."""
-        pointer, bits = pointer_to(self.ffi, _POLLFD, fds), self.bits
-        entries = ((int(pointer[index].fd), int(pointer[index].events)) for index in range(count))
-        return array(
-            struct(fd=fd) if fd < 0 else struct(fd=fd, events=bits(events)) for fd, events in entries
-        )
+        return records(self.ffi, fds, _POLLFD, count, self._interest)
+
+    def _interest(self, entry: Any) -> str:
+        fd = int(entry.fd)
+        return struct(fd=fd) if fd < 0 else struct(fd=fd, events=self.bits(int(entry.events)))
 
     def occurred(self, fds: Any, count: int) -> Iterable[tuple[int, int]]:
         """Return (fd, revents) of the entries that have some."""
@@ -70,7 +70,7 @@ class Poll(PollEvents):
         texts = super().enter(arguments)
         fds, count = arguments[0], int(arguments[1])
         # strace writes an empty array as NULL or by its address; the contents are the same.
-        texts[0] = "NULL" if is_null(self.ffi, fds) else self.interests(fds, count)
+        texts[0] = self.interests(fds, count)
         if not texts[2].lstrip("-").isdigit():
             texts[2] = timeval(self.ffi, arguments[2])
         return texts
