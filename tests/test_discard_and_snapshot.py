@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from selectors import EVENT_READ, EVENT_WRITE
@@ -112,6 +113,20 @@ def test_after_close(selector, pair):
     selector.close()
 
     assert selector.discard(pair[0]) is None
+    assert selector.snapshot() == {}
+
+
+def test_what_is_registered_while_it_is_closed_is_forgotten(selector, pair, monkeypatch):
+    """A signal handler or another thread may register between two steps of close()."""
+    release = selector._release
+
+    def register_and_release():
+        with contextlib.suppress(ValueError):
+            selector.register(pair[0], EVENT_READ, "data")
+        release()
+
+    monkeypatch.setattr(selector, "_release", register_and_release)
+    selector.close()
     assert selector.snapshot() == {}
 
 

@@ -292,7 +292,10 @@ class _BaseSelectorImpl(Additions):
         if not self._closed:
             self._closed = True
             self._fd_to_key.clear()
-            self._release()
+            try:
+                self._release()
+            finally:  # another thread, or a signal handler, may have registered meanwhile
+                self._fd_to_key.clear()
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         if self._closed:
