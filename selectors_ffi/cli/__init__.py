@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from errno import EINVAL
 from importlib import import_module
 from typing import Callable
@@ -92,4 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # takes_program: the program's own
         # The reader of a pipe has closed it, as in "... demo | head": no message would be read.
         sys.stderr.close()
+        # Else the interpreter would try once more to write what is left, and exit with 120.
+        with suppress(OSError):
+            sys.stdout.close()
         return 1
