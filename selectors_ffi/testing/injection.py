@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends.windows import OLD
 from ..binding import Binding, default
+from ..debug.places import place
 from .ambient import Block
 from .answers import answer_of
 from .calls import CONTROL, WAIT, controls, functions_of, waits
@@ -158,6 +159,7 @@ class injecting(Block):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.text = text
+        self._place = place()[0]  # the block may end elsewhere: in contextlib, or after a test
         inject(text)  # what is wrong is told before anything runs
 
     def make(self) -> Binding:
@@ -173,4 +175,5 @@ class injecting(Block):
         super().__exit__(*error)
         if error[0] is None:
             for sentence in self._injection.unreached():
-                warnings.warn(sentence, UnreachedWarning, stacklevel=2)
+                where = self._place
+                warnings.warn_explicit(sentence, UnreachedWarning, where.file, where.line)

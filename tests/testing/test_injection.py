@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -349,6 +350,10 @@ def test_what_was_not_reached_is_told(pair):
     text = "select:error=EIO:when=5: not reached, calls of select: 1"
     assert str(warning.message) == text
     assert warning.filename == __file__
+    with pytest.warns(UnreachedWarning) as told, ExitStack() as stack:
+        line = sys._getframe().f_lineno + 1
+        stack.enter_context(injecting("select:error=EIO:when=5"))
+    assert (told[0].filename, told[0].lineno) == (__file__, line)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ZeroDivisionError), injecting("select:error=EIO:when=5"):

@@ -252,7 +252,7 @@ def test_what_is_not_reached_is_a_warning(suite):
     text = "def test_inject(inject):\n    inject('wait:error=EIO')\n"
     status, output = suite(text)
     assert status == 0
-    assert "UnreachedWarning: wait:error=EIO: not reached, calls of wait: 0" in output
+    assert ".py:2: UnreachedWarning: wait:error=EIO: not reached, calls of wait: 0" in output
 
 
 def test_unreached_fault_where_warnings_are_errors(suite):
