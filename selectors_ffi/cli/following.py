@@ -26,6 +26,7 @@ def children_follow(settings: Settings) -> Settings:
         settings = settings._replace(output=os.path.abspath(settings.output))
     else:
         settings = settings._replace(terminal=_own_standard_error())
+    settings = settings._replace(first=os.getpid())
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_FOLDER, before)))
     os.environ[VARIABLE] = json.dumps(settings._asdict())

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Union
 
 from .. import debug
 from ..debug.explain import Explainer
@@ -68,6 +69,8 @@ class Settings(NamedTuple):
     """Where children leave their figures for the summary."""
     terminal: str = ""
     """By which name children find the standard error of the first process."""
+    first: int = 0
+    """Its number: the program that has taken its place by exec*() has the same."""
 
     @property
     def default(self) -> str:
@@ -173,6 +176,8 @@ class Tracing:
         atexit.register(self._finish)
         if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
             os.register_at_fork(before=self._forking, after_in_child=self._forked)
+        for name in ("execv", "execve"):  # which the others of os call
+            self._tell_before(name)
         if self.table is not None:
             self._survive_a_signal()
         # Never left: threads may outlive the main one.
@@ -191,6 +196,21 @@ class Tracing:
         self._finish()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+    def _tell_before(self, name: str) -> None:
+        """Write what is due before a function of ``os`` lets another program take the process over."""
+        function: Callable[..., NoReturn] = getattr(os, name)
+
+        @wraps(function)
+        def execute(path: Any, *arguments: Any, **options: Any) -> NoReturn:
+            # execvp() tries one folder after the other.
+            if isinstance(path, int) or os.access(path, os.X_OK):
+                self._tell_what_is_due()
+            function(path, *arguments, **options)
+
+        if function in os.supports_fd:
+            os.supports_fd.add(execute)
+        setattr(os, name, execute)
 
     def _forking(self) -> None:
         """Write what is folded, before lines of a child come between."""
@@ -215,18 +235,21 @@ class Tracing:
         if self._done:
             return
         self._done = True
+        self._tell_what_is_due()
+        if not self._child and not self._seen():
+            self._tell(self._why_nothing())
+        self._output.close()
+
+    def _tell_what_is_due(self) -> None:
         if self._lines is not None:
             self._lines.finish()
-        if self.table is not None and self._child:
+        if self.table is not None and self._child and self._pid != self.settings.first:
             self._leave_figures(self.table)
         elif self.table is not None:
             self._add_figures(self.table)
             self._tell(str(self.table))
         for sentence in mended_so_far():
             self._tell(f"selectors_ffi: {sentence}")
-        if not self._child and not self._seen():
-            self._tell(self._why_nothing())
-        self._output.close()
 
     def _seen(self) -> bool:
         """Tell whether a selector was made, as far as it is known here."""

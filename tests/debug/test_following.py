@@ -117,6 +117,25 @@ def test_what_is_mended_before_a_fork_is_told_once():
     assert trace("--summary", "-c", code).stderr.count("reused number") == 1
 
 
+@pytest.mark.parametrize("call", ["execv(command[0], command)", "execlp(name, *command)"])
+def test_a_program_that_takes_the_process_over(tmp_path, call):
+    """What is due is told before exec*(), and nothing is left behind; -f goes on with what follows."""
+    code = f"import os; {SPIN}spin(60); command = [sys.executable, '-c', {SELECT!r}]\n"
+    code += f"name = os.path.basename(command[0]); os.{call}"
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    path = os.pathsep.join((str(tmp_path), os.path.dirname(sys.executable)))
+    environment = {"TMPDIR": str(folder), "PATH": path}
+
+    lines, table = (trace(*how, "-c", code, **environment) for how in ((), ("--summary",)))
+    both = trace("-f", "--summary", "-c", code, **environment)
+
+    assert lines.stderr.endswith("... 58 times more\n"), lines
+    assert re.findall(r" (\d+) +select$", table.stderr, re.MULTILINE) == ["60"], table
+    assert re.findall(r" (\d+) +select$", both.stderr, re.MULTILINE) == ["60", "1"], both
+    assert not list(folder.iterdir())
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_a_child_of_multiprocessing(workers, method):
     """Children of multiprocessing are traced, and counted in the summary."""
