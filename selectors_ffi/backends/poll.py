@@ -76,14 +76,13 @@ class _Array(Table):
     """The array of struct pollfd, and the result that belongs to each entry; see ``Table``."""
 
     __slots__ = (
-        "_beyond", "_duplex", "_flags", "_forever", "_last", "_lows", "_memory", "_pairs",
+        "_beyond", "_duplex", "_forever", "_last", "_memory", "_pairs",
         "_places", "_poked", "_pollfds", "_precise", "_reader", "_timed", "_timeout", "_timespec",
         "_used",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
         super().__init__(facts)
-        self._flags = facts.flags
         self._memory = bytearray(_SIZE)  # the waker's entry, so that there is what ``poke`` writes to
         self._pollfds: Any = None
         self._reader: int | None = None  # what entry 0 says
@@ -109,7 +108,7 @@ class _Array(Table):
             for key in keys:
                 self.put(key)
             return
-        memory, pairs, flags, start = self._memory, self._pairs, self._flags, 0
+        memory, pairs, flags, start = self._memory, self._pairs, self.facts.flags, 0
         for key in keys:  # as ``put`` does, and faster
             events = key[2]
             if events == BOTH:
@@ -132,7 +131,7 @@ class _Array(Table):
     def _watch_waker(self) -> None:
         self._poked, self._reader = False, None
         reader = -1 if self.waker is None else self.waker.reader
-        _pack(self._memory, 0, reader, self._flags[EVENT_READ])
+        _pack(self._memory, 0, reader, self.facts.flags[EVENT_READ])
         self._reader = reader
 
     def put(self, key: SelectorKey) -> None:
@@ -155,7 +154,7 @@ class _Array(Table):
         if type(events) is Interest:
             self._put_interest(i, fd, events)
         else:
-            _pack(self._memory, _SIZE * (i + 1), fd, self._flags[events])
+            _pack(self._memory, _SIZE * (i + 1), fd, self.facts.flags[events])
 
     def _by_fd(self) -> dict[int, int]:
         """Return the place of each descriptor; many tables are filled once and never changed."""
@@ -188,14 +187,13 @@ class _Array(Table):
             if type(last[1]) is Interest:
                 self._put_interest(i, fd, last[1])
             else:
-                _pack(self._memory, _SIZE * (i + 1), fd, self._flags[last[1]])
+                _pack(self._memory, _SIZE * (i + 1), fd, self.facts.flags[last[1]])
 
     def bind(self) -> None:
         used = len(self._pairs) + 1
         if used != self._used:
             if 8 * _SIZE * used + 128 <= len(self._memory):
                 self._allocate(self._memory[: 2 * _SIZE * used])
-            self._lows = slice(_SIZE + _LOW, _SIZE * used, _SIZE)
             self.now = self._forever = self._timed = self._precise = None
             self._used = used  # last: after an exception they are bound anew
 
@@ -262,13 +260,13 @@ class _Array(Table):
             low, last = self._last
             if self._memory[low]:  # the same as the last time
                 return [last] if last else []
-            i = len(self._memory[self._lows].rstrip(b"\0")) - 1
+            i = len(self._lows().rstrip(b"\0")) - 1
             if i < 0:
                 return []
             pair = self._pairs[i]
             self._last = _SIZE * (i + 1) + _LOW, pair
             return [pair]
-        lows, pairs = self._memory[self._lows], self._pairs
+        lows, pairs = self._lows(), self._pairs
         if n * _SPARSE >= len(lows):
             result = [*compress(pairs, lows)]
         else:
@@ -278,6 +276,10 @@ class _Array(Table):
                 result.append(pairs[i])
         return result if len(result) == n else []
 
+    def _lows(self) -> bytearray:
+        """Return the lower byte of each ``revents`` but the waker's."""
+        return self._memory[_SIZE + _LOW : _SIZE * self._used : _SIZE]
+
     def found(self) -> list[Found]:
         if self._beyond:  # POLLRDHUP is in the upper byte
             ready, revents = self.facts.bits.ready, _revents(self._memory[_SIZE : _SIZE * self._used])
@@ -286,7 +288,7 @@ class _Array(Table):
                 for (key, events), (flags,) in zip(self._pairs, revents)
                 if flags
             ]
-        lows, directions = self._memory[self._lows], self.facts.directions
+        lows, directions = self._lows(), self.facts.directions
         return [
             (key, flags, directions[flags] & events)
             for (key, events), flags in zip(compress(self._pairs, lows), compress(lows, lows))

@@ -71,7 +71,7 @@ class _Bitmaps(Table):
     """A bitmap for each direction; see ``Table``."""
 
     __slots__ = (
-        "_bell", "_beyond", "_excepts", "_half", "_nfds", "_pointers", "_readers", "_sets", "_swap",
+        "_arguments", "_bell", "_beyond", "_excepts", "_half", "_nfds", "_readers", "_swap",
         "_timed", "_timeval", "_writers", "keys",
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class _Bitmaps(Table):
         self._nfds = -1
         self._half = 0
         self._beyond = False
+        self._arguments: tuple[Any, ...]
         self._timeval: Any = facts.new(facts.timeval)
         self._timed: Iterator[int] | None
 
@@ -148,7 +149,7 @@ class _Bitmaps(Table):
                 self._make_sets(nfds)
             self._nfds = -1
             # On big endian the last place is not the highest descriptor, so whole words are asked for.
-            self._sets = (self._half if self._swap else nfds, *self._pointers)
+            self._arguments = (self._half if self._swap else nfds, *self._arguments[1:])
             self.unbind()
             self._nfds = nfds  # last: after an exception they are bound anew
         interest = readers | self._writers << self._half
@@ -164,7 +165,7 @@ class _Bitmaps(Table):
         readers = facts.from_buffer(facts.words, self.answer)
         writers = readers + size // facts.word
         excepts = writers + size // facts.word if self._beyond else facts.NULL
-        self._pointers = (readers, writers, excepts)
+        self._arguments = (0, readers, writers, excepts, facts.zero)
         self._half = 8 * size  # bits of one set; last: after an exception they are made anew
 
     def unbind(self) -> None:
@@ -172,7 +173,7 @@ class _Bitmaps(Table):
 
     def bind_now(self) -> Iterator[int]:
         facts = self.facts
-        self.now = steps = facts.steps(facts.select, repeat((*self._sets, facts.zero)))
+        self.now = steps = facts.steps(facts.select, repeat(self._arguments))
         return steps  # type: ignore[no-any-return]
 
     def arm(self, timeout: float | None) -> Iterator[int]:
@@ -185,7 +186,8 @@ class _Bitmaps(Table):
         steps = self._timed
         if steps is None:
             facts = self.facts
-            steps = self._timed = facts.steps(facts.select, repeat((*self._sets, timeval)))
+            arguments = (*self._arguments[:4], timeval)
+            steps = self._timed = facts.steps(facts.select, repeat(arguments))
         return steps
 
     def poke(self) -> None:

@@ -229,8 +229,8 @@ class TableSelector(Backend):
     def _update(self, table: Any) -> bool:
         """Bring a table up to date; tell whether the wait is to end, after a look at what is ready."""
         # Before the registry is read: what is noted from now on comes next.
-        latest, log = self._latest, self._log or []
-        end = len(log)
+        latest, log = self._latest, self._log
+        end = len(log)  # type: ignore[arg-type] # there is a log since there is a table
         registry, followed, table.log = self._fd_to_key, table.log, None
         if followed is log:
             for fd in log[table.seen : end]:
