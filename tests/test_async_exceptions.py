@@ -98,8 +98,18 @@ def kinds(*short):
     return every if tally.long_profile() else short
 
 
+def register_again(selector, fd):
+    """Register what is registered, which is refused."""
+    try:
+        selector.register(fd, EVENT_WRITE)
+    except KeyError as error:
+        if "already registered" not in str(error):
+            raise
+
+
 OPERATIONS = {
     "register": (None, lambda selector, fd: selector.register(fd, BOTH, "new")),
+    "register again": (EVENT_READ, register_again),
     "unregister": (EVENT_READ, lambda selector, fd: selector.unregister(fd)),
     "discard": (EVENT_READ, lambda selector, fd: selector.discard(fd)),
     "discard nothing": (EVENT_READ, lambda selector, fd: selector.discard("no file object")),

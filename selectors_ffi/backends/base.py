@@ -171,7 +171,8 @@ class _BaseSelectorImpl(Additions):
             else:
                 key = ANYTHING
         except BaseException as error:
-            self._take_back(key, None, error)
+            if key is not ANYTHING:  # nothing was done
+                self._take_back(key, None, error)
             raise
         try:
             if registry[fd] is key:
