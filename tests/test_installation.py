@@ -448,7 +448,7 @@ def test_fork_while_another_thread_installs(tmp_path):
         warnings.simplefilter("ignore")  # of threads and fork
         held, done = threading.Event(), threading.Event()
         def hold():
-            with selectors_ffi.installation._lock:
+            with selectors_ffi.installation._shared._lock:
                 held.set()
                 done.wait()
         thread = threading.Thread(target=hold)

@@ -15,7 +15,7 @@ import sys
 from collections import namedtuple
 from types import MappingProxyType
 
-from . import load_probe
+from . import TARGETS, load_probe
 
 TYPE_CHECKING = False  # typing's own costs a few milliseconds to import
 if TYPE_CHECKING:
@@ -38,28 +38,14 @@ _TIME64: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 SYMBOLS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "linux": _PLAIN,
-        "linux_x86": _PLAIN,
-        "linux_mips": _PLAIN,
-        "linux_sparc": _PLAIN,
+        **dict.fromkeys(TARGETS, _PLAIN),
         "linux_time64": _TIME64,
         "linux_x86_time64": _TIME64,
         "linux_mips_time64": _TIME64,
-        "linux_x32": _PLAIN,
-        "linux_riscv32": _PLAIN,
         # The first is the only one without the limit of nfds <= 1024.
         "darwin": MappingProxyType({"select": ("select$DARWIN_EXTSN", "select$1050", "select")}),
-        "freebsd": _PLAIN,
-        "freebsd_i386": _PLAIN,
-        "freebsd11": _PLAIN,
-        "freebsd11_i386": _PLAIN,
         "netbsd": MappingProxyType({"select": ("__select50",), "kevent": ("__kevent50",)}),
         "netbsd11": MappingProxyType({"select": ("__select50",), "kevent": ("__kevent100",)}),
-        "openbsd": _PLAIN,
-        "dragonfly": _PLAIN,
-        "sunos": _PLAIN,
-        "windows": _PLAIN,
-        "libkqueue": _PLAIN,
     }
 )
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from typing import IO, Any
 
 from .program import load
@@ -159,7 +160,7 @@ class _Progress:
     """What goes on, on standard error: one line that changes on a terminal, else one for each run."""
 
     def __init__(self, file: IO[str]) -> None:
-        self._file = file
+        self._say = partial(print, end="", file=file, flush=True)
         self._begun = self._all = time.monotonic()
         self._terminal = file.isatty()
 
@@ -168,16 +169,12 @@ class _Progress:
         self._begun = time.monotonic()
         if self._terminal:
             total = self._begun - self._all
-            self._write(f"\r\033[K{title} ({number} of {count}, {total:.0f} s)")
+            self._say(f"\r\033[K{title} ({number} of {count}, {total:.0f} s)")
 
     def end(self, title: str, failure: str) -> None:
         """Say how it ended."""
         took = time.monotonic() - self._begun
         if self._terminal:
-            self._write("\r\033[K")
+            self._say("\r\033[K")
         else:
-            self._write(f"{title}: {failure or 'passed'}, {took:.1f} s\n")
-
-    def _write(self, text: str) -> None:
-        self._file.write(text)
-        self._file.flush()
+            self._say(f"{title}: {failure or 'passed'}, {took:.1f} s\n")

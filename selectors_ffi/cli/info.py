@@ -48,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
 
 def facts() -> dict[str, Any]:
     """Return everything that ``info`` shows, as JSON takes it."""
+    from _cffi_backend import __version__ as cffi
+
     import selectors_ffi
 
     default = getattr(getattr(selectors_ffi, "DefaultSelector", None), "__name__", None)
@@ -64,7 +66,7 @@ def facts() -> dict[str, Any]:
             "bits": struct.calcsize("P") * 8,
             "byte order": sys.byteorder,
             "python": f"{platform.python_implementation()} {platform.python_version()}",
-            "cffi": cffi_version(),
+            "cffi": cffi,
         },
         **host,
         "backends": rows,
@@ -74,8 +76,9 @@ def facts() -> dict[str, Any]:
     known = {f"SELECTORS_FFI_{name}" for name in VARIABLES}
     variables = {name: value for name, value in os.environ.items() if name.startswith("SELECTORS_FFI_")}
     if variables:
+        listed = ", ".join(sorted(known))
         found["variables"] = {
-            name: value if name in known else f"{value} (no such variable; known: {listed(known)})"
+            name: value if name in known else f"{value} (no such variable; known: {listed})"
             for name, value in sorted(variables.items())
         }
     return found
@@ -94,18 +97,6 @@ def judge(rows: dict[str, dict[str, Any]], default: str | None, reason: str) -> 
     if refused:
         return False, f"{name} works here only in part, DefaultSelector is {default}; refused is {why}"
     return True, f"{name} works here: DefaultSelector is {default}; usable: {usable}"
-
-
-def listed(names: Any) -> str:
-    """Return names in order, separated by commas."""
-    return ", ".join(sorted(names))
-
-
-def cffi_version() -> str:
-    """Return the version of cffi's run-time part."""
-    import _cffi_backend
-
-    return str(_cffi_backend.__version__)
 
 
 def interface() -> dict[str, Any]:

@@ -142,7 +142,7 @@ def _file(path: str, told: str) -> Callable[[], object]:
         else:
             names["__loader__"] = SourceFileLoader("__main__", told)
             code = compile(content, path, "exec", dont_inherit=True)
-        _execute(code, names)
+        exec(code, names)
 
     return start
 
@@ -152,7 +152,7 @@ def _standard_input() -> Callable[[], object]:
 
     def start() -> None:
         names = _named("<stdin>")
-        _execute(compile(content, "<stdin>", "exec", dont_inherit=True), names)
+        exec(compile(content, "<stdin>", "exec", dont_inherit=True), names)
 
     return start
 
@@ -162,7 +162,7 @@ def _code(text: str) -> Callable[[], object]:
         source = (textwrap.dedent(text) if sys.version_info >= (3, 14) else text) + "\n"
         code = compile(source, "<string>", "exec", dont_inherit=True)
         _show_source_of(code, source)
-        _execute(code, vars(sys.modules["__main__"]))
+        exec(code, vars(sys.modules["__main__"]))
 
     return start
 
@@ -192,10 +192,6 @@ def _show_source_of(code: CodeType, source: str) -> None:
     if register is not None:
         key = code if hasattr(linecache, "_interactive_cache") else code.co_filename
         register(key, source, code.co_filename)
-
-
-def _execute(code: CodeType, names: dict[str, Any]) -> None:
-    exec(code, names)
 
 
 def _hide_our_frames(error: BaseException) -> None:

@@ -421,16 +421,7 @@ def _callback_of(frame: FrameType | None) -> str:
 
 
 _watchdog = _Watchdog()
-
-
-def watch(here: Here, observer: Observer) -> None:
-    """Watch a thread's turns."""
-    _watchdog.add(here, observer)
-
-
-def unwatch(observer: Observer) -> None:
-    """Watch the threads of a selector no more."""
-    _watchdog.drop(observer)
+watch, unwatch = _watchdog.add, _watchdog.drop
 
 
 def returned(here: Here, frame: FrameType | None, now: int) -> None:

@@ -14,13 +14,12 @@ a default argument, a value inside a container. ``Installation.missed`` lists th
 
 from __future__ import annotations
 
-import os
 import selectors
 import sys
 from collections.abc import Iterator
-from threading import RLock
 from typing import Any, NamedTuple
 
+from ..debug.locking import Locked
 from .missed import Missed, search
 from .modules import PACKAGE, Place, classes_in, loaded_modules, names_in_source
 from .private_names import keep_out, let_in
@@ -73,7 +72,7 @@ class Installation:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with _lock:
+        with _shared._lock:
             _end(self)
 
     def __repr__(self) -> str:
@@ -96,7 +95,7 @@ def install() -> Installation:
     if not hasattr(package, _DEFAULT):
         raise OSError(f"no selector of {PACKAGE} works here; python -m {PACKAGE} says why")
     installation = Installation()
-    with _lock:
+    with _shared._lock:
         try:
             _stdlib.update(_stdlib_classes())
             _twice_named.update(_meant_by_default())
@@ -122,24 +121,14 @@ def uninstall() -> list[str]:
     Returns:
         The names that were changed back.
     """
-    with _lock:
+    with _shared._lock:
         restored = _undo([change for one in _installed for change in one._to_undo])
         _installed.clear()  # not before: after an interruption a second call does the rest
         return restored + _withdraw()
 
 
-_lock = RLock()
-
-
-def _renew_lock() -> None:
-    """Let a forked child install, although another thread of its parent held the lock."""
-    global _lock
-    _lock = RLock()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
-    os.register_at_fork(after_in_child=_renew_lock)
-
+#: Holds the lock of all that follows.
+_shared = Locked()
 #: Those that have not ended, the oldest first.
 _installed: list[Installation] = []
 #: Name -> class of the standard library, as of the first ``install()``.

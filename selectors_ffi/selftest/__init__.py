@@ -25,7 +25,7 @@ from .mechanisms import TESTS as TESTS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, NamedTuple
+    from typing import Any
 
     from ..binding import Binding
 
@@ -34,18 +34,7 @@ __all__ = ["READY", "ROOM", "Report", "SelfTestError", "check", "require"]
 #: Errors that say nothing about the declarations: descriptors or memory are used up.
 SHORTAGE = frozenset((EMFILE, ENFILE, ENOMEM, ENOSPC))
 
-if TYPE_CHECKING:
-
-    class Report(NamedTuple):  # noqa: D101 - below
-        mechanism: str
-        target: str
-        struct: str
-        sizeof: int
-        problems: tuple[str, ...]
-        unfit: dict[str, str]
-
-else:
-    Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems", "unfit"])
+Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems", "unfit"])
 Report.__doc__ = """What a self-test found: ``problems`` is a tuple of sentences, empty if passed.
 
 ``unfit`` maps functions that the mechanism must do without to a sentence; ``sizeof`` is in bytes.
