@@ -124,6 +124,8 @@ class EpollSelector(EpollSet):
                 steps = buffer.now or buffer.bind_now()
             else:
                 steps = buffer.until(timeout)
+                if buffer.cut:
+                    return self._wait_on(buffer, -EINTR, timeout)
             for n in steps:
                 break
             else:  # of a large buffer: see whether it must be as large
@@ -136,8 +138,7 @@ class EpollSelector(EpollSet):
                     if pair is not None or (pair := self._first(buffer, token)) is not None:
                         return [pair]
                 elif n == 0:
-                    if not buffer.cut:
-                        return []
+                    return []
                 elif n < 0:
                     n = -self._facts.errno(n)
                 elif n <= buffer.batch and not self._duplex:
