@@ -129,6 +129,7 @@ class EpollSelector(EpollSet):
             for n in steps:
                 break
             else:  # of a large buffer: see whether it must be as large
+                buffer.forget()
                 buffer = buffer.sized(CHUNK)
                 n = buffer.step(timeout)
             try:
@@ -363,7 +364,7 @@ class EpollSelector(EpollSet):
         the same token, and would be given this pair.
         """
         key = pair[0]
-        if len(self._idle) + 1 < len(self._made):
+        if self._several and self._in_call(ours=1):
             return
         if self._beyond and getattr(key.events, "trigger", "") is ONESHOT:
             return

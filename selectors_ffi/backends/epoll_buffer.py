@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     _Unpackers = list[Callable[..., tuple[Any, ...]]]
 
-__all__ = ["CHUNK", "LOOPS", "Buffer", "Facts", "Records"]
+__all__ = ["CHUNK", "LOOPS", "Buffer", "Facts", "Records", "forget"]
 
 _CAPACITY = 16  # events in the first buffer of a selector
 _POOL_SIZE = 8
@@ -94,6 +94,15 @@ class Facts:
             self.pool.append(buffer)
 
 
+def forget(reference: ref[Buffer], made: list[ref[Buffer]]) -> None:
+    """Take a reference out of a list that other threads take from, too."""
+    try:
+        made.remove(reference)
+    except ValueError as error:
+        if of_handler(error):
+            raise
+
+
 class Records:
     """Whole events, as bytes -> results in ``pairs``; ``of`` says which there are of a token."""
 
@@ -110,7 +119,7 @@ class Buffer:
     """
 
     __slots__ = (
-        "__weakref__", "_epfd", "_facts", "_made", "_timeout", "_timespec", "_uses",
+        "__weakref__", "_epfd", "_facts", "_made", "_reference", "_timeout", "_timespec", "_uses",
         "array", "batch", "began", "capacity", "cut", "flags", "forever", "layout", "now", "precise",
         "timed", "token", "tokens", "unknown", "view",
     )  # fmt: skip
@@ -123,6 +132,7 @@ class Buffer:
 
     def __init__(self, facts: Facts, epfd: int, capacity: int, made: list[ref[Buffer]]) -> None:
         self._facts = facts
+        self._reference = ref(self)
         self.capacity: int = capacity
         self._epfd = epfd
         self.array: Any = facts.ffi.new(facts.array, capacity)
@@ -147,17 +157,11 @@ class Buffer:
         # Up to how many events one look-up is for, if ``prepare`` has been here. Not for a full buffer.
         self.batch: int = 0
         self._made = made
-        # A callback in C cannot be interrupted, as a __del__ could be. Nothing else holds the reference:
-        # with one that is not noted the callback would fail.
-        made.append(ref(self, made.remove))
+        made.append(self._reference)
 
     def forget(self) -> None:
-        """Count this buffer no longer; PyPy may collect it much later."""
-        try:
-            self._made.remove(ref(self))  # equal to the one that is noted
-        except ValueError as error:
-            if of_handler(error):
-                raise
+        """Count this buffer no longer."""
+        forget(self._reference, self._made)
 
     def prepare(self) -> bool:
         """Make what reads the buffer fast; return whether it is there."""

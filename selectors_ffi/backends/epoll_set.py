@@ -27,7 +27,7 @@ from itertools import count
 from . import forks
 from .base import ANY, CLOSED, Backend, Descriptor, SelectorKey
 from .beyond import watched
-from .epoll_buffer import Facts
+from .epoll_buffer import Facts, forget
 from .handlers import from_outside, of_handler
 from .refusal import is_open, leaving_nothing
 from .threads import alone
@@ -35,6 +35,7 @@ from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _weakref import ref
     from collections.abc import Callable
     from typing import Any
 
@@ -76,7 +77,7 @@ class EpollSet(Backend):
         self._pairs: dict[int, Pair] = {}
         self._duplex: dict[int, None] = {}  # descriptors registered for both directions
         self._records: Records | None = None  # made with the first
-        self._made: list[Any] = []  # a reference to each buffer that lives, idle or in use
+        self._made: list[ref[Buffer]] = []  # of each buffer that lives, idle or in use
         self._several = False  # whether there was ever more than one
         self._idle: list[Buffer] = [None]  # type: ignore[list-item] # buffers that no call is using
         self._idle.pop()  # up to CPython 3.11 its memory stays: 400 instructions less in each wait
@@ -148,7 +149,7 @@ class EpollSet(Backend):
             except IndexError as error:
                 if of_handler(error):
                     raise
-        busy = bool(self._made)
+        busy = bool(self._made) and self._in_call()
         try:
             # Alone, this is a signal handler, and the call that it interrupts does not go on.
             if busy and not alone():
@@ -166,7 +167,7 @@ class EpollSet(Backend):
     def _end_call(self, buffer: Buffer) -> None:
         """End a call of a closed selector; the last one gives the wakers back."""
         buffer.forget()
-        if not self._made:
+        if not self._in_call():
             self._drop_wakers()
 
     def _drop_wakers(self) -> None:
@@ -177,16 +178,24 @@ class EpollSet(Backend):
 
     def _new_buffer(self) -> Buffer:
         buffer = self._facts.lend(self._descriptor.fd, self._made)
-        if len(self._made) > 1:
+        if len(self._made) > 1 and self._in_call(ours=1):
             self._several = True
         if self._closed:  # after it was noted in ``_made``, where ``_release`` looks after it closed
             buffer.forget()
             raise ValueError(CLOSED)
         return buffer
 
-    def _in_call(self) -> bool:
-        """Tell whether a call is in flight. The callers rule out first, at less cost, that it can be."""
-        return len(self._idle) < len(self._made)
+    def _in_call(self, ours: int = 0) -> bool:
+        """Tell whether a call is in flight besides ``ours``.
+
+        The callers rule out first, at less cost, that it can be.
+        """
+        idle, made = self._idle, self._made
+        if len(idle) + ours < len(made):
+            for one in made.copy():
+                if one() is None:  # an exception took the buffer before the call could give it back
+                    forget(one, made)
+        return len(idle) + ours < len(made)
 
     def _new_token(self, fd: int) -> int:
         serial = _MARK << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
