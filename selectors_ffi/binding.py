@@ -212,7 +212,7 @@ def load(target: str | None = None, *, library: str | None = None) -> Binding:
         OSError: ENOSYS if nothing certain is known of this system, or the library cannot be opened.
         ValueError: there is no such target.
     """
-    return _load(target, library)
+    return _load() if target is None and library is None else _load(target, library)
 
 
 def default() -> Binding:
@@ -220,11 +220,11 @@ def default() -> Binding:
 
     It is ``load()``'s, unless ``selectors_ffi.testing`` has set ``ambient``.
     """
-    return _load(None, None) if ambient is None else ambient()
+    return _load() if ambient is None else ambient()  # without arguments it is found faster
 
 
 @cache
-def _load(target: str | None, library: str | None) -> Binding:
+def _load(target: str | None = None, library: str | None = None) -> Binding:
     if target is None:
         decision = host(presence(open_library))
         if decision.target is None:
