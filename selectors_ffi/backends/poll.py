@@ -47,6 +47,7 @@ _SPARSE = 8  # with fewer than one ready entry in so many, searching beats filte
 # and revents.
 _SIZE = 8
 _LOW = 6 + (sys.byteorder == "big")  # where the lower byte of revents is
+_FIRST = _SIZE + _LOW  # the same of the first entry after the waker's
 _EVENTS = 16 if sys.byteorder == "big" else 0  # where the bits of events begin in the second int
 _WAKER: tuple[int, Pair | None] = (_LOW, None)  # that byte of the waker's, and its result
 _pack = Struct("=ii").pack_into
@@ -76,9 +77,8 @@ class _Array(Table):
     """The array of struct pollfd, and the result that belongs to each entry; see ``Table``."""
 
     __slots__ = (
-        "_beyond", "_duplex", "_forever", "_last", "_memory", "_pairs",
+        "_beyond", "_duplex", "_end", "_forever", "_last", "_memory", "_pairs",
         "_places", "_poked", "_pollfds", "_precise", "_reader", "_timed", "_timeout", "_timespec",
-        "_used",
     )  # fmt: skip
 
     def __init__(self, facts: _Facts) -> None:
@@ -125,7 +125,7 @@ class _Array(Table):
         self._pollfds = None  # until the end: after an exception ``fill`` comes here again
         self._reader = None
         self._memory = memory
-        self._used = 0  # entries that the bound calls have
+        self._end = 0  # where the entries end that the bound calls have
         self._pollfds = self.facts.from_buffer(self.facts.pollfds, memory)
 
     def _watch_waker(self) -> None:
@@ -191,18 +191,18 @@ class _Array(Table):
 
     def bind(self) -> None:
         used = len(self._pairs) + 1
-        if used != self._used:
+        if _SIZE * used != self._end:
             if 8 * _SIZE * used + 128 <= len(self._memory):
                 self._allocate(self._memory[: 2 * _SIZE * used])
             self.now = self._forever = self._timed = self._precise = None
-            self._used = used  # last: after an exception they are bound anew
+            self._end = _SIZE * used  # last: after an exception they are bound anew
 
     def unbind(self) -> None:
         self.now = self._forever = self._timed = self._precise = None
 
     def bind_now(self) -> Iterator[int]:
         facts = self.facts
-        self.now = steps = facts.steps(facts.poll, repeat((self._pollfds, self._used, 0)))
+        self.now = steps = facts.steps(facts.poll, repeat((self._pollfds, self._end // _SIZE, 0)))
         return steps  # type: ignore[no-any-return]
 
     def arm(self, timeout: float | None) -> Iterator[int]:
@@ -212,7 +212,7 @@ class _Array(Table):
         if timeout is None:
             steps = self._forever
             if steps is None:
-                arguments: tuple[Any, ...] = (self._pollfds, self._used, -1)
+                arguments: tuple[Any, ...] = (self._pollfds, self._end // _SIZE, -1)
                 steps = self._forever = facts.steps(facts.poll, repeat(arguments))
             return steps
         if not timeout:
@@ -225,13 +225,13 @@ class _Array(Table):
         facts, ns = self.facts, min(nanoseconds(timeout), LONGEST)
         self._timed = None  # until the end, so that an exception leaves no half of it
         if facts.precise is None or not ns % 1_000_000:
-            arguments: tuple[Any, ...] = (self._pollfds, self._used, milliseconds(timeout))
+            arguments: tuple[Any, ...] = (self._pollfds, self._end // _SIZE, milliseconds(timeout))
             steps = facts.steps(facts.poll, repeat(arguments))
         else:
             if self._timespec is None:
                 self._timespec = facts.new("struct timespec *")
             self._timespec.tv_sec, self._timespec.tv_nsec = divmod(ns, 1_000_000_000)
-            arguments = (self._pollfds, self._used, self._timespec, facts.NULL)
+            arguments = (self._pollfds, self._end // _SIZE, self._timespec, facts.NULL)
             steps = self._precise or facts.steps(facts.precise, repeat(arguments))
             self._precise = steps
         self._timeout, self._timed = timeout, steps
@@ -256,17 +256,16 @@ class _Array(Table):
                 return []
             found = [] if self.woken() else self.found()
             return [(key, events) for key, _, events in found if events]
+        low, last = self._last
+        if n == 1 and self._memory[low]:  # the same as the last time
+            return [last] if last else []
+        lows, pairs = self._memory[_FIRST : self._end : _SIZE], self._pairs
         if n == 1:
-            low, last = self._last
-            if self._memory[low]:  # the same as the last time
-                return [last] if last else []
-            i = len(self._lows().rstrip(b"\0")) - 1
+            i = len(lows.rstrip(b"\0")) - 1
             if i < 0:
                 return []
-            pair = self._pairs[i]
-            self._last = _SIZE * (i + 1) + _LOW, pair
-            return [pair]
-        lows, pairs = self._lows(), self._pairs
+            self._last = _SIZE * i + _FIRST, pairs[i]
+            return [pairs[i]]
         if n * _SPARSE >= len(lows):
             result = [*compress(pairs, lows)]
         else:
@@ -276,19 +275,15 @@ class _Array(Table):
                 result.append(pairs[i])
         return result if len(result) == n else []
 
-    def _lows(self) -> bytearray:
-        """Return the lower byte of each ``revents`` but the waker's."""
-        return self._memory[_SIZE + _LOW : _SIZE * self._used : _SIZE]
-
     def found(self) -> list[Found]:
         if self._beyond:  # POLLRDHUP is in the upper byte
-            ready, revents = self.facts.bits.ready, _revents(self._memory[_SIZE : _SIZE * self._used])
+            ready, revents = self.facts.bits.ready, _revents(self._memory[_SIZE : self._end])
             return [
                 (key, flags, ready(flags, events))
                 for (key, events), (flags,) in zip(self._pairs, revents)
                 if flags
             ]
-        lows, directions = self._lows(), self.facts.directions
+        lows, directions = self._memory[_FIRST : self._end : _SIZE], self.facts.directions
         return [
             (key, flags, directions[flags] & events)
             for (key, events), flags in zip(compress(self._pairs, lows), compress(lows, lows))
