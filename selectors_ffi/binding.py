@@ -25,7 +25,8 @@ read of ``ffi.errno`` above, which is a call of a C function. Other interpreters
 and PyPy before every bytecode, 3.10 also at forward jumps. There the iterator itself turns -1 into
 ``-errno``, which takes 40 ns a step (25 ns on PyPy). ``tests/test_errno.py`` proves both.
 
-An iterator that has failed is spent: it must not be stepped again.
+An iterator that has failed is spent: it must not be stepped again. Where a call that failed may be made
+again as a step, to learn why, the first one can be a plain call.
 """
 
 from __future__ import annotations
