@@ -508,9 +508,13 @@ def test_overtaken_and_refused(machine, code, monkeypatch):
     with near, far, session.selector() as selector:
         selector.register(near, EVENT_READ)
 
+        def fail():
+            session.binding.ffi.errno = code
+            return -1
+
         def refuse(fd, events, was):
             monkeypatch.undo()
-            raise OSError(code, os.strerror(code))
+            session.binding.call(fail)
 
         def overtake():
             selector.modify(near, EVENT_WRITE)

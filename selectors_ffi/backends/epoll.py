@@ -125,7 +125,7 @@ class EpollSelector(EpollSet):
             else:
                 steps = buffer.until(timeout)
                 if buffer.cut:
-                    return self._wait_on(buffer, -EINTR, timeout)
+                    return self._wait_on(buffer, -EINTR, float(timeout))
             for n in steps:
                 break
             else:  # of a large buffer: see whether it must be as large
