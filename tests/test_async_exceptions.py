@@ -129,6 +129,8 @@ def test_at_every_bytecode(machine, name, kind):
     KeyboardInterrupt at every bytecode, on PyPy at every line; others at every fifth, at every one
     with the long profile.
     """
+    if name == "discard nothing" and kind is ValueError:
+        pytest.skip("a ValueError where fileno() is called is its answer")
     before, operation = OPERATIONS[name]
     pairs = [socket.socketpair() for _ in range(3)]
     (near, far), *others = pairs

@@ -142,6 +142,19 @@ def test_invalid_file_object(busy, snapshot, method, fileobj):
     assert snapshot(busy) == before
 
 
+@pytest.mark.parametrize("method", ["register", "unregister", "modify"])
+def test_a_fileno_that_raises_is_called_once(busy, method):
+    """What a fileno() does besides raising is done once."""
+    fileobj = Watched(ValueError("no"))
+    asked = []
+    fileobj.fileno = lambda: asked.append(1) or Watched.fileno(fileobj)
+
+    with pytest.raises(ValueError, match="Invalid file object"):
+        call(busy, method, fileobj)
+
+    assert len(asked) == 1
+
+
 def call(selector, method, fileobj):
     """Call ``method`` with a file object and, where it wants them, events."""
     arguments = (fileobj,) if method == "unregister" else (fileobj, READ)

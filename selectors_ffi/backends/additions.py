@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .handlers import from_outside, of_handler
-from .interface import BaseSelector, SelectorKey, raises_again
+from .interface import BaseSelector, SelectorKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,15 @@ CLOSED = "I/O operation on closed selector"
 def load_debug() -> Any:
     """Return the debug package; ``selectors_ffi`` puts a function here that imports it."""
     raise NotImplementedError
+
+
+def _raises(fileobj: Any) -> bool:
+    """Tell whether a ``fileno()`` written in Python raises: then what it raised was no handler's."""
+    try:
+        int(fileobj.fileno())
+    except Exception as error:
+        return from_outside(error)
+    return False
 
 
 class Additions(BaseSelector):
@@ -47,7 +56,7 @@ class Additions(BaseSelector):
             try:
                 fd = self._fileobj_lookup(fileobj)  # which refuses what is none
             except Exception as error:  # its fileno() may raise anything: that of ZeroMQ, ZMQError
-                if from_outside(error) and not raises_again(fileobj):
+                if from_outside(error) and not _raises(fileobj):
                     raise  # a signal handler's
                 for key in registry.copy().values():
                     if key.fileobj is fileobj:

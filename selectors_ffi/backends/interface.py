@@ -7,8 +7,6 @@ from abc import abstractmethod
 from collections.abc import ItemsView, Mapping, ValuesView
 from selectors import EVENT_READ, EVENT_WRITE
 
-from .handlers import from_outside
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,15 +34,6 @@ else:
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
 
 
-def raises_again(fileobj: Any) -> bool:
-    """Tell whether a ``fileno()`` written in Python raises: then what it raised was no handler's."""
-    try:
-        int(fileobj.fileno())
-    except Exception as error:
-        return from_outside(error)
-    return False
-
-
 def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
     """Return the descriptor of a file object.
 
@@ -56,9 +45,7 @@ def _fileobj_to_fd(fileobj: FileDescriptorLike) -> int:
     else:
         try:
             fd = int(fileobj.fileno())
-        except (AttributeError, TypeError, ValueError) as error:
-            if from_outside(error) and not raises_again(fileobj):
-                raise  # a signal handler's
+        except (AttributeError, TypeError, ValueError):
             raise ValueError(f"Invalid file object: {fileobj!r}") from None
     if fd < 0:
         raise ValueError(f"Invalid file descriptor: {fd}")
@@ -73,18 +60,20 @@ def _fileobj_lookup(self: Any, fileobj: FileDescriptorLike) -> int:
     Raises:
         ValueError: invalid, and not registered either.
     """
-    try:
-        # _fileobj_to_fd(fileobj), without the cost of calling it.
-        fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
-        if fd >= 0:
-            return fd
-    except (AttributeError, TypeError, ValueError) as error:
-        if from_outside(error) and not raises_again(fileobj):
-            raise  # a signal handler's
+    if isinstance(fileobj, int):
+        fd: int | None = fileobj
+    else:
+        try:
+            fd = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            fd = None
+    if fd is not None and fd >= 0:
+        return fd
     for key in self._fd_to_key.copy().values():
         if key.fileobj is fileobj:
             return key.fd  # type: ignore[no-any-return]
-    return _fileobj_to_fd(fileobj)  # raises
+    invalid = f"object: {fileobj!r}" if fd is None else f"descriptor: {fd}"
+    raise ValueError(f"Invalid file {invalid}") from None
 
 
 class BaseSelector(selectors.BaseSelector):
