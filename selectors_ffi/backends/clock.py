@@ -3,7 +3,7 @@
 Libraries that freeze time replace ``time.monotonic`` under every name that a module has for it. A wait
 that asked such a clock would never end. So ``clock`` is another object, which calls the real one, also
 if this package is imported while time is frozen. If the clock stands still even so, the wait ends after
-``PATIENCE`` looks.
+``PATIENCE`` looks; a call that has slept counts for half of them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Deadline:
     def __init__(self, timeout: float | None, start: float) -> None:
         self._timeout = timeout
         self._start = self._last = start
-        self._stopped = 0  # looks at which the clock had not advanced; a wait that was slept is many
+        self._stopped = 0  # looks at which the clock had not advanced
         self._late = 0  # calls since nothing was left
 
     def remaining(self, slept: bool = False) -> float | None:

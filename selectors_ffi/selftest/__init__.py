@@ -34,17 +34,30 @@ __all__ = ["READY", "ROOM", "Report", "SelfTestError", "check", "require"]
 #: Errors that say nothing about the declarations: descriptors or memory are used up.
 SHORTAGE = frozenset((EMFILE, ENFILE, ENOMEM, ENOSPC))
 
-Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems", "unfit"])
-Report.__doc__ = """What a self-test found: ``problems`` is a tuple of sentences, empty if passed.
+if TYPE_CHECKING:
+    from typing import NamedTuple
 
-``unfit`` maps functions that the mechanism must do without to a sentence; ``sizeof`` is in bytes.
-"""
+    class Report(NamedTuple):
+        """What a self-test found: ``problems`` is a tuple of sentences, empty if passed.
+
+        ``unfit`` maps functions that the mechanism must do without to a sentence; ``sizeof`` is bytes.
+        """
+
+        mechanism: str
+        target: str
+        struct: str
+        sizeof: int
+        problems: tuple[str, ...]
+        unfit: dict[str, str]
+
+else:  # without an import of ``typing``
+    Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems", "unfit"])
 
 
 class SelfTestError(ImportError):
     """A mechanism's declarations do not fit this kernel; ``report`` has the numbers seen."""
 
-    def __init__(self, report: Any) -> None:
+    def __init__(self, report: Report) -> None:
         super().__init__(
             f"{report.mechanism} does not fit this kernel as target {report.target} declares it"
             f" ({report.struct} of {report.sizeof} bytes): {'; '.join(report.problems)}"
@@ -52,7 +65,7 @@ class SelfTestError(ImportError):
         self.report = report
 
 
-def check(binding: Binding, mechanism: str) -> Any:
+def check(binding: Binding, mechanism: str) -> Report:
     """Test one mechanism ("epoll") of a binding in some ten system calls; return the ``Report``.
 
     Raises:
