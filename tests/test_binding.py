@@ -22,6 +22,11 @@ def fresh():
     binding._load.cache_clear()
 
 
+def test_one_binding_of_the_process(fresh):
+    """However it is asked for, the host's library has one binding."""
+    assert binding.default() is load() is load(None, library=None)
+
+
 def test_repr_names_target_and_library():
     """The repr says which declarations there are and what does the work."""
     assert repr(Binding("linux", load().ffi, "libc")) == "Binding('linux', lib='libc')"

@@ -235,6 +235,24 @@ def test_kernels_without_nanoseconds(cls, pairs):
         assert ready(selector, 10) == {near.fileno(): EVENT_READ for near, _ in pairs}
 
 
+@pytest.mark.parametrize("cls", [backends.PollSelector, backends.SelectSelector])
+def test_a_table_is_filled_once(cls, pairs, monkeypatch):
+    """What has been waited for is changed in its table; a table is not filled anew for each change."""
+    first, *more, last = [end for pair in pairs for end in pair]
+    with cls() as selector:
+        for end in (first, *more):
+            selector.register(end, EVENT_WRITE)
+        assert len(ready(selector, 0)) == 5
+        filled = []
+        table = type(selector._idle[0])
+        monkeypatch.setattr(table, "fill", lambda *arguments: filled.append(arguments))
+
+        selector.register(last, EVENT_WRITE)
+
+        assert len(ready(selector, 0)) == 6
+        assert not filled
+
+
 @pytest.mark.skipif(backends.EpollSelector not in HERE, reason="epoll is Linux's")
 @pytest.mark.parametrize("code", [errno.EINTR, errno.ENOMEM])
 def test_a_larger_buffer_that_cannot_be_filled(pipes, code):

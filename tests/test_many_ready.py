@@ -65,6 +65,22 @@ def test_directions_in_one_batch(selector, pairs):
     }  # fmt: skip
 
 
+def test_a_few_of_many_change_between_two_waits(selector, pairs):
+    """One of five is modified, one removed, one comes: the next wait knows all of it, and the rest."""
+    first, second, third, fourth, fifth, sixth = [end for pair in pairs[:3] for end in pair]
+    for end in (first, second, third, fourth, fifth):
+        selector.register(end, WRITE)
+    assert len(ready(selector)) == 5
+
+    selector.modify(second, READ)
+    selector.unregister(third)
+    selector.register(sixth, WRITE)
+
+    assert ready(selector) == {end.fileno(): WRITE for end in (first, fourth, fifth, sixth)}
+    selector.modify(second, BOTH)
+    assert ready(selector) == {end.fileno(): WRITE for end in (first, second, fourth, fifth, sixth)}
+
+
 @pytest.mark.parametrize("events", [READ, BOTH])
 def test_a_hang_up_alone(subject, selector, events):
     """The end of a pipe's writers, of which POSIX only says HUP, is readiness for reading."""
