@@ -55,8 +55,8 @@ class _Facts:
         self.pool: list[Table] = []
         self.steps, self.errno, self.error = binding.steps, binding.errno, binding.error
         self.select = binding.function("select")
-        self.NULL, self.new, self.from_buffer = ffi.NULL, ffi.new, ffi.from_buffer
-        self.words, self.timeval = ffi.typeof("fd_mask *"), ffi.typeof("struct timeval *")
+        self.NULL, self.new, self.buffer = ffi.NULL, ffi.new, ffi.buffer
+        self.words, self.timeval = ffi.typeof("fd_mask[]"), ffi.typeof("struct timeval *")
         self.zero = ffi.new(self.timeval)
         self.word = ffi.sizeof("fd_mask")
         self.events = EVENT_READ | EVENT_WRITE | EVENT_PRIORITY
@@ -82,7 +82,7 @@ class _Bitmaps(Table):
         self._half = 0
         self._beyond = False
         self._arguments: tuple[Any, ...]
-        self._timeval: Any = facts.new(facts.timeval)
+        self._timeval: Any = None  # until a call waits for a time
         self._timed: Iterator[int] | None
 
     def fill(self, keys: list[SelectorKey], beyond: bool) -> None:
@@ -159,14 +159,14 @@ class _Bitmaps(Table):
 
     def _make_sets(self, nfds: int) -> None:
         facts = self.facts
-        size = (nfds // (8 * facts.width) + 1) * facts.width
+        words = (nfds // (8 * facts.width) + 1) * (facts.width // facts.word)
         self._half = 0
-        self.answer = bytearray((2 + self._beyond) * size)
-        readers = facts.from_buffer(facts.words, self.answer)
-        writers = readers + size // facts.word
-        excepts = writers + size // facts.word if self._beyond else facts.NULL
+        readers = facts.new(facts.words, (2 + self._beyond) * words)
+        self.answer = facts.buffer(readers)
+        writers = readers + words
+        excepts = writers + words if self._beyond else facts.NULL
         self._arguments = (0, readers, writers, excepts, facts.zero)
-        self._half = 8 * size  # bits of one set; last: after an exception they are made anew
+        self._half = 8 * words * facts.word  # bits of a set; last: after an exception all is made anew
 
     def unbind(self) -> None:
         self.now = self._timed = None
@@ -180,6 +180,8 @@ class _Bitmaps(Table):
         if timeout is not None and timeout <= 0:
             return self.now or self.bind_now()
         timeval = self._timeval
+        if timeval is None:
+            timeval = self._timeval = self.facts.new(self.facts.timeval)
         # Linux writes the time that remained, so it must be written for each call.
         ns = LONGEST if timeout is None else min(nanoseconds(timeout), LONGEST)
         timeval.tv_sec, timeval.tv_usec = divmod(-(-ns // 1000), 1_000_000)
@@ -191,7 +193,9 @@ class _Bitmaps(Table):
         return steps
 
     def poke(self) -> None:
-        self._timeval.tv_sec = self._timeval.tv_usec = 0
+        timeval = self._timeval
+        if timeval is not None:
+            timeval.tv_sec = timeval.tv_usec = 0
 
     def woken(self) -> bool:
         return self._bell & int.from_bytes(self.answer, "little") != 0

@@ -34,7 +34,7 @@ class Table:
     kind = Waker  # what this kernel can wait for
     not_open = EBADF  # what it answers if a descriptor is closed
 
-    answer: bytearray  # the copy of ``interest``
+    answer: Any  # a buffer, the copy of ``interest``
     now: Iterator[int] | None  # the calls that do not wait, if they are bound
     seen: int  # how much of the log is in the table
 
