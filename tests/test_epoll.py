@@ -159,7 +159,6 @@ def test_what_was_decoded_once_is_looked_up(machine, pairs, monkeypatch, interes
             raise AssertionError("decoded again")
 
         monkeypatch.setattr(selector, "_decode", fail)
-        monkeypatch.setattr(selector, "_first", fail)
         for timeout in (0, None, 1):
             assert dict(selector.select(timeout)) == expected
 

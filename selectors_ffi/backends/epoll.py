@@ -136,8 +136,17 @@ class EpollSelector(EpollSet):
                 if n == 1 and not self._duplex:
                     token = buffer.token[0]
                     pair = self._pairs.get(token)
-                    if pair is not None or (pair := self._first(buffer, token)) is not None:
+                    if pair is not None:
                         return [pair]
+                    # The first event of a registration, as ``_decode`` decodes it, and faster.
+                    key = self._fd_to_key.get(token)
+                    if key is not None and not self._tokens and not self._several:
+                        pair = key, self._facts.directions[buffer.flags[0]] & key[2]
+                        if pair[1]:
+                            self._pairs[token] = pair
+                            if self._fd_to_key.get(token) is key:
+                                return [pair]
+                            self._pairs.pop(token, None)
                 elif n == 0:
                     return []
                 elif n < 0:
@@ -154,9 +163,9 @@ class EpollSelector(EpollSet):
                 if of_handler(error):
                     raise
             if n > 0:
-                result, go_on = self._decode(buffer, n, None)
-                if result or not go_on:
-                    return result
+                found = self._decode(buffer, n, None)
+                if found is not None:
+                    return found
                 n = -EINTR  # what was mended may be ready
             return self._wait_on(buffer, n, timeout)
         except BaseException:
@@ -203,35 +212,6 @@ class EpollSelector(EpollSet):
         return fd == WAKE
 
     # Everything below is cold.
-
-    def _first(self, buffer: Buffer, token: int) -> Pair | None:
-        """Decode the one event in the buffer, if it is the first of a registration."""
-        if buffer.flags is not None:
-            flags = buffer.flags[0]
-        else:  # there are no views yet, and no token
-            event = buffer.array[0]
-            token, flags = event.data, event.events
-        registry, fd = self._fd_to_key, token
-        if self._tokens:
-            fd = token & _FD_MASK
-            if token != self._tokens.get(fd, fd):
-                return None
-        key = registry.get(fd)
-        if key is None:
-            return None
-        events = self._facts.directions[flags] & key[2]
-        if not events:
-            return None
-        pair = key, events
-        if not buffer.batch and not buffer.prepare():
-            return pair
-        if self._several or self._beyond or key[2] >= BOTH:
-            self._cache(token, token, pair)
-        else:  # as ``_cache`` does, and faster
-            self._pairs[token] = pair
-            if registry.get(fd) is not key:
-                self._pairs.pop(token, None)
-        return pair
 
     def _forget_records(self, token: int) -> None:
         records = self._records
@@ -309,14 +289,12 @@ class EpollSelector(EpollSet):
             timed = bool(remaining)
             n = buffer.step(remaining)
             if n > 0:
-                result, go_on = self._decode(buffer, n, native)
-                if result or native or not go_on:
-                    return result
+                found = self._decode(buffer, n, native)
+                if native or found is not None:
+                    return found or []
 
-    def _decode(
-        self, buffer: Buffer, n: int, native: list[NativeEvent] | None
-    ) -> tuple[list[Pair], bool]:
-        """Return what ``n`` events are for the caller, and whether to wait on if it is nothing."""
+    def _decode(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> list[Pair] | None:
+        """Return what ``n`` events are for the caller; None: nothing, wait on."""
         table: dict[Any, Pair] = self._pairs
         if self._duplex:
             records = self._records  # read once: a handler or another thread may drop them
@@ -325,13 +303,11 @@ class EpollSelector(EpollSet):
         if native is None and buffer.prepare() and not (LOOPS and self._duplex):
             fields = buffer.fields(n, bool(self._duplex))
         result, unknown, go_on = [], [], not self._closed
-        array, registry, tokens = buffer.array, self._fd_to_key, self._tokens
-        for i in range(n):
+        registry, tokens = self._fd_to_key, self._tokens
+        for i, (flags, token) in enumerate(buffer.events(n)):
             if fields and (pair := table.get(fields[i])) is not None:
                 result.append(pair)
                 continue
-            event = array[i]
-            token, flags = event.data, event.events
             fd = token & _FD_MASK
             if fd == WAKE:
                 go_on = self._waits_on() and go_on
@@ -355,7 +331,7 @@ class EpollSelector(EpollSet):
             go_on = self._repair(buffer, unknown) and go_on
         if self._closed:
             self._end_call(buffer)
-        return result, go_on
+        return None if go_on and not result else result
 
     def _cache(self, token: int, field: Any, pair: Pair) -> None:
         """Keep a result for the next time that the kernel reports the same.

@@ -16,7 +16,7 @@ from .handlers import of_handler, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Any
 
     from ..binding import Binding
@@ -68,7 +68,9 @@ class Facts:
         self.array: Any = ffi.typeof("struct epoll_event[]")
         self.size: Any = ffi.sizeof("struct epoll_event")
         self.offset: Any = ffi.offsetof("struct epoll_event", "data")
-        self.pack: Callable[..., bytes] = Struct(f"=I{self.offset - 4}xQ").pack
+        event = Struct(f"=I{self.offset - 4}xQ")
+        self.pack: Callable[..., bytes] = event.pack
+        self.events: Callable[..., Iterator[Any]] = event.iter_unpack
         self.tokens: _Unpackers = _unpackers(f"{self.offset}xQ")
         self.records: _Unpackers = _unpackers(f"{self.size}s")
 
@@ -84,12 +86,13 @@ class Facts:
         if buffer is None:
             return Buffer(self, epfd, _CAPACITY, made)
         buffer.belong(epfd, made)
-        buffer.make_views()
+        if buffer.flags is None:
+            buffer.make_views()
         return buffer
 
     def give_back(self, buffer: Buffer) -> None:
         """Take a buffer of a selector that was closed."""
-        buffer.forget()
+        forget(buffer._reference, buffer._made)
         if buffer.capacity <= CHUNK and len(self.pool) < _POOL_SIZE:
             self.pool.append(buffer)
 
@@ -167,14 +170,13 @@ class Buffer:
         """Make what reads the buffer fast; return whether it is there."""
         self._uses += 1
         if self._uses > 1 and not self.batch:  # the second time, and after one that an exception ended
-            self.make_views()
+            if self.flags is None:
+                self.make_views()
             self.batch = -1 if LOOPS else min(CHUNK, self.capacity - 1)
         return self._uses > 1
 
     def make_views(self) -> None:
-        """Make what reads the events fast, if it is not there yet."""
-        if self.flags is not None:
-            return
+        """Make what reads the events fast."""
         ffi, offset = self._facts.ffi, self._facts.offset
         if LOOPS:
             # The words of the array, words per event, and which are the halves of the token.
@@ -271,6 +273,12 @@ class Buffer:
             buffer.forget()
             buffer, n = larger, more
         return buffer, n
+
+    def events(self, n: int) -> Iterable[tuple[int, int]]:
+        """Return (native flags, token) of ``n`` events."""
+        if self.view is not None:
+            return self._facts.events(self.view[: n * self._facts.size])
+        return [(event.events, event.data) for event in self.array[0:n]]
 
     def fields(self, n: int, records: bool) -> list[Any]:
         """Return the tokens of ``n`` events, or the whole records as bytes."""
