@@ -225,8 +225,9 @@ def test_a_key_that_changes_while_it_is_decoded(machine, pairs, events):
     """A result that is out of date when it is stored is forgotten at once."""
     near = pairs[0][0]
     with machine.boot().selector() as selector:
-        selector.register(near, events, "old")
+        selector.register(near, events, "older")
         selector.select(0)
+        selector.modify(near, events, "old")
 
         class ChangedByAnotherThread(dict):
             """A registry that another thread changes after the key has been looked up."""
