@@ -95,6 +95,7 @@ def run(
         file = Path(folder) / "outcomes.json"
         what = suite.what if only is None else selection(suite, only)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment.pop("PYTHONUNBUFFERED", None)  # curio's tests expect a line in one piece
         place = Path(folder)
         if suite.source:
             place = place / "source"
