@@ -47,8 +47,6 @@ def test_an_unclosed_loop_is_collected(subject, unraisable):
         pytest.skip("asyncio of this host")
     loop = asyncio.SelectorEventLoop(subject.make())
     loop.run_until_complete(asyncio.sleep(0))
-    if hasattr(gc, "unfreeze"):  # a pooled table of an earlier module is in its cycle
-        gc.unfreeze()
     with pytest.warns(ResourceWarning, match="unclosed") as told:
         del loop
         for _ in range(10):  # PyPy may take more rounds
