@@ -303,7 +303,7 @@ class EpollSelector(EpollSet):
         if native is None and buffer.prepare() and not (LOOPS and self._duplex):
             fields = buffer.fields(n, bool(self._duplex))
         result, unknown, go_on = [], [], not self._closed
-        registry, tokens = self._fd_to_key, self._tokens
+        registry, tokens, facts = self._fd_to_key, self._tokens, self._facts
         for i, (flags, token) in enumerate(buffer.events(n)):
             if fields and (pair := table.get(fields[i])) is not None:
                 result.append(pair)
@@ -317,11 +317,13 @@ class EpollSelector(EpollSet):
                 key = None
             if native is not None:
                 native.append(NativeEvent(key, fd, flags))
-            if key and self._beyond:
-                events = self._facts.bits.report(flags, key.events)
+            if key is None:
+                events = 0
+            elif self._beyond:
+                events = facts.bits.report(flags, key[2])
             else:
-                events = self._facts.directions[flags] & key.events if key else 0
-            if key and events:
+                events = facts.directions[flags] & key[2]
+            if key is not None and events:
                 result.append((key, events))
                 if fields and ours:
                     self._cache(token, fields[i], result[-1])
