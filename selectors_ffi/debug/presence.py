@@ -1,4 +1,4 @@
-"""Presence: what one thread does with one selector, and a wait of its that has begun."""
+"""Presence: what one thread does with one selector: its waits, and its turns between two of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..backends import forks
 from .records import Source, Spent, here, spent
 
 if TYPE_CHECKING:
-    from types import CodeType
+    from types import CodeType, FrameType
 
     from .heard import Heard
     from .loops import Loop
+    from .places import Place
     from .records import Record
-    from .turns import Samples
 
-__all__ = ["Begun", "Here"]
+__all__ = ["Begun", "Here", "Samples"]
 
 
 class Here:
@@ -52,6 +52,38 @@ class Here:
         self.suspects: set[int] = set()
         self.used: int = 0  # processor time, when it was measured last
         self.measured: int = 0  # in which wait
+
+
+class Samples:
+    """What was seen of one turn that took long."""
+
+    def __init__(self, turn: int, hangs: int) -> None:
+        self.turn = turn
+        self.counts: dict[tuple[Place, ...], int] = {}
+        """Stack -> how often it was seen."""
+        self.owner = ""
+        self.spoken = False
+        """Whether this turn was told of before its end."""
+        self.told = hangs
+        """After how many nanoseconds it is told of next."""
+        self.call: FrameType | Place | None = None
+        """The call out of the loop that is under way; kept, so that another one is not taken for it.
+
+        Without frames, what it calls.
+        """
+        self.at = -1
+        """Where it stands, if the loop itself is at work."""
+        self.since = self.delay = 0
+        """When it was first seen, and how long the thread had not got a processor until then."""
+
+    def add(self, stack: tuple[Place, ...]) -> None:
+        """Count a stack."""
+        if len(self.counts) < 100:
+            self.counts[stack] = self.counts.get(stack, 0) + 1
+
+    def most(self) -> tuple[Place, ...]:
+        """Return the stack that was seen most often."""
+        return max(self.counts, key=self.counts.__getitem__)
 
 
 class Begun(NamedTuple):

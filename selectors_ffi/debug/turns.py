@@ -27,6 +27,7 @@ from .lints import BlockedLoop, Finding
 from .loops import loop_around, refers_to
 from .owners import owner_of_handle
 from .places import caller_frame, stack_of
+from .presence import Samples
 from .schedule import follow, keep, leave, times_of
 from .stacks import EXACT, Stacks
 
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .loops import Loop
-    from .observer import Here, Observer
-    from .places import Place
+    from .observer import Observer
+    from .presence import Here
 
 __all__ = ["BLOCKED_AFTER", "blocked", "blocked_after", "returned", "watch"]
 
@@ -88,37 +89,6 @@ def _from_environment() -> None:
 def _interval() -> int:
     """Return how many nanoseconds lie between two looks."""
     return max(Threshold.ns, 20_000_000) // 4
-
-
-class Samples:
-    """What was seen of one turn that took long."""
-
-    def __init__(self, turn: int) -> None:
-        self.turn = turn
-        self.counts: dict[tuple[Place, ...], int] = {}
-        """Stack -> how often it was seen."""
-        self.owner = ""
-        self.spoken = False
-        """Whether this turn was told of before its end."""
-        self.told: int = int(HANGS * 1e9)
-        self.call: FrameType | Place | None = None
-        """The call out of the loop that is under way; kept, so that another one is not taken for it.
-
-        Without frames, what it calls.
-        """
-        self.at = -1
-        """Where it stands, if the loop itself is at work."""
-        self.since = self.delay = 0
-        """When it was first seen, and how long the thread had not got a processor until then."""
-
-    def add(self, stack: tuple[Place, ...]) -> None:
-        """Count a stack."""
-        if len(self.counts) < 100:
-            self.counts[stack] = self.counts.get(stack, 0) + 1
-
-    def most(self) -> tuple[Place, ...]:
-        """Return the stack that was seen most often."""
-        return max(self.counts, key=self.counts.__getitem__)
 
 
 def blocked(here: Here, turn: int) -> tuple[str, list[Finding]]:
@@ -348,7 +318,7 @@ def _sample(
     """
     samples = here.samples
     if samples is None or samples.turn != turn:
-        samples = Samples(turn)
+        samples = Samples(turn, int(HANGS * 1e9))
     frames = _above(frame, here.loop, observer.selector())
     if not frames or here.turn != turn:
         here.samples = None
