@@ -1,10 +1,6 @@
-"""Which binding a selector gets that is made without one: blocks, and environment variables.
+"""Ambient: the kernel, chaos and injection that environment variables and options ask for.
 
-Process-wide, not per thread or per task: a loop that is started in the block and runs in a thread
-of its own is to be reached, too. Selectors that were made before the block keep their binding.
-
-There is no lock, which a signal handler would wait for that interrupts its owner. The blocks are a list,
-whose ``append`` and ``remove`` are one step each, and ``_refresh`` looks at it again after it has acted.
+They last for the rest of the process, see ``blocks``.
 """
 
 from __future__ import annotations
@@ -14,17 +10,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from .. import binding as interface
+from .blocks import push
 
 if TYPE_CHECKING:
-    from ..binding import Binding
     from .injection import Injection
 
 __all__ = [
     "CHAOS",
     "INJECT",
     "KERNEL",
-    "Block",
     "begin",
     "begin_chaos",
     "begin_injecting",
@@ -37,59 +31,6 @@ __all__ = [
 KERNEL = "SELECTORS_FFI_KERNEL"
 CHAOS = "SELECTORS_FFI_CHAOS"
 INJECT = "SELECTORS_FFI_INJECT"
-
-_stack: list[Binding] = []  # the innermost block last
-
-
-def _current() -> Binding:
-    """Return the binding of the innermost block; see ``binding.default``."""
-    try:
-        return _stack[-1]
-    except IndexError:  # another thread has just left the last block
-        return interface.load()
-
-
-def _push(made: Binding) -> None:
-    _stack.append(made)
-    _refresh()
-
-
-def _refresh() -> None:
-    """Make ``binding.ambient`` agree with the blocks; without blocks it costs nothing."""
-    while True:
-        inside = bool(_stack)
-        interface.ambient = _current if inside else None
-        if bool(_stack) is inside:  # else another thread or a signal handler has changed it meanwhile
-            return
-
-
-class Block:
-    """A block in which selectors that are made without ``binding=`` get this one's."""
-
-    def __init__(self) -> None:
-        self._binding: Binding | None = None
-
-    def make(self) -> Binding:
-        """Return the binding of the block, made when it is entered."""
-        raise NotImplementedError
-
-    def leave(self) -> None:
-        """Do what is due at the end of the block."""
-
-    def __enter__(self) -> Any:
-        if self._binding is not None:
-            raise RuntimeError(f"{type(self).__name__}() is entered already")
-        self._binding = self.make()
-        _push(self._binding)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        made, self._binding = self._binding, None
-        if made is None:
-            raise RuntimeError(f"{type(self).__name__}() was not entered")
-        _stack.remove(made)
-        _refresh()
-        self.leave()
 
 
 def begin_kernel(name: str, where: str) -> None:
@@ -145,7 +86,7 @@ def _push_kernel(name: str, where: str) -> None:
     from .kernels import kernel
 
     try:
-        _push(kernel(name))
+        push(kernel(name))
     except (ValueError, OSError) as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -182,7 +123,7 @@ def begin_chaos(text: str, where: str) -> None:
         seed, spurious = parse_seed(text)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    _push(chaos(seed, spurious=spurious))
+    push(chaos(seed, spurious=spurious))
 
 
 def begin_injecting(text: str, where: str) -> None:
@@ -201,7 +142,7 @@ def begin_injecting(text: str, where: str) -> None:
         made = inject(text)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    _push(made)
+    push(made)
     atexit.register(_tell_unreached, made.lib.hook, where, os.getpid())
 
 

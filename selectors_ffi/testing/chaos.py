@@ -45,8 +45,8 @@ from errno import EINTR
 from typing import TYPE_CHECKING, Any
 
 from ..binding import Binding, default
-from .ambient import Block
 from .answers import Answer, Ready, answer_of
+from .blocks import Block
 from .calls import WAITS, sleeps, waits
 from .library import Proxy
 from .spurious import Registered, offers, readers

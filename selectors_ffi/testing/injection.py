@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..backends.windows import OLD
 from ..binding import Binding, default
 from ..debug.places import place
-from .ambient import Block
 from .answers import answer_of
+from .blocks import Block
 from .calls import CONTROL, WAIT, controls, functions_of, waits
 from .grammar import Rule, parse
 from .library import Proxy

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .ambient import Block, choose_classes, remember_classes
+from .ambient import choose_classes, remember_classes
+from .blocks import Block
 from .kernels import kernel
 
 if TYPE_CHECKING:

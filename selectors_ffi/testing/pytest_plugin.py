@@ -37,7 +37,7 @@ from selectors_ffi.backends.base import Backend
 
 from . import KERNELS, Chaos, Injection, UnreachedWarning, chaotic, injecting
 from . import kernel as make_kernel
-from .ambient import Block
+from .blocks import Block
 from .library import Hook, proxied
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from selectors_ffi import binding
-from selectors_ffi.testing import ambient
+from selectors_ffi.testing import blocks
 
 
-class Block(ambient.Block):
+class Block(blocks.Block):
     """A block whose binding is a name."""
 
     def __init__(self, name):
@@ -24,7 +24,7 @@ def test_a_handler_enters_a_block_in_the_middle():
     seen = []
 
     def handler(frame, event, argument):
-        if frame.f_code.co_filename != ambient.__file__:
+        if frame.f_code.co_filename != blocks.__file__:
             return None
         sys.settrace(None)
         with Block(f"handler {len(seen)}"):
@@ -46,5 +46,5 @@ def test_a_handler_enters_a_block_in_the_middle():
 
 def test_the_last_block_is_left_meanwhile(monkeypatch):
     """Where another thread has just left the last block, the process's own binding is given."""
-    monkeypatch.setattr(ambient, "_stack", [])
-    assert ambient._current() is binding.load()
+    monkeypatch.setattr(blocks, "_stack", [])
+    assert blocks._current() is binding.load()

@@ -1,0 +1,73 @@
+"""Blocks: which binding a selector gets that is made without one.
+
+Process-wide, not per thread or per task: a loop that is started in the block and runs in a thread
+of its own is to be reached, too. Selectors that were made before the block keep their binding.
+
+There is no lock, which a signal handler would wait for that interrupts its owner. The blocks are a list,
+whose ``append`` and ``remove`` are one step each, and ``_refresh`` looks at it again after it has acted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import binding as interface
+
+if TYPE_CHECKING:
+    from ..binding import Binding
+
+__all__ = ["Block", "push"]
+
+_stack: list[Binding] = []  # the innermost block last
+
+
+def _current() -> Binding:
+    """Return the binding of the innermost block; see ``binding.default``."""
+    try:
+        return _stack[-1]
+    except IndexError:  # another thread has just left the last block
+        return interface.load()
+
+
+def push(made: Binding) -> None:
+    """Have it for the rest of the process, as a block that does not end."""
+    _stack.append(made)
+    _refresh()
+
+
+def _refresh() -> None:
+    """Make ``binding.ambient`` agree with the blocks; without blocks it costs nothing."""
+    while True:
+        inside = bool(_stack)
+        interface.ambient = _current if inside else None
+        if bool(_stack) is inside:  # else another thread or a signal handler has changed it meanwhile
+            return
+
+
+class Block:
+    """A block in which selectors that are made without ``binding=`` get this one's."""
+
+    def __init__(self) -> None:
+        self._binding: Binding | None = None
+
+    def make(self) -> Binding:
+        """Return the binding of the block, made when it is entered."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Do what is due at the end of the block."""
+
+    def __enter__(self) -> Any:
+        if self._binding is not None:
+            raise RuntimeError(f"{type(self).__name__}() is entered already")
+        self._binding = self.make()
+        push(self._binding)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        made, self._binding = self._binding, None
+        if made is None:
+            raise RuntimeError(f"{type(self).__name__}() was not entered")
+        _stack.remove(made)
+        _refresh()
+        self.leave()
