@@ -76,8 +76,9 @@ class EpollSelector(EpollSet):
                     self._forget_records(token)
             if not events:
                 epoll_ctl = facts.epoll_ctl
-                refused = epoll_ctl(self._descriptor.fd, facts.DEL, fd, facts.NULL)
-                if refused or (self._made and (self._several or not self._idle) and self._in_call()):
+                if epoll_ctl(self._descriptor.fd, facts.DEL, fd, facts.NULL) or (
+                    self._made and (self._several or not self._idle) and self._in_call()
+                ):
                     self._new_token(fd)
                 return
             operation = facts.MOD
