@@ -113,7 +113,9 @@ class EpollSelector(EpollSet):
     def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
         idle = self._idle
         try:
-            buffer = idle.pop() if idle else self._new_buffer()
+            buffer = idle.pop()
+            if buffer is None:
+                buffer = self._new_buffer()
         except IndexError as error:  # another thread took the last one
             if of_handler(error):
                 raise
@@ -133,36 +135,36 @@ class EpollSelector(EpollSet):
                 buffer.forget()
                 buffer = buffer.sized(CHUNK)
                 n = buffer.step(timeout)
-            try:
-                if n == 1 and not self._duplex:
-                    token = buffer.token[0]
-                    pair = self._pairs.get(token)
-                    if pair is not None:
-                        return [pair]
-                    # The first event of a registration, as ``_decode`` decodes it, and faster.
-                    key = self._fd_to_key.get(token)
-                    if key is not None and not self._tokens and not self._several:
-                        pair = key, self._facts.directions[buffer.flags[0]] & key[2]
-                        if pair[1]:
-                            self._pairs[token] = pair
-                            if self._fd_to_key.get(token) is key:
-                                return [pair]
-                            self._pairs.pop(token, None)
-                elif n == 0:
-                    return []
-                elif n < 0:
-                    n = -self._facts.errno(n)
-                elif n <= buffer.batch and not self._duplex:
+            if n == 1 and not self._duplex:
+                token = buffer.token[0]
+                pair = self._pairs.get(token)
+                if pair is not None:
+                    return [pair]
+                # The first event of a registration, as ``_decode`` decodes it, and faster.
+                key = self._fd_to_key.get(token)
+                if key is not None and not self._tokens and not self._several:
+                    pair = key, self._facts.directions[buffer.flags[0]] & key[2]
+                    if pair[1]:
+                        self._pairs[token] = pair
+                        if self._fd_to_key.get(token) is key:
+                            return [pair]
+                        self._pairs.pop(token, None)
+            elif n == 0:
+                return []
+            elif n < 0:
+                n = -self._facts.errno(n)
+            elif n <= buffer.batch and not self._duplex:
+                try:
                     return [*itemgetter(*buffer.tokens[n](buffer.view))(self._pairs)]
-                else:
-                    if n == buffer.capacity:
-                        buffer, n = buffer.grown(n)
-                    found = self._look_up(buffer, n) if buffer.batch else None
-                    if found is not None:
-                        return found
-            except KeyError as error:
-                if of_handler(error):
-                    raise
+                except KeyError as error:
+                    if of_handler(error):
+                        raise
+            else:
+                if n == buffer.capacity:
+                    buffer, n = buffer.grown(n)
+                found = self._look_up(buffer, n) if buffer.batch else None
+                if found is not None:
+                    return found
             if n > 0:
                 found = self._decode(buffer, n, None)
                 if found is not None:
