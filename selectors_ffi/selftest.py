@@ -16,7 +16,6 @@ range must be EINVAL: a kernel that reads another place does not see it. Nothing
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC, ENOSYS, EPERM
 from functools import partial
 
@@ -37,24 +36,34 @@ ROOM = 128  # bytes for one record; the longest of any system is 72
 PATTERN = 0xFF
 MARKER = 0xF0E1D2C3B4A59687
 
-if TYPE_CHECKING:
-    from typing import NamedTuple
 
-    class Report(NamedTuple):
-        """What a self-test found: ``problems`` is a tuple of sentences, empty if passed.
+class Report:
+    """What a self-test found.
 
-        ``unfit`` maps functions that the mechanism must do without to a sentence; ``sizeof`` is bytes.
-        """
+    Args:
+        mechanism: "epoll", say.
+        target: whose declarations were tested.
+        struct: the C name of the kernel's record.
+        sizeof: its size in bytes.
+        problems: sentences; none if it has passed.
+        unfit: function that the mechanism must do without -> a sentence.
+    """
 
-        mechanism: str
-        target: str
-        struct: str
-        sizeof: int
-        problems: tuple[str, ...]
-        unfit: dict[str, str]
-
-else:  # without an import of ``typing``
-    Report = namedtuple("Report", ["mechanism", "target", "struct", "sizeof", "problems", "unfit"])
+    def __init__(
+        self,
+        mechanism: str,
+        target: str,
+        struct: str,
+        sizeof: int,
+        problems: tuple[str, ...],
+        unfit: dict[str, str],
+    ) -> None:
+        self.mechanism = mechanism
+        self.target = target
+        self.struct = struct
+        self.sizeof = sizeof
+        self.problems = problems
+        self.unfit = unfit
 
 
 class SelfTestError(ImportError):
