@@ -114,11 +114,11 @@ class EpollSelector(EpollSet):
         idle = self._idle
         try:
             buffer = idle.pop()
-            if buffer is None:
-                buffer = self._new_buffer()
         except IndexError as error:  # another thread took the last one
             if of_handler(error):
                 raise
+            buffer = None
+        if buffer is None:
             buffer = self._new_buffer()
         try:
             if timeout is None:

@@ -97,10 +97,12 @@ class TableSelector(Backend):
     def select(self, timeout: float | None = None) -> list[Pair]:  # type: ignore[override]
         idle = self._idle
         try:
-            table = idle.pop() if idle else self._new_table()
+            table = idle.pop() if idle else None
         except IndexError as error:  # another thread took the last one
             if of_handler(error):
                 raise
+            table = None
+        if table is None:
             table = self._new_table()
         try:
             if timeout is None or not timeout <= 0:
