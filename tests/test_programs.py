@@ -60,6 +60,34 @@ def test_allowed_difference(capsys):
     assert "1 differ as they must" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("ours", "alone", "runs"),
+    [
+        ({"a": "passed"}, None, []),
+        ({"a": "passed", "b": "skipped"}, {"b": "skipped"}, [["b"]]),
+        ({"a": "passed", "b": "skipped"}, {}, [["b"], None]),  # it cannot be run alone
+        ({"x": "not through after 300 s"}, None, [None]),
+    ],
+)
+def test_what_the_standard_library_runs(monkeypatch, ours, alone, runs):
+    """It runs what did not pass with ours, and all of a suite where that is not enough."""
+    asked = []
+
+    def run(suite, whose, only=None):
+        if whose == "ours":
+            return ours
+        asked.append(only)
+        return {"all": "passed"} if only is None else alone
+
+    monkeypatch.setattr(programs, "run", run)
+    stdlib, _ = programs.run_pair(Suite("x", ()), whole=False)
+    assert asked == runs
+    assert stdlib == ({"all": "passed"} if None in runs else {**ours, **(alone or {})})
+
+    asked.clear()
+    assert programs.run_pair(Suite("x", ()), whole=True) == ({"all": "passed"}, ours)
+
+
 def test_suite_in_which_nothing_passes(capsys):
     """A suite that does not run on either side has not shown anything."""
     broken = {"x": "ended with status 1: ImportError"}

@@ -19,8 +19,6 @@ class Suite:
     differs: dict[str, str] = field(default_factory=dict)
     #: The project whose source distribution has the tests, "" where they are installed.
     source: str = ""
-    #: Its tests listen on numbered ports, so it cannot run twice at once.
-    fixed_ports: bool = False
 
     def missing(self) -> list[str]:
         """Return the modules that cannot be imported here."""
@@ -87,7 +85,7 @@ def _parts(name: str, package: str, parts: tuple[tuple[str, ...], ...]) -> list[
 
 
 def _of_source(
-    name: str, parts: tuple[tuple[str, ...], ...], needs: tuple[str, ...], without: str, **more: bool
+    name: str, parts: tuple[tuple[str, ...], ...], needs: tuple[str, ...], without: str
 ) -> list[Suite]:
     """Return a suite for each part of a project's tests, run by pytest ``without`` some."""
     return [
@@ -96,7 +94,6 @@ def _of_source(
             ("pytest", "-k", without, *(f"{module}.py" for module in modules)),
             (name, *needs),
             source=name,
-            **more,
         )
         for part, *modules in parts
     ]
@@ -111,7 +108,7 @@ SUITES = [
     # uvloop's loops have no selector.
     *_of_source("aiohttp", _AIOHTTP, ("pytest_mock", "freezegun", "trustme"), "not uvloop"),
     # These two ask name servers.
-    *_of_source("curio", _CURIO, (), "not test_ssl_outgoing and not test_errors", fixed_ports=True),
+    *_of_source("curio", _CURIO, (), "not test_ssl_outgoing and not test_errors"),
     *_parts("asyncio", "test.test_asyncio", _ASYNCIO),
     *_parts("tornado", "tornado.test", _TORNADO),
     Suite("subprocess", ("test.test_subprocess",), ("test.test_subprocess",)),
