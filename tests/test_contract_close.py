@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import weakref
 
 import pytest
@@ -118,7 +119,7 @@ def test_select_after_close(selector, pair, timeout):
     for _ in range(2):
         with pytest.raises(ValueError, match=CLOSED) as caught:
             selector.select(timeout)
-        assert caught.value.__context__ is None
+        assert caught.value.__context__ is sys.exc_info()[1]  # pytest may be handling one
 
 
 @pytest.mark.ours

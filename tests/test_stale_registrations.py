@@ -719,8 +719,8 @@ def test_threads_that_wait_on_the_old_set_go_over(
             far.send(b"x")
             for _ in range(2):  # each of the threads may find and remove it
                 selector.select(0)
-    for thread in waiters:
-        asleep(thread, "epoll")
+        for thread in waiters:  # while one replaces the set, a closed number is an obstacle
+            asleep(thread, "epoll")
     assert 1 <= script.calls["dup3"] <= times * (threads + 1)  # all may find it at the same time
     left, right = new_pair()
     selector.register(left, EVENT_READ, "after")
