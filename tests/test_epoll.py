@@ -107,6 +107,52 @@ def test_a_change_after_two_calls_keeps_its_token(machine, pairs):
         assert len(selector.select(0)) == 1
 
 
+def test_nothing_is_kept_while_another_call_is_in_flight(machine, pairs):
+    """The other call may hold an event of an older interest, which has the same token."""
+    near, other = pairs[0][0], pairs[1][0]
+    with machine.boot().selector() as selector:
+        selector.register(other, EVENT_READ)
+        for _ in range(3):  # until there is what reads a buffer fast
+            selector.select(0)
+        selector.unregister(other)
+        in_flight = selector._idle.pop()
+        key = selector.register(near, EVENT_READ)
+        for _ in range(3):
+            assert selector.select(0) == [(key, EVENT_READ)]
+            assert not remembered(selector)
+        selector._idle.append(in_flight)
+        for _ in range(2):
+            assert selector.select(0) == [(key, EVENT_READ)]
+        assert remembered(selector)
+
+
+def test_the_event_of_a_former_file_alone(machine, pairs):
+    """It has the number of another file, which is registered now and has nothing to read."""
+    (near, far), (idle, _), (warm, _), _ = pairs
+    near.recv(1)
+    idle.recv(1)
+    with machine.boot().selector() as selector:
+        selector.register(warm, EVENT_READ)
+        for _ in range(3):
+            selector.select(0)
+        selector.unregister(warm)
+        number = near.detach()
+        selector.register(number, EVENT_READ)
+        copy_of_it = os.dup(number)
+        os.close(number)
+        selector.unregister(number)
+        try:
+            assert os.dup2(idle.fileno(), number) == number
+            key = selector.register(number, EVENT_READ)
+            far.send(b"x")
+            assert selector.select(0) == []
+            pairs[1][1].send(b"x")
+            assert selector.select(0) == [(key, EVENT_READ)]
+        finally:
+            os.close(copy_of_it)
+            os.close(number)
+
+
 @pytest.mark.parametrize("machine", SIMULATED, ids=str)
 def test_a_buffer_that_an_exception_took_is_no_call_in_flight(machine, pairs):
     """A signal handler may raise when a call has its buffer and cannot give it back yet."""
