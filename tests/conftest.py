@@ -150,6 +150,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Let PyPy collect no garbage while pytest rewrites the tests: PyPy before 7.3.16 may crash then.
+
+    Its fault is in marking by steps, among which the lists of a syntax tree are moved (PyPy's
+    issue 3959). CPython's collector need not look at what is about to be made either.
+    """
+    gc.collect()  # ends the steps of a collection that has begun
+    gc.disable()  # on PyPy: no such steps
+    yield
+    gc.enable()
+
+
+@pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     """Skip the modules that need Unix where it is not: they say so by what they cannot import."""
     outcome: Any = yield
