@@ -138,7 +138,7 @@ def _begin() -> None:
     _choose_classes()
     if decided:
         import_module(".testing.ambient", __name__).begin()
-    backends.additions.load_debug = _load_debug
+    backends.interface.load_debug = _load_debug
     # Flags are looked at when a selector is made, so they must be known before the first one.
     if "SELECTORS_FFI_DEBUG" in os.environ or "SELECTORS_FFI_BLOCKED_AFTER" in os.environ:
         _load_debug()

@@ -10,7 +10,7 @@ import pytest
 if os.name != "posix":
     pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
-from selectors_ffi.backends import EVENT_READ, clock, epoll, epoll_buffer, table
+from selectors_ffi.backends import EVENT_READ, epoll, epoll_buffer, process, table
 from selectors_ffi.backends import waits as waiting
 from selectors_ffi.testing.calls import waits
 from selectors_ffi.testing.library import Proxy
@@ -75,7 +75,7 @@ def set_clock(monkeypatch):
     """Have the backends look at the clock of a hook."""
 
     def set_it(hook):
-        for module in (clock, epoll, epoll_buffer, table, waiting):
+        for module in (process, epoll, epoll_buffer, table, waiting):
             monkeypatch.setattr(module, "clock", lambda: hook.now)
 
     return set_it
@@ -196,7 +196,7 @@ def test_a_clock_that_never_advances(machine, pair, monkeypatch, step):
         calls.append(call)
         return 0
 
-    for module in (clock, epoll, epoll_buffer, table, waiting):
+    for module in (process, epoll, epoll_buffer, table, waiting):
         monkeypatch.setattr(module, "clock", clock_that_goes_back)
     with machine.boot(lambda whole: Proxy(whole, sleep)).selector() as selector:
         selector.register(pair[0], EVENT_READ)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections import namedtuple
-from types import MappingProxyType
 
 from . import TARGETS, load_probe
 
@@ -27,38 +25,48 @@ if TYPE_CHECKING:
 
 # C function -> link symbols, tried in order; all take the same structs. A function
 # that is not here has its own name. A symbol with other structs is another target.
-_PLAIN: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-_TIME64: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "select": ("__select_time64", "__select64"),
-        "ppoll": ("__ppoll_time64", "__ppoll64"),
-        "epoll_pwait2": ("__epoll_pwait2_time64",),
-    }
-)
+_PLAIN: Mapping[str, tuple[str, ...]] = {}
+_TIME64: Mapping[str, tuple[str, ...]] = {
+    "select": ("__select_time64", "__select64"),
+    "ppoll": ("__ppoll_time64", "__ppoll64"),
+    "epoll_pwait2": ("__epoll_pwait2_time64",),
+}
 
-SYMBOLS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        **dict.fromkeys(TARGETS, _PLAIN),
-        "linux_time64": _TIME64,
-        "linux_x86_time64": _TIME64,
-        "linux_mips_time64": _TIME64,
-        # The first is the only one without the limit of nfds <= 1024.
-        "darwin": MappingProxyType({"select": ("select$DARWIN_EXTSN", "select$1050", "select")}),
-        "netbsd": MappingProxyType({"select": ("__select50",), "kevent": ("__kevent50",)}),
-        "netbsd11": MappingProxyType({"select": ("__select50",), "kevent": ("__kevent100",)}),
-    }
-)
+SYMBOLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(TARGETS, _PLAIN),
+    "linux_time64": _TIME64,
+    "linux_x86_time64": _TIME64,
+    "linux_mips_time64": _TIME64,
+    # The first is the only one without the limit of nfds <= 1024.
+    "darwin": {"select": ("select$DARWIN_EXTSN", "select$1050", "select")},
+    "netbsd": {"select": ("__select50",), "kevent": ("__kevent50",)},
+    "netbsd11": {"select": ("__select50",), "kevent": ("__kevent100",)},
+}
 
 
-Host = namedtuple("Host", ["platform", "machine", "pointer_size", "byteorder"])
-Host.__doc__ = """What a process knows of its own ABI without asking libc.
+class Host:
+    """What a process knows of its own ABI without asking libc.
 
-``platform`` is ``sys.platform``, but "android" also where Python before 3.13 says
-"linux"; ``machine`` the processor of the process, see ``process_machine``.
-"""
+    Args:
+        platform: ``sys.platform``, but "android" also where Python before 3.13 says "linux".
+        machine: the processor of the process, see ``process_machine``.
+        pointer_size: in bytes.
+        byteorder: "little" or "big".
+    """
 
-Decision = namedtuple("Decision", ["target", "reason"])
-Decision.__doc__ = "The target of a process, or None; ``reason`` says why in either case."
+    def __init__(self, platform: str, machine: str, pointer_size: int, byteorder: str) -> None:
+        self.platform = platform
+        self.machine = machine
+        self.pointer_size = pointer_size
+        self.byteorder = byteorder
+
+
+class Decision:
+    """The target of a process, or None; ``reason`` says why in either case."""
+
+    def __init__(self, target: str | None, reason: str) -> None:
+        self.target = target
+        self.reason = reason
 
 
 def symbols_for(target: str, name: str) -> tuple[str, ...]:
@@ -122,7 +130,8 @@ def current() -> Host:
 
 def host(has: Has) -> Decision:
     """Return the target of this process; ``has`` is ``presence(...)``, as a rule."""
-    return decide(*current(), has)
+    here = current()
+    return decide(here.platform, here.machine, here.pointer_size, here.byteorder, has)
 
 
 def presence(open_library: Callable[[Any], Any]) -> Has:

@@ -40,14 +40,14 @@ from errno import EBADF
 
 from ..binding import default
 from ..selftest import require
-from . import additions
-from .additions import CLOSED as CLOSED
-from .additions import Additions
+from . import interface
 from .beyond import Interest, adopt, differ
-from .handlers import from_outside, of_handler
+from .errors import explain, from_outside, is_open, left_nothing, of_handler
+from .interface import CLOSED as CLOSED
 from .interface import (
     EVENT_READ,
     EVENT_WRITE,
+    Additions,
     BaseSelector,
     SelectorKey,
     _fileobj_lookup,
@@ -56,7 +56,6 @@ from .interface import (
 from .interface import _fileobj_to_fd as _fileobj_to_fd
 from .native import Descriptor as Descriptor
 from .native import NativeEvent as NativeEvent
-from .refusal import explain, is_open, left_nothing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class _BaseSelectorImpl(Additions):
         if regular_files is not None:
             self._admit(regular_files)
         if debug is not None:
-            additions.load_debug().instrument(self, debug)
+            interface.load_debug().instrument(self, debug)
         elif instrument is not None:
             instrument(self, None)
 

@@ -38,9 +38,8 @@ from errno import EACCES, EBADF, EIO
 from ..binding import INT_MAX, milliseconds
 from .base import ANY, EVENT_READ, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
-from .clock import PATIENCE
-from .handlers import from_outside, of_handler
-from .refusal import is_open
+from .errors import from_outside, is_open, of_handler
+from .process import PATIENCE
 from .waits import Buffer, Owned, WaitingSelector
 from .wake import give_back, lend
 

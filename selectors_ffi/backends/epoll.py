@@ -42,10 +42,10 @@ from struct import error as StructError
 from ..binding import REFUSALS
 from .base import ANY, BOTH, TOO_LARGE, NativeEvent
 from .beyond import EDGE, LEVEL, ONESHOT, Interest, lack, watched
-from .clock import Deadline, clock
 from .epoll_buffer import CHUNK, LOOPS, Buffer, Records
 from .epoll_set import WAKE, EpollSet
-from .handlers import from_outside, of_handler, take
+from .errors import from_outside, of_handler, take
+from .process import Deadline, clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

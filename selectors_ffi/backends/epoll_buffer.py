@@ -11,8 +11,8 @@ from struct import Struct
 
 from ..binding import INT_MAX, milliseconds, nanoseconds
 from .beyond import EpollBits
-from .clock import clock
-from .handlers import of_handler, take
+from .errors import of_handler, take
+from .process import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

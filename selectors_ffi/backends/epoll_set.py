@@ -24,13 +24,12 @@ from _thread import get_ident
 from errno import EEXIST, ENOENT, ENOSYS
 from itertools import count
 
-from . import forks
+from . import process
 from .base import ANY, CLOSED, Backend, Descriptor, SelectorKey
 from .beyond import watched
 from .epoll_buffer import Facts, forget
-from .handlers import from_outside, of_handler
-from .refusal import is_open, leaving_nothing
-from .threads import alone
+from .errors import from_outside, is_open, leaving_nothing, of_handler
+from .process import alone
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False
@@ -72,7 +71,7 @@ class EpollSet(Backend):
         self._prepare(debug, regular_files)
         self._binding = binding = self._bind(binding)
         self._facts: Facts = binding.facts(Facts)
-        self._forks = forks.history
+        self._forks = process.forks
         self._tokens: dict[int, int] = {}  # of the descriptors whose token is not the bare number
         self._pairs: dict[int, Pair] = {}
         self._duplex: dict[int, None] = {}  # descriptors registered for both directions
@@ -110,7 +109,8 @@ class EpollSet(Backend):
             self._add_waker().ring()
 
     def _reopen(self) -> None:
-        if self._forks[1] != forks.as_child:  # the threads of the parent process are not in this one
+        # The threads of the parent process are not in this one.
+        if self._forks[1] != process.forks_as_child:
             self._made[:] = [one for one in self._made if (made := one()) and made in self._idle]
             self.__dict__.pop("_rebuilder", None)
         for name in ("_waker", "_rung"):
@@ -122,7 +122,7 @@ class EpollSet(Backend):
             self._rebuild(buffer, strict=False)
         finally:
             self._idle.append(buffer)
-        self._forks = forks.history
+        self._forks = process.forks
         self._shared = -1 in self._duplex  # the caller has our number, which names the new set now
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
@@ -204,7 +204,7 @@ class EpollSet(Backend):
 
     def _is_shared(self) -> bool:
         """Tell whether the set may hold registrations that are not ours."""
-        if self._forks is not forks.history:
+        if self._forks is not process.forks:
             self._shared = True
         return self._shared
 

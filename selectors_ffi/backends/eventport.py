@@ -38,9 +38,8 @@ from itertools import count
 from ..binding import INT_MAX
 from .base import ANY, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
-from .clock import PATIENCE
-from .handlers import from_outside
-from .refusal import is_open, leaving_nothing
+from .errors import from_outside, is_open, leaving_nothing
+from .process import PATIENCE
 from .waits import Buffer, Owned, WaitingSelector, close_on_exec, timespec
 
 TYPE_CHECKING = False

@@ -44,7 +44,7 @@ from itertools import count
 from ..binding import INT_MAX
 from .base import ANY, EVENT_READ, EVENT_WRITE, TOO_LARGE, NativeEvent
 from .beyond import EDGE, EVENT_HANGUP, EVENT_PRIORITY, LEVEL, ONESHOT, Interest, lack, watched
-from .refusal import leaving_nothing
+from .errors import leaving_nothing
 from .waits import Buffer, Owned, WaitingSelector, close_on_exec, timespec
 from .wake import Waker, give_back, lend
 

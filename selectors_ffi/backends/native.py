@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from selectors import EVENT_READ, EVENT_WRITE
 
-from .handlers import of_handler
+from .errors import of_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,10 +18,9 @@ from weakref import WeakKeyDictionary
 from . import base
 from .base import ANY, BOTH, EVENT_READ, Backend, NativeEvent
 from .beyond import EVENT_HANGUP, EVENT_PRIORITY, Interest
-from .clock import Deadline, clock, sleep
-from .handlers import from_outside, of_handler
+from .errors import OF_FILES, from_outside, is_open, of_handler
 from .poll import PollSelector
-from .refusal import OF_FILES, is_open
+from .process import Deadline, clock, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,12 +31,11 @@ from _thread import _count as other_threads
 from errno import EINTR
 
 from ..binding import INT_MAX
-from . import forks
+from . import process
 from .base import ANY, CLOSED, TOO_LARGE, Backend, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, lack
-from .clock import Deadline, clock
-from .handlers import of_handler, take
-from .refusal import explain, is_open
+from .errors import explain, is_open, of_handler, take
+from .process import Deadline, clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ class TableSelector(Backend):
         for table in list(self._asleep):
             table.poke()
             waker = table.waker
-            if waker is not None and not waker.ring() and waker.child != forks.as_child:
+            if waker is not None and not waker.ring() and waker.child != process.forks_as_child:
                 # A call of a thread that stayed in the parent process; or, in a signal handler, of
                 # this thread, which ``poke`` has reached.
                 self._asleep.pop(table, None)
@@ -266,7 +265,7 @@ class TableSelector(Backend):
                 if table.waker is None:
                     if other_threads():
                         table.lend()
-                elif table.waker.child != forks.as_child:
+                elif table.waker.child != process.forks_as_child:
                     table.lose()
                 steps = table.arm(0 if ended else remaining)
                 if table.latest is not self._latest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EBADF
 
 from .base import SelectorKey
-from .handlers import of_handler
+from .errors import of_handler
 from .wake import Waker, give_back, lend
 
 TYPE_CHECKING = False

@@ -18,11 +18,10 @@ from abc import abstractmethod
 from errno import EINTR
 
 from ..binding import nanoseconds
-from . import forks
+from . import process
 from .base import CLOSED, Backend, Descriptor, NativeEvent
-from .clock import Deadline, clock, sleep
-from .handlers import from_outside, of_handler, take
-from .refusal import is_open
+from .errors import from_outside, is_open, of_handler, take
+from .process import Deadline, clock, sleep
 from .wake import Waker, give_back
 
 TYPE_CHECKING = False
@@ -59,12 +58,12 @@ class Owned(Descriptor):
     __slots__ = ("_child",)
 
     def __init__(self, binding: Binding, fd: int) -> None:
-        self._child = forks.as_child
+        self._child = process.forks_as_child
         super().__init__(binding, fd)
 
     def left_behind(self) -> bool:
         """Tell whether this process is a child of the one that made it."""
-        return self._child != forks.as_child
+        return self._child != process.forks_as_child
 
 
 def timespec(ffi: Any, timeout: float | None) -> Any:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import os
 
-from . import forks
-from .handlers import from_outside, take
-from .refusal import fstat
+from . import process
+from .errors import from_outside, fstat, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ _POOL_SIZE = 8
 class Waker:
     """A pipe from this process to itself; ``reader`` is the descriptor to wait for.
 
-    ``child`` is ``forks.as_child`` of the process that made it.
+    ``child`` is ``process.forks_as_child`` of the process that made it.
     """
 
     pool: ClassVar[list[Waker]] = []  # those that no wait includes
@@ -46,7 +45,7 @@ class Waker:
         self.reader, self._writer = os.pipe()
         os.set_blocking(self.reader, False)
         os.set_blocking(self._writer, False)
-        self.child = forks.as_child
+        self.child = process.forks_as_child
         self._file = self._identity()
 
     def _identity(self) -> object:
@@ -65,7 +64,7 @@ class Waker:
 
     def intact(self) -> bool:
         """Tell whether both numbers still name this pipe, and no other process shares it."""
-        return self.child == forks.as_child and self._mine()
+        return self.child == process.forks_as_child and self._mine()
 
     def ring(self) -> bool:
         """End the waits that include ``reader``; may be called from a signal handler.
@@ -118,7 +117,7 @@ class SocketWaker(Waker):
             end.setblocking(False)
         self._ends = ends
         self.reader, self._writer = (end.fileno() for end in ends)
-        self.child = forks.as_child
+        self.child = process.forks_as_child
         self._file = None
 
     def _identity(self) -> object:

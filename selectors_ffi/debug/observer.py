@@ -14,7 +14,7 @@ from threading import local
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ..backends import forks
+from ..backends import process
 from ..backends.beyond import watched
 from . import turns
 from .addresses import address_of
@@ -120,7 +120,7 @@ class Observer:
             found: Here = self._threads.here
         except AttributeError:
             return self._arrive()
-        return found if found.child == forks.as_child else self._arrive()
+        return found if found.child == process.forks_as_child else self._arrive()
 
     def _arrive(self) -> Here:
         """Meet a thread, or this one again in a forked child."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..backends import forks
+from ..backends import process
 from .records import Source, Spent, here, spent
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Here:
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
-        self.child: int = forks.as_child
+        self.child: int = process.forks_as_child
         self.ident: int = get_ident()
         self.source: Source = here(name)
         self.spent: Spent = spent()

@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..backends.threads import frames
+from ..backends.process import frames
 from .output import Held, duplicate
 
 if TYPE_CHECKING:

@@ -174,6 +174,6 @@ def test_no_frames_of_other_threads_on_pypy():
     found = [
         path.name for path in (ROOT / "selectors_ffi").rglob("*.py") if text in path.read_text("utf-8")
     ]
-    assert found == ["threads.py"]
+    assert found == ["process.py"]
     assert EXACT is (sys.implementation.name != "pypy")
-    assert stacks.frames.__module__ == "selectors_ffi.backends.threads"
+    assert stacks.frames.__module__ == "selectors_ffi.backends.process"

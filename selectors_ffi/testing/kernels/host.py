@@ -18,7 +18,7 @@ import time
 from errno import EINTR
 from typing import Any, NamedTuple
 
-from ...backends.handlers import of_handler
+from ...backends.errors import of_handler
 from ...binding import INT_MAX, load
 
 __all__ = [

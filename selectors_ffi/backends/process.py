@@ -1,21 +1,29 @@
-"""Clock: time that cannot be taken away from a wait.
+"""The process: a clock that cannot be taken away from a wait, how often it has forked, its threads.
 
 Libraries that freeze time replace ``time.monotonic`` under every name that a module has for it. A wait
 that asked such a clock would never end. So ``clock`` is another object, which calls the real one, also
 if this package is imported while time is frozen. If the clock stands still even so, the wait ends after
 ``PATIENCE`` looks; a call that has slept counts for half of them.
+
+A selector compares the counts of forks with what they were when it was made: after a fork, parent and
+child share an epoll set, and a kqueue is gone in the child.
 """
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 import time
+from _thread import _count
 from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
-__all__ = ["PATIENCE", "Deadline", "clock"]
+__all__ = ["PATIENCE", "Deadline", "alone", "clock", "forks", "forks_as_child", "frames", "sleep"]
 
 PATIENCE = 100  # system calls; between two of them a real clock advances, and no signal storm is as long
 
@@ -69,3 +77,47 @@ class Deadline:
         """
         self._late += 1
         return not again or self._late > PATIENCE
+
+
+forks_as_child: int = 0  #: fork(2) calls that this process came out of as the child
+#: All in which it took part, as parent or child, and ``forks_as_child``; another object after each.
+forks: tuple[int, int] = (0, forks_as_child)
+
+
+def _before() -> None:
+    global forks
+    forks = forks[0] + 1, forks_as_child
+
+
+def _in_child() -> None:
+    global forks, forks_as_child
+    forks_as_child += 1
+    forks = forks[0], forks_as_child
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
+    os.register_at_fork(before=_before, after_in_child=_in_child)
+
+
+def frames() -> dict[int, FrameType]:
+    """Return the frame of each thread; in a forked child, which ``_thread`` miscounts, of its own.
+
+    No garbage is collected meanwhile: CPython 3.11 holds a lock of its own then, which the end of a
+    ``threading.local`` takes, too, and waits for itself.
+    """
+    enabled = gc.isenabled()
+    try:
+        gc.disable()
+        return sys._current_frames()
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def alone() -> bool:
+    """Tell whether this is the only thread.
+
+    PyPy crashes when a thread looks at frames that another thread's compiled code is running. There
+    the count must do, which may be too large in a forked child: then a waker is rung for no thread.
+    """
+    return not _count() if sys.implementation.name == "pypy" else len(frames()) == 1
