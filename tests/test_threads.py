@@ -263,7 +263,7 @@ def test_selectors_of_many_threads_share_nothing(session, switching):
 
 COLLECTED_MEANWHILE = """
 import gc, threading
-from selectors_ffi.backends.threads import frames
+from selectors_ffi.backends.process import frames
 
 end = threading.Event()
 for _ in range(50):  # a frame of each is made
