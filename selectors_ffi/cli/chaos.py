@@ -6,7 +6,6 @@ import argparse
 import itertools
 import math
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,6 @@ from typing import IO, Any
 from .program import load
 
 SEEDS = 20
-#: Variables that decide what a run does, besides the seed.
-_DECIDING = ("SELECTORS_FFI_KERNEL", "SELECTORS_FFI_BACKEND", "SELECTORS_FFI_INJECT")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -118,9 +115,10 @@ def _try(options: argparse.Namespace, seed: int | None, output: IO[bytes]) -> st
     """Run the program once; return why it has failed, or an empty text."""
     output.seek(0)
     output.truncate()
-    environment = {k: v for k, v in os.environ.items() if k != "SELECTORS_FFI_CHAOS"}
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # as multiprocessing
-    command = [sys.executable, *flags, *_command(options, seed)[1:]]
+    from selectors_ffi.testing.ambient import CHAOS
+
+    environment = {k: v for k, v in os.environ.items() if k != CHAOS}
+    command = [sys.executable, *_flags(), *_command(options, seed)]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
     ) as child:
@@ -137,23 +135,28 @@ def _try(options: argparse.Namespace, seed: int | None, output: IO[bytes]) -> st
     return f"exit status {status}" if status else ""
 
 
+def _flags() -> list[str]:
+    """Return the flags of this interpreter, as multiprocessing hands them on: -O, -W error."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags
+
+
 def _command(options: argparse.Namespace, seed: int | None) -> list[str]:
     how = ["--without"] if seed is None else ["--seed", str(seed)]
     if options.spurious:
         how.append("--spurious")
-    return ["python", "-m", "selectors_ffi", "chaos", *how, *options.program]
+    return ["-m", "selectors_ffi", "chaos", *how, *options.program]
 
 
 def _shown(options: argparse.Namespace, seed: int | None) -> str:
-    """Return a command as a shell takes it, with the variables that decide about the run as well."""
+    """Return the line for a shell that runs the program again as it has failed."""
+    from selectors_ffi.testing.ambient import CHAOS
+    from selectors_ffi.testing.repeating import shown
+
     command = _command(options, seed)
     if seed is None:
-        command = [*command[:3], "run", *options.program]
-    if os.name == "nt":  # as cmd takes it
-        decided = [f'set "{name}={os.environ[name]}" &&' for name in _DECIDING if os.environ.get(name)]
-        return " ".join([*decided, subprocess.list2cmdline(command)])
-    decided = [f"{name}={shlex.quote(os.environ[name])}" for name in _DECIDING if os.environ.get(name)]
-    return " ".join([*decided, *map(shlex.quote, command)])
+        command = ["-m", "selectors_ffi", "run", *options.program]
+    return shown(["python", *_flags(), *command], without=CHAOS)
 
 
 class _Progress:

@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import re
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
@@ -39,6 +40,7 @@ from . import KERNELS, Chaos, Injection, UnreachedWarning, chaotic, injecting
 from . import kernel as make_kernel
 from .blocks import Block
 from .library import Hook, proxied
+from .repeating import shown
 
 if TYPE_CHECKING:
     from selectors_ffi.binding import Binding
@@ -217,11 +219,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed and seeds:
         text = f"chaos under seed {', '.join(map(str, seeds))}"
         if item.config.stash.get(_SEEDS, []):
-            options = f"-p selectors_ffi.testing.pytest_plugin --selectors-chaos={seeds[0]}"
-            if item.config.getoption("--selectors-kernel"):
-                options += f" --selectors-kernel={item.config.getoption('--selectors-kernel')}"
-            text += f"\nto repeat it: pytest {options} '{item.nodeid}'"
+            text += f"\nto repeat it: {_command(item, seeds[0])}"
         report.sections.append(("selectors_ffi", text))
+
+
+def _command(item: pytest.Item, seed: int) -> str:
+    """Return the line for a shell that runs a test again, under a seed and with the same options."""
+    options = ["-p", __name__, f"--selectors-chaos={seed}"]
+    if item.config.getoption("--selectors-kernel"):
+        options.append(f"--selectors-kernel={item.config.getoption('--selectors-kernel')}")
+    if item.config.getoption("--selectors-checks"):
+        options.append("--selectors-checks")
+    path, colons, name = item.nodeid.partition("::")
+    path = str(item.config.rootpath / path)
+    with suppress(ValueError):  # Windows, where the working directory is on another drive
+        path = os.path.relpath(path, item.config.invocation_params.dir)
+    return shown(["pytest", *options, f"{path}{colons}{name}"])
 
 
 @pytest.fixture

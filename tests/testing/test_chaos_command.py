@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,15 @@ from tests import needs
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = str(ROOT / "examples" / "lost_message.py")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+#: Without variables that are as good as flags of the interpreter.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+ENVIRONMENT["PYTHONPATH"] = str(ROOT)
 
 
-def command(*words, **variables):
+def command(*words, flags=(), **variables):
     """Run ``python -m selectors_ffi chaos``; return (status, output, errors)."""
     done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", "chaos", *words],
+        [sys.executable, *flags, "-m", "selectors_ffi", "chaos", *words],
         env={**ENVIRONMENT, **variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -44,7 +47,7 @@ def test_the_example_fails_within_ten_seeds(backend):
     assert lost.startswith("the result was lost: received ")
     seed = re.fullmatch(r"seed (\d+): exit status 1", failed)[1]
     if os.name == "nt":
-        where = f'set "SELECTORS_FFI_BACKEND={backend}" && ' if backend else ""
+        where = f'set "SELECTORS_FFI_BACKEND={backend}" & ' if backend else ""
     else:
         where = f"SELECTORS_FFI_BACKEND={backend} " if backend else ""
     assert repeat == f"to repeat it: {where}python -m selectors_ffi chaos --seed {seed} {EXAMPLE}"
@@ -60,10 +63,46 @@ def test_how_to_repeat_it_on_windows(monkeypatch):
     """There the command is quoted, and the variable set, as cmd has it."""
     monkeypatch.setattr(os, "name", "nt")
     monkeypatch.setenv("SELECTORS_FFI_BACKEND", "select")
+    monkeypatch.setenv("SELECTORS_FFI_CHAOS", "5")
+    monkeypatch.setattr(chaos, "_flags", lambda: ["-O"])
     shown = chaos._shown(SimpleNamespace(spurious=False, program=["a b.py"]), 3)
     assert shown == (
-        'set "SELECTORS_FFI_BACKEND=select" && python -m selectors_ffi chaos --seed 3 "a b.py"'
+        'set "SELECTORS_FFI_BACKEND=select" & set "SELECTORS_FFI_CHAOS=" & '
+        'python -O -m selectors_ffi chaos --seed 3 "a b.py"'
     )
+
+
+def test_the_flags_of_the_interpreter_are_part_of_the_command():
+    """A program that fails with -W error alone fails again."""
+    program = "import warnings; warnings.warn('odd')"
+    status, output, _ = command("-c", program, flags=("-W", "error"))
+    assert status == 1
+    assert "to repeat it: python -Werror -m selectors_ffi run -c " in output
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+@pytest.mark.parametrize("words", [[], ["--first", "7"]])
+def test_the_command_is_right_where_a_seed_is_set_already(words):
+    """The search leaves SELECTORS_FFI_CHAOS out, and so does the command in the same shell."""
+    program = (
+        "import selectors_ffi.binding as b\n"
+        "hook = getattr(b.default().lib, 'hook', None)\n"
+        "print('in force', hook, getattr(b.default().lib, '_binding', None))\n"
+        f"assert {bool(words)} and hook is None"
+    )
+    status, output, _ = command(*words, "-c", program, SELECTORS_FFI_CHAOS="5")
+    assert (status, "Chaos(5)" in output) == (1, False), output
+    line = re.search("^to repeat it: (.*)", output, re.MULTILINE | re.DOTALL)[1]
+    assert line.startswith("SELECTORS_FFI_CHAOS= python -m selectors_ffi ")
+    done = subprocess.run(
+        ["sh", "-c", line.replace("python", shlex.quote(sys.executable), 1)],
+        env={**ENVIRONMENT, "SELECTORS_FFI_CHAOS": "5"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] in output.splitlines()
 
 
 def test_a_program_that_passes():

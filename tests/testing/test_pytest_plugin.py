@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +50,16 @@ class Test(unittest.TestCase):
 def suite(tmp_path):
     """Run pytest on a file with the plugin; return (status, output)."""
 
-    def run(text, *options, plugin=True):
-        (tmp_path / "test_user.py").write_text(text)
+    def run(text, *options, plugin=True, under=""):
+        folder = tmp_path / under
+        folder.mkdir(exist_ok=True)
+        if text is not None:
+            (folder / "test_user.py").write_text(text, encoding="utf-8")
         chosen = ["-p", "selectors_ffi.testing.pytest_plugin"] if plugin else []
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rPfE", *chosen, *options],
             env={**os.environ, **ENVIRONMENT},
-            cwd=tmp_path,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=100,
@@ -132,6 +136,29 @@ def test_a_suite_on_another_kernel(suite, name, cls):
     assert status == 0, output
     assert f"selectors_ffi: kernel {name}" in output
     assert output.count(f"{cls}Selector\n") >= 2
+
+
+def test_what_is_printed_repeats_the_failure_where_pytest_was_started(suite, tmp_path):
+    """The line names the test as it is seen from the working directory, quoted for a shell."""
+    (tmp_path / "pytest.ini").write_text("[pytest]")
+    text = "import pytest\n@pytest.mark.parametrize('it', [\"it's\"])\ndef test(it): raise ValueError"
+    status, output = suite(text, "--selectors-chaos=3", under="below")
+    assert (status, "1 failed" in output) == (1, True), output
+    (command,) = re.findall("^to repeat it: pytest (.*)$", output, re.MULTILINE)
+    words = shlex.split(command)
+    assert words[-1] == "test_user.py::test[seed-3-it's]"
+    status, output = suite(None, *words, plugin=False, under="below")
+    assert (status, "1 failed" in output) == (1, True), output
+
+
+def test_the_checks_are_part_of_what_repeats_a_failure(suite):
+    """A lint is a failure with --selectors-checks alone."""
+    text = "import selectors\ndef test():\n    selectors.DefaultSelector().select(0)\n"
+    status, output = suite(text, "--selectors-chaos=3", "--selectors-checks")
+    assert status == 1
+    (command,) = re.findall("^to repeat it: pytest (.*)$", output, re.MULTILINE)
+    status, output = suite(None, *shlex.split(command), plugin=False)
+    assert (status, "SEL009" in output) == (1, True), output
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the simulated kernels need a Unix host")
