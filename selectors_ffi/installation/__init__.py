@@ -24,7 +24,7 @@ from .missed import Missed, search
 from .modules import PACKAGE, Place, classes_in, loaded_modules, names_in_source
 from .private_names import keep_out, let_in
 
-__all__ = ["Installation", "Missed", "install", "uninstall"]
+__all__ = ["Installation", "Missed", "follow", "install", "uninstall"]
 
 #: The standard library's order of preference for its ``DefaultSelector``.
 _NAMES = ("KqueueSelector", "EpollSelector", "DevpollSelector", "PollSelector", "SelectSelector")
@@ -39,6 +39,8 @@ class _Change(NamedTuple):
     old: Any
     new: Any
     place: str
+    default: bool
+    """Whether ``new`` is our DefaultSelector, which another kernel may change."""
 
 
 class Installation:
@@ -127,6 +129,20 @@ def uninstall() -> list[str]:
         return restored + _withdraw()
 
 
+def follow() -> None:
+    """Let names that ``install()`` has made our DefaultSelector hold the one that is exported now.
+
+    ``selectors_ffi.testing`` calls this when it has put another kernel in force.
+    """
+    default = vars(sys.modules[PACKAGE])[_DEFAULT]
+    with _shared._lock:
+        for installation in _installed:
+            for i, change in enumerate(installation._to_undo):
+                if change.default and _is_in_force(change):
+                    installation._to_undo[i] = followed = change._replace(new=default)
+                    _make(followed)
+
+
 #: Holds the lock of all that follows.
 _shared = Locked()
 #: Those that have not ended, the oldest first.
@@ -163,9 +179,11 @@ def _planned(ours: dict[str, Any]) -> Iterator[_Change]:
     for module in loaded_modules():
         for place in classes_in(module):
             if id(place.value) in by_id:
-                new = ours.get(_called(place, by_id[id(place.value)]))
+                called = _called(place, by_id[id(place.value)])
+                new = ours.get(called)
                 if new is not None:
-                    yield _Change(place.owner, place.name, place.value, new, place.path)
+                    default = called == _DEFAULT
+                    yield _Change(place.owner, place.name, place.value, new, place.path, default)
 
 
 def _called(place: Place, name: str) -> str:
@@ -210,12 +228,17 @@ def _end(installation: Installation) -> None:
 def _undo(changes: list[_Change]) -> list[str]:
     """Change names back, the last first; return those that still held what we had put there."""
     restored = []
-    for owner, name, old, new, place in reversed(changes):
-        names = owner if isinstance(owner, dict) else vars(owner)
-        if names.get(name) is new:
-            _assign(owner, name, old)
-            restored.append(place)
+    for change in reversed(changes):
+        if _is_in_force(change):
+            _assign(change.owner, change.name, change.old)
+            restored.append(change.place)
     return restored
+
+
+def _is_in_force(change: _Change) -> bool:
+    """Tell whether a name still holds what we have put there."""
+    names = change.owner if isinstance(change.owner, dict) else vars(change.owner)
+    return names.get(change.name) is change.new
 
 
 def _withdraw() -> list[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from .blocks import push
+from .blocks import kernel_in_force, push
 
 if TYPE_CHECKING:
+    from ..binding import Binding
     from .injection import Injection
 
 __all__ = [
@@ -25,12 +27,16 @@ __all__ = [
     "begin_kernel",
     "begin_kernel_of_environment",
     "choose_classes",
-    "remember_classes",
+    "keep_classes",
+    "restore_classes",
 ]
 
 KERNEL = "SELECTORS_FFI_KERNEL"
 CHAOS = "SELECTORS_FFI_CHAOS"
 INJECT = "SELECTORS_FFI_INJECT"
+
+#: Kernel -> the classes that are exported on it.
+_kept: WeakKeyDictionary[Binding, dict[str, Any]] = WeakKeyDictionary()
 
 
 def begin_kernel(name: str, where: str) -> None:
@@ -51,20 +57,35 @@ def begin_kernel(name: str, where: str) -> None:
 def choose_classes() -> None:
     """Let ``selectors_ffi`` export the classes that the kernel of the innermost block has."""
     _package()._choose_classes()
+    _tell_installation()
 
 
-def remember_classes() -> Callable[[], None]:
-    """Return a function that makes ``selectors_ffi`` export again what it exports now."""
+def keep_classes() -> None:
+    """Keep what ``selectors_ffi`` exports on the kernel in force, before another one is entered."""
     names = vars(_package())
-    known = {*_package()._CLASSES.values(), "DefaultSelector"}
-    kept = {name: names[name] for name in known if name in names}
+    _kept[kernel_in_force()] = {name: names[name] for name in _exported() if name in names}
 
-    def restore() -> None:
-        for name in known - kept.keys():
+
+def restore_classes() -> None:
+    """Let ``selectors_ffi`` export what it did on the kernel that is in force again."""
+    kept = _kept.get(kernel_in_force())
+    if kept is not None:
+        names = vars(_package())
+        for name in _exported() - kept.keys():
             names.pop(name, None)
         names.update(kept)
+        _tell_installation()
 
-    return restore
+
+def _exported() -> set[str]:
+    return {*_package()._CLASSES.values(), "DefaultSelector"}
+
+
+def _tell_installation() -> None:
+    """Let what ``install()`` has changed hold the classes that are exported now."""
+    installation = sys.modules.get(f"{_package().__name__}.installation")
+    if installation is not None:
+        installation.follow()
 
 
 def _package() -> Any:

@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import binding as interface
+from .library import Proxy
 
 if TYPE_CHECKING:
     from ..binding import Binding
 
-__all__ = ["Block", "push"]
+__all__ = ["Block", "kernel_in_force", "push"]
 
 _stack: list[Binding] = []  # the innermost block last
 
@@ -33,6 +34,14 @@ def push(made: Binding) -> None:
     """Have it for the rest of the process, as a block that does not end."""
     _stack.append(made)
     _refresh()
+
+
+def kernel_in_force() -> Binding:
+    """Return the binding of the kernel itself, below what is injected and chaos."""
+    binding = interface.default()
+    while isinstance(binding.lib, Proxy):
+        binding = binding.lib._binding
+    return binding
 
 
 def _refresh() -> None:
@@ -54,9 +63,6 @@ class Block:
         """Return the binding of the block, made when it is entered."""
         raise NotImplementedError
 
-    def leave(self) -> None:
-        """Do what is due at the end of the block."""
-
     def __enter__(self) -> Any:
         if self._binding is not None:
             raise RuntimeError(f"{type(self).__name__}() is entered already")
@@ -68,6 +74,11 @@ class Block:
         made, self._binding = self._binding, None
         if made is None:
             raise RuntimeError(f"{type(self).__name__}() was not entered")
+        before = kernel_in_force()
         _stack.remove(made)
         _refresh()
-        self.leave()
+        # Blocks may overlap. So the end of any of them may put another kernel in force.
+        if kernel_in_force() is not before:
+            from .ambient import restore_classes
+
+            restore_classes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .ambient import choose_classes, remember_classes
+from .ambient import choose_classes, keep_classes
 from .blocks import Block
 from .kernels import kernel
 
@@ -18,9 +18,10 @@ __all__ = ["on_kernel"]
 class on_kernel(Block):
     """Within the block, every selector that is made without ``binding=`` is on ``kernel(name)``.
 
-    ``selectors_ffi.DefaultSelector``, ``run()`` and ``new_event_loop()`` are that system's. A class that
-    was taken before must be one that the kernel has: ``backends.KqueueSelector`` on "darwin". To run a
-    whole program on it, set SELECTORS_FFI_KERNEL.
+    ``selectors_ffi.DefaultSelector``, ``run()`` and ``new_event_loop()`` are that system's, and so is
+    ``selectors.DefaultSelector`` after ``install()``. A class that was taken before must be one that the
+    kernel has: ``backends.KqueueSelector`` on "darwin". To run a whole program on it, set
+    SELECTORS_FFI_KERNEL.
 
     Args:
         name: see ``kernel``.
@@ -42,14 +43,11 @@ class on_kernel(Block):
         return self._made
 
     def __enter__(self) -> Any:
+        keep_classes()
         super().__enter__()
-        self._restore = remember_classes()
         try:
             choose_classes()
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
         return self._made.lib.kernel
-
-    def leave(self) -> None:
-        self._restore()

@@ -9,14 +9,14 @@ from selectors_ffi.testing import blocks
 
 
 class Block(blocks.Block):
-    """A block whose binding is a name."""
+    """A block whose binding has a name in place of a library."""
 
     def __init__(self, name):
         super().__init__()
         self._name = name
 
     def make(self):
-        return self._name
+        return binding.load().through(self._name)
 
 
 def test_a_handler_enters_a_block_in_the_middle():
@@ -28,7 +28,7 @@ def test_a_handler_enters_a_block_in_the_middle():
             return None
         sys.settrace(None)
         with Block(f"handler {len(seen)}"):
-            seen.append(binding.default())
+            seen.append(binding.default().lib)
         sys.settrace(handler)
         return handler
 
@@ -36,7 +36,7 @@ def test_a_handler_enters_a_block_in_the_middle():
     sys.settrace(handler)
     try:
         with Block("outer"):
-            assert binding.default() == "outer"
+            assert binding.default().lib == "outer"
     finally:
         sys.settrace(None)
     assert seen == [f"handler {number}" for number in range(len(seen))]

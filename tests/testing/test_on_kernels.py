@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -18,7 +19,7 @@ if os.name != "posix":
 
 import selectors_ffi
 from selectors_ffi import backends
-from selectors_ffi.testing import KERNELS, kernel, on_kernel
+from selectors_ffi.testing import KERNELS, chaotic, kernel, on_kernel
 from selectors_ffi.testing.kernels import bsd
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +154,57 @@ def test_a_block(pair):
 async def name_of_the_loops_selector():
     """The class that the running loop waits with."""
     return type(asyncio.get_running_loop()._selector).__name__
+
+
+@pytest.mark.parametrize("second", [on_kernel("illumos"), chaotic(3)], ids=["kernel", "chaos"])
+def test_blocks_that_overlap(second):
+    """As in two tasks: what is exported is always of the kernel in force, and at last this host's."""
+    before = selectors_ffi.DefaultSelector
+    with ExitStack() as stack:
+        with on_kernel("darwin"):
+            stack.enter_context(second)
+            within = selectors_ffi.DefaultSelector
+        assert selectors_ffi.DefaultSelector is within
+        within().close()
+    assert selectors_ffi.DefaultSelector is before
+    before().close()
+
+
+def test_a_block_keeps_what_a_program_has_chosen(monkeypatch):
+    """Its own DefaultSelector is there again afterwards, whatever SELECTORS_FFI_BACKEND says by then."""
+    monkeypatch.setattr(selectors_ffi, "DefaultSelector", backends.SelectSelector)
+    monkeypatch.setenv("SELECTORS_FFI_BACKEND", "kqueue")
+    with on_kernel("darwin"):
+        assert selectors_ffi.DefaultSelector is backends.KqueueSelector
+    assert selectors_ffi.DefaultSelector is backends.SelectSelector
+
+
+def test_a_block_reaches_what_is_installed():
+    """asyncio waits on the kernel of the block, also if ``install()`` came first, and not after it."""
+    program = (
+        "import asyncio, selectors, selectors_ffi\n"
+        "from selectors import DefaultSelector\n"
+        "from selectors_ffi.testing import on_kernel\n"
+        "async def name(): return type(asyncio.get_running_loop()._selector).__name__\n"
+        "def names():\n"
+        "    held = DefaultSelector, selectors.DefaultSelector\n"
+        "    return [*(cls.__name__ for cls in held), asyncio.run(name())]\n"
+        "before = selectors.DefaultSelector\n"
+        "with selectors_ffi.install() as installation:\n"
+        "    usual = names()\n"
+        "    with on_kernel('darwin'): print(*names())\n"
+        "    assert names() == usual\n"
+        "with on_kernel('darwin'):\n"
+        "    installation = selectors_ffi.install()\n"
+        "    print(*names())\n"
+        "assert names() == usual\n"
+        "with on_kernel('illumos'):\n"
+        "    selectors_ffi.uninstall()\n"
+        "assert DefaultSelector is selectors.DefaultSelector is before\n"
+    )
+    status, output, errors = python("-c", program)
+    assert (status, errors) == (0, "")
+    assert output == "KqueueSelector KqueueSelector KqueueSelector\n" * 2
 
 
 def test_a_block_that_cannot_be_entered(monkeypatch):
