@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 
 import pytest
@@ -139,3 +140,33 @@ def test_map_after_close(selector, keys):
     assert mapping.get(keys[0].fileobj) is None
     with pytest.raises(KeyError):
         mapping[keys[0].fileobj]
+
+
+def test_a_lookup_of_its_own(subject, pair):
+    """A subclass may find the descriptors of its own objects; the mapping finds them, too."""
+
+    class Wrapper:
+        def __init__(self, fd):
+            self.fd = fd
+
+    class Unwrapping(subject.cls):
+        def _fileobj_lookup(self, fileobj):
+            return fileobj.fd if isinstance(fileobj, Wrapper) else super()._fileobj_lookup(fileobj)
+
+    wrapped = Wrapper(pair[0].fileno())
+    binding = {} if subject.binding is None else {"binding": subject.binding()}
+    with Unwrapping(**binding) as selector:
+        key = selector.register(wrapped, READ)
+
+        assert selector.get_key(wrapped) is selector.get_map()[wrapped] is key
+        assert Wrapper(wrapped.fd) in selector.get_map()
+        assert selector.get_map()[pair[0]] is key
+        assert selector.unregister(wrapped) is key
+        assert wrapped not in selector.get_map()
+
+
+def test_map_can_be_referred_to_weakly(selector):
+    """A weak reference to the mapping holds as long as the selector is open."""
+    mapping = weakref.ref(selector.get_map())
+
+    assert mapping() is selector.get_map()

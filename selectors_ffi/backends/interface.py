@@ -206,14 +206,17 @@ class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to b
     """Read-only live view of the registry: iterates descriptors, looks up any file object.
 
     ``values()`` and ``items()`` may be iterated while other threads register: they take a snapshot.
-    The view holds the registry and not the selector, so that the two are no cycle.
+    The view holds the registry and not the selector, so that the two are no cycle. It holds the
+    selector only where a subclass has a ``_fileobj_lookup`` of its own, by that method.
     """
 
-    __slots__ = ("_fd_to_key",)
-    _fileobj_lookup = _fileobj_lookup
+    _fileobj_lookup: Any = _fileobj_lookup
 
     def __init__(self, selector: Any) -> None:
         self._fd_to_key: dict[int, SelectorKey] = selector._fd_to_key
+        lookup = selector._fileobj_lookup
+        if getattr(lookup, "__func__", None) is not _fileobj_lookup:
+            self._fileobj_lookup = lookup
 
     def __len__(self) -> int:
         return len(self._fd_to_key)
@@ -228,7 +231,7 @@ class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to b
         return key  # type: ignore[no-any-return]
 
     def __contains__(self, fileobj: object) -> bool:
-        return self._fileobj_lookup(fileobj) in self._fd_to_key  # type: ignore[arg-type] # refuses
+        return self._fileobj_lookup(fileobj) in self._fd_to_key
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._fd_to_key)
