@@ -351,6 +351,84 @@ def test_a_class_of_the_callers(subject, file):
     assert heard == []
 
 
+def overriding(cls):
+    """Return a subclass that notes what it is asked, and what it returns."""
+
+    class Overriding(cls):
+        def __init__(self, **options):
+            self.calls = []
+            super().__init__(**options)
+
+        def register(self, fileobj, events, data=None):
+            self.calls.append("register")
+            return super().register(fileobj, events, data)
+
+        def unregister(self, fileobj):
+            self.calls.append("unregister")
+            return super().unregister(fileobj)
+
+        def modify(self, fileobj, events, data=None):
+            self.calls.append("modify")
+            return super().modify(fileobj, events, data)
+
+        def select(self, timeout=None):
+            found = super().select(timeout)
+            self.calls.append((timeout, len(found)))
+            return found
+
+        def close(self):
+            self.calls.append("close")
+            super().close()
+
+    return Overriding
+
+
+@pytest.mark.parametrize("flags", [None, "stats", "syscalls,leaks"])
+def test_overridden_methods(subject, file, pair, flags):
+    """Each method that a subclass overrides is called once a call, and sees files and all else."""
+    if subject.winsock:
+        pytest.skip("Winsock knows sockets only")
+    cls = overriding(subject.cls)
+    binding = {} if subject.binding is None else {"binding": subject.binding()}
+    left, right = pair
+    right.send(b"x")
+    with (
+        debugging("", lambda record: None),
+        cls(regular_files="ready", debug=flags, **binding) as selector,
+    ):
+        assert isinstance(selector, cls)
+        selector.register(file, EVENT_READ)
+        selector.register(left, EVENT_READ)
+        assert sorted(masks(selector, 5)) == [EVENT_READ, EVENT_READ]
+        selector.modify(file, EVENT_WRITE)
+        selector.unregister(file)
+        assert masks(selector, None) == [EVENT_READ]
+        if flags == "stats":
+            assert selector.stats().waits.count == 2
+    assert selector.calls == ["register", "register", (5, 2), "modify", "unregister", (None, 1), "close"]
+
+
+def test_overridden_select_on_a_kernel_that_refuses_terminals(subject, terminal):
+    """On kqueue, too, an overridden select() sees what poll(2) has found."""
+    if subject.kernel != "darwin" or subject.mechanism != "kqueue":
+        pytest.skip("only the simulated macOS refuses terminals")
+    near, far = terminal
+    os.write(far, b"typed\n")
+    options = {"binding": subject.binding(), "regular_files": "ready"}
+    with overriding(subject.cls)(**options) as selector:
+        selector.register(near, EVENT_READ)
+        assert masks(selector, 5) == [EVENT_READ]
+        assert selector.calls == ["register", (5, 1)]
+
+
+def test_one_more_of_its_own_class(refusing, file):
+    """type(selector) makes selectors that watch files, too."""
+    with type(refusing)(binding=refusing._binding, regular_files="ready") as selector:
+        assert type(selector) is type(refusing)
+        selector.register(file, EVENT_READ)
+        assert masks(selector) == [EVENT_READ]
+
+
 def test_it_is_freed_at_once(refusing, file):
     """A selector that is dropped with files registered is in no cycle: its descriptor is closed."""
     if sys.implementation.name != "cpython":

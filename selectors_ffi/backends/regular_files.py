@@ -38,26 +38,38 @@ _PAUSE = 0.02  # seconds between two looks while the set is readable and has not
 def admit(selector: Any) -> None:
     """Make a selector that is being made watch what its kernel refuses."""
     cls = type(selector)
+    if not issubclass(cls, _Beside):  # else it is made of such a selector's own class
+        selector.__class__ = _subclass(cls)
+
+
+def _subclass(cls: type[Any]) -> type[Any]:
+    """Return the subclass that watches files, too. Methods of a caller's class still come first."""
     if cls not in _classes:
+        backend = next(one for one in cls.__mro__ if "_watch" in vars(one))
+        bases = (_Beside, cls) if cls is backend else (_Untold, cls, _subclass(backend))
         names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
         meta: Any = type(cls)
-        _classes[cls] = meta(cls.__name__, (_Beside, cls), names)
-    selector.__class__ = _classes[cls]
+        _classes[cls] = meta(cls.__name__, bases, names)
+    return _classes[cls]
 
 
 _classes: WeakKeyDictionary[type[Any], type[Any]] = WeakKeyDictionary()
 
 
+class _Untold:
+    """Keeps the ``__init_subclass__`` of a caller's class from seeing ours."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Call no other."""
+
+
 class _Beside(Backend):
-    """Stands before ``EpollSelector`` or ``KqueueSelector``."""
+    """Stands just before ``EpollSelector`` or ``KqueueSelector``, and after a class of the caller's."""
 
     _descriptor: base.Descriptor
     _facts: Any
     _files: PollSelector | None = None  # the files, and the descriptor of the set
     _check_open: Callable[[], None]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep the ``__init_subclass__`` of a caller's class from seeing ours."""
 
     @property
     def _elsewhere(self) -> Collection[int]:
