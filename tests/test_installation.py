@@ -412,6 +412,47 @@ def test_modules_that_are_not_modules(tmp_path):
     assert lines == ["selectors_ffi.SelectSelector ['__main__.Constant.cls']", "imported: False"]
 
 
+def test_odd_classes(tmp_path, module):
+    """A class that refuses a change by whatever exception is missed, and the rest is installed."""
+    module(
+        "late",
+        """
+        from selectors import SelectSelector
+        class Fixed(type):
+            def __setattr__(cls, name, value): raise RuntimeError("fixed")
+        class Holder(metaclass=Fixed):
+            SelectSelector = SelectSelector
+        """,
+    )
+    lines = run(
+        tmp_path,
+        """
+        import selectors_ffi
+        class Fixed(type):
+            def __setattr__(cls, name, value): raise RuntimeError("fixed")
+        class Constant(metaclass=Fixed):
+            cls = selectors.SelectSelector
+        class Nameless(selectors.SelectSelector):
+            __module__ = None
+        Missing = eval("type('Missing', (), {})", {"type": type})  # it has no __module__ at all
+        class Key:
+            def __repr__(self): raise RuntimeError("no repr")
+        options = {Key(): 1}
+        installation = selectors_ffi.install()
+        print(which(selectors.SelectSelector), [missed.place for missed in installation.missed])
+        import late
+        restored = selectors_ffi.uninstall()
+        print("late.SelectSelector" in restored, "late.Holder.SelectSelector" in restored)
+        print(which(selectors.SelectSelector), which(late.SelectSelector))
+        """,
+    )
+    assert lines == [
+        "selectors_ffi.SelectSelector ['None.Nameless', '__main__.Constant.cls']",
+        "True False",
+        "selectors.SelectSelector selectors.SelectSelector",
+    ]
+
+
 def test_threads(tmp_path):
     """Threads that install and uninstall at once leave the module as it was."""
     lines = run(

@@ -106,7 +106,7 @@ def install() -> Installation:
             _installed.append(installation)
             for change in _planned(vars(package)):
                 installation._to_undo.append(change)  # first, since a signal handler may raise
-                if _make(change):
+                if _assign(change.owner, change.name, change.new):
                     installation._changes.append(change)
         except BaseException:
             _end(installation)
@@ -139,8 +139,8 @@ def follow() -> None:
         for installation in _installed:
             for i, change in enumerate(installation._to_undo):
                 if change.default and _is_in_force(change):
-                    installation._to_undo[i] = followed = change._replace(new=default)
-                    _make(followed)
+                    installation._to_undo[i] = change._replace(new=default)
+                    _assign(change.owner, change.name, default)
 
 
 #: Holds the lock of all that follows.
@@ -195,20 +195,16 @@ def _called(place: Place, name: str) -> str:
     return name
 
 
-def _make(change: _Change) -> bool:
-    """Make a change; False where a class forbids it: one of the missed."""
-    try:
-        _assign(change.owner, change.name, change.new)
-    except (AttributeError, TypeError):
-        return False
-    return True
-
-
-def _assign(owner: dict[str, Any] | type, name: str, value: Any) -> None:
+def _assign(owner: dict[str, Any] | type, name: str, value: Any) -> bool:
+    """Give a name another value; False where a class forbids it: one of the missed."""
     if isinstance(owner, dict):
         owner[name] = value
-    else:
+        return True
+    try:
         setattr(owner, name, value)
+    except Exception:  # a metaclass may raise anything
+        return False
+    return True
 
 
 def _end(installation: Installation) -> None:
@@ -229,8 +225,7 @@ def _undo(changes: list[_Change]) -> list[str]:
     """Change names back, the last first; return those that still held what we had put there."""
     restored = []
     for change in reversed(changes):
-        if _is_in_force(change):
-            _assign(change.owner, change.name, change.old)
+        if _is_in_force(change) and _assign(change.owner, change.name, change.old):
             restored.append(change.place)
     return restored
 
@@ -254,7 +249,6 @@ def _withdraw() -> list[str]:
                 continue
             names = names_in_source(module, place.name)
             meant = [name for name in names if ours.get(name) is place.value]
-            if meant:
-                _assign(place.owner, place.name, vars(selectors)[meant[0]])
+            if meant and _assign(place.owner, place.name, vars(selectors)[meant[0]]):
                 restored.append(place.path)
     return restored

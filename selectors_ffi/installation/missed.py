@@ -6,10 +6,11 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache, partial, partialmethod
+from reprlib import repr as short_repr
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from .modules import PACKAGE, Module, is_a, loaded_modules
+from .modules import PACKAGE, Module, is_a, loaded_modules, module_of
 
 __all__ = ["Missed", "search"]
 
@@ -37,7 +38,7 @@ def search(classes: dict[str, type]) -> Iterator[Missed]:
     """Search the loaded modules for what still refers to ``classes``, which are given by name."""
     for name, cls in classes.items():
         for derived in _derived(cls):
-            place = f"{derived.__module__}.{derived.__qualname__}"
+            place = f"{module_of(derived)}.{derived.__qualname__}"
             cure = f"define it after install(), or derive it from {PACKAGE}.{name}"
             yield Missed(place, name, cure)
     by_id = {id(cls): name for name, cls in classes.items()}
@@ -54,7 +55,7 @@ def search(classes: dict[str, type]) -> Iterator[Missed]:
 def _derived(cls: type) -> Iterator[type]:
     subclasses: list[type] = type.__subclasses__(cls)
     for derived in subclasses:
-        if derived.__module__.partition(".")[0] != PACKAGE:
+        if module_of(derived).partition(".")[0] != PACKAGE:
             yield derived
             yield from _derived(derived)
 
@@ -63,7 +64,7 @@ def _held(
     place: str, value: Any, module: Module, seen: set[int], cure: str = "", depth: int = _DEPTH
 ) -> Iterator[tuple[str, type, str]]:
     """Yield (place, class, cure) of every class that a value is, or holds in a place of its own."""
-    if is_a(value, type) and value.__module__ != module.name:
+    if is_a(value, type) and module_of(value) != module.name:
         if not cure:
             works = hasattr(sys.modules[PACKAGE], value.__name__)
             cure = "assign it again after install()" if works else f"{PACKAGE} has no such class here"
@@ -95,7 +96,7 @@ def _parts(place: str, value: Any) -> Iterator[tuple[str, Any, str]]:
             yield f"{place} (partial)", inner, cure
     elif is_a(value, dict):
         for key, inner in list(value.items()):
-            yield f"{place}[{key!r}]", inner, _REPLACE
+            yield f"{place}[{short_repr(key)}]", inner, _REPLACE
     elif is_a(value, (list, tuple, deque)):
         for position, inner in enumerate(list(value)):
             yield f"{place}[{position}]", inner, _REPLACE

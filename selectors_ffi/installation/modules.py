@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
-__all__ = ["PACKAGE", "Module", "Place", "classes_in", "is_a", "loaded_modules", "names_in_source"]
+__all__ = [
+    "PACKAGE", "Module", "Place", "classes_in", "is_a", "loaded_modules", "module_of", "names_in_source"
+]  # fmt: skip
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -38,6 +40,11 @@ def is_a(value: object, kinds: type | tuple[type, ...]) -> bool:
     return issubclass(type(value), kinds)
 
 
+def module_of(cls: type) -> str:
+    """Return the name of a class's module, which may be None, or missing."""
+    return str(getattr(cls, "__module__", None))
+
+
 def loaded_modules() -> list[Module]:
     """Return every module but this package's own, which names the stdlib's classes on purpose."""
     found = []
@@ -57,7 +64,7 @@ def classes_in(module: Module, owner: type | None = None) -> Iterator[Place]:
     for name, value in list(names.items()):
         if is_a(value, type):
             yield Place(module, owner or module.names, name, value, f"{module.name}.{prefix}{name}")
-            if value.__module__ == module.name and value.__qualname__ == prefix + name:
+            if module_of(value) == module.name and value.__qualname__ == prefix + name:
                 yield from classes_in(module, value)
 
 
