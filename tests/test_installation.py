@@ -594,9 +594,83 @@ def test_derived_class_with_private_names(tmp_path):
     )
     told = (
         "__main__.Exclusive uses _PollLikeSelector, _selector of the standard library's selectors,"
-        " so it is derived from the standard library's class"
+        " so it is derived from the standard library's class."
+        " If the class means an attribute of its own, rename that"
     )
     assert lines == [f"{[told]} [True]", "selectors.EpollSelector 1", "selectors_ffi.EpollSelector 1"]
+
+
+@epoll
+def test_attributes_of_its_own(tmp_path):
+    """A class with attributes of its own is derived from ours, though the stdlib has such names."""
+    lines = run(
+        tmp_path,
+        """
+        import os, selectors_ffi
+        from selectors_ffi import EVENT_WRITE, ONESHOT
+        with selectors_ffi.install():
+            class Epoll(selectors_ffi.EpollSelector):
+                def __init__(self):
+                    super().__init__()
+                    self._readers, self._max_events = set(), 5
+                def once(self, fileobj):
+                    self._readers.add(fileobj)
+                    self._select()
+                    return self.register(fileobj, EVENT_WRITE, trigger=ONESHOT)
+                def _select(self): pass
+            class Select(selectors_ffi.SelectSelector):
+                _writers = ()
+                def __init__(self):
+                    super().__init__()
+                    self._readers = {"mine"}
+                    self._selector = None
+                def mine(self):
+                    return self._readers, self._writers, self._selector
+        with Epoll() as selector:
+            selector.once(os.pipe()[1])
+            print(which(Epoll.__bases__[0]), len(selector.select()), len(selector.select(0)))
+        with Select() as selector:
+            print(which(Select.__bases__[0]), *selector.mine())
+        """,
+    )
+    assert lines == ["selectors_ffi.EpollSelector 1 0", "selectors_ffi.SelectSelector {'mine'} () None"]
+
+
+def test_attributes_of_the_standard_library(tmp_path):
+    """A class that works on what only the stdlib's class has stays derived from the stdlib's."""
+    lines = run(
+        tmp_path,
+        """
+        import os, selectors_ffi, warnings
+        warnings.simplefilter("ignore")
+        with selectors_ffi.install():
+            class Counting(selectors.SelectSelector):
+                __module__ = None
+                def watched(self):
+                    return len(self._readers), len(self._writers)
+            class Hooked(selectors.SelectSelector):
+                def _select(self, readers, writers, others, timeout=None):
+                    return list(readers), [], []
+            class Derived(Hooked):
+                pass
+            if hasattr(selectors, "PollSelector"):
+                class Other(selectors.PollSelector):
+                    def __init__(self):
+                        super().__init__()
+                        self._selector = self
+                print(which(Other.__bases__[0]))
+            else:
+                print("selectors.PollSelector")
+        read, write = os.pipe()
+        for cls in (Counting, Hooked, Derived):
+            with cls() as selector:
+                selector.register(read, selectors.EVENT_READ)
+                print(isinstance(selector, selectors.SelectSelector), len(selector.select(0)))
+                if cls is Counting:
+                    print(selector.watched())
+        """,
+    )
+    assert lines == ["selectors.PollSelector", "True 0", "(1, 0)", "True 1", "True 1"]
 
 
 def test_private_classes_still_work(tmp_path):

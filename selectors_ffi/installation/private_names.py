@@ -5,34 +5,38 @@ Two uses are common. Programs change epoll's native flags with
 epoll selector is an object that does this. And programs derive a class whose methods work on the
 standard library's attributes: such a class stays derived from the standard library's, with a
 warning that says so.
+
+A class may also have an attribute of its own that happens to have such a name. So a name counts only if
+the standard library's class of the same name has it. ``_readers``, ``_writers`` and ``_max_events`` do
+not count if the class defines them in its body or assigns them in its ``__init__``.
 """
 
 from __future__ import annotations
 
+import dis
 import warnings
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from ..backends.base import _BaseSelectorImpl, _fileobj_to_fd
 from ..binding import load
+from .modules import PACKAGE, module_of
 
 __all__ = ["keep_out", "let_in"]
 
-#: Private attributes of the standard library's selectors that ours do not have.
-_PRIVATE = frozenset(
-    (
-        "_selector",
-        "_selector_cls",
-        "_PollLikeSelector",
-        "_EVENT_READ",
-        "_EVENT_WRITE",
-        "_key_from_fd",
-        "_max_events",
-        "_readers",
-        "_select",
-        "_writers",
-    )
-)
+_POLL_LIKE = {
+    "_EVENT_READ", "_EVENT_WRITE", "_PollLikeSelector", "_key_from_fd", "_selector", "_selector_cls"
+}  # fmt: skip
+#: Private names of each of the standard library's classes that ours does not have.
+_PRIVATE = {
+    "DevpollSelector": _POLL_LIKE,
+    "EpollSelector": _POLL_LIKE,
+    "KqueueSelector": {"_key_from_fd", "_max_events", "_selector"},
+    "PollSelector": _POLL_LIKE,
+    "SelectSelector": {"_key_from_fd", "_readers", "_select", "_writers"},
+}
+#: Those that a class may well have for its own.
+_ORDINARY = {"_max_events", "_readers", "_writers"}
 
 
 class NativeEpoll:
@@ -84,13 +88,14 @@ def keep_out(package: ModuleType, stdlib: dict[str, type]) -> None:
 
     def __init_subclass__(cls: type[Any], /, **options: Any) -> None:
         super(base, cls).__init_subclass__(**options)
-        used = _private_names_of(cls)
-        bases = tuple(ours.get(one, one) for one in cls.__bases__)
-        if used and bases != cls.__bases__ and cls.__module__.partition(".")[0] != package.__name__:
-            cls.__bases__ = bases
+        names = [ours[one].__name__ for one in cls.__bases__ if one in ours]
+        used = _used(cls, set().union(*(_PRIVATE[name] for name in names)))
+        if used and module_of(cls).partition(".")[0] != PACKAGE:
+            cls.__bases__ = tuple(ours.get(one, one) for one in cls.__bases__)
             warnings.warn(
                 f"{cls.__module__}.{cls.__qualname__} uses {', '.join(sorted(used))} of the standard"
-                f" library's selectors, so it is derived from the standard library's class",
+                f" library's selectors, so it is derived from the standard library's class."
+                f" If the class means an attribute of its own, rename that",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -111,9 +116,10 @@ def let_in(package: ModuleType) -> None:
         del epoll._selector
 
 
-def _private_names_of(cls: type) -> set[str]:
-    """Return the private names that a class body defines or its methods name."""
-    used = _PRIVATE.intersection(vars(cls))
+def _used(cls: type, private: set[str]) -> set[str]:
+    """Return which of these names a class body defines or its methods name, but not its own."""
+    used = private.intersection(vars(cls))
+    own = _ORDINARY & (used | _assigned_in(vars(cls).get("__init__")))
     codes: list[CodeType] = []
     for value in vars(cls).values():
         value = getattr(value, "__func__", getattr(value, "fget", value))
@@ -121,6 +127,13 @@ def _private_names_of(cls: type) -> set[str]:
             codes.append(value.__code__)
     while codes:
         code = codes.pop()
-        used |= _PRIVATE.intersection(code.co_names)
+        used |= private.intersection(code.co_names)
         codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
-    return set(used)
+    return used - own
+
+
+def _assigned_in(function: object) -> set[str]:
+    """Return the names of the attributes that a function assigns."""
+    if not isinstance(function, FunctionType):
+        return set()
+    return {one.argval for one in dis.get_instructions(function) if one.opname == "STORE_ATTR"}
