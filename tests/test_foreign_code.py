@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import decimal
 import fractions
 import os
+import pickle
 import runpy
 import signal
 import socket
@@ -60,6 +62,54 @@ def test_modify_of_a_third_party_selector(pair, flags):
         assert selector.select(0) == [(selector.get_key(pair[0]), BOTH)]
         selector.unregister(pair[0])
         assert selector.watched == {}
+
+
+@pytest.mark.parametrize("name", ["EpollSelector", "PollSelector", "SelectSelector", "KqueueSelector"])
+def test_modify_of_a_subclass_of_a_backend(pair, name):
+    """modify() of our classes does not call register and unregister, which a subclass may override."""
+    cls = getattr(selectors_ffi, name, None)
+    if cls is None:
+        pytest.skip("this system has no such mechanism")
+    called = []
+
+    class Recorded(cls):
+        def register(self, fileobj, events, data=None):
+            called.append("register")
+            return super().register(fileobj, events, data)
+
+        def unregister(self, fileobj):
+            called.append("unregister")
+            return super().unregister(fileobj)
+
+    with Recorded() as selector:
+        selector.register(pair[0], READ)
+        assert selector.modify(pair[0], BOTH).events == BOTH
+    assert called == ["register"]
+
+
+def test_the_private_map_is_not_assigned():
+    """``_map`` is the mapping that get_map() returns, and an AttributeError to assign."""
+    with Recording() as selector:
+        assert selector._map is selector.get_map()
+        with pytest.raises(AttributeError):
+            selector._map = None
+
+
+def test_no_copies(subject, selector):
+    """A selector is neither pickled nor copied with all that it refers to."""
+    if not subject.on_host:
+        pytest.skip("the library of a simulated kernel is an object of Python")
+    for copies in (pickle.dumps, copy.deepcopy):
+        with pytest.raises((TypeError, copy.Error, pickle.PicklingError)):
+            copies(selector)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bool_as_a_descriptor(pair):
+    """True is descriptor 1, without a warning."""
+    with Recording() as selector:
+        assert selector.register(True, READ).fd == 1
+        assert selector.unregister(1).fileobj is True
 
 
 def with_limit(cls):
