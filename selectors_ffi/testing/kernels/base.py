@@ -9,7 +9,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, repeat, starmap
 from typing import Any, Callable
 
@@ -59,7 +59,10 @@ class _Pipe:
 
 
 class Sleepers:
-    """The threads asleep on one handle, each with a pipe that wakes it."""
+    """The threads asleep on one handle, each with a pipe that wakes it.
+
+    A kernel needs no descriptor for a sleep. So a thread for which none is left sleeps in short steps.
+    """
 
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
@@ -69,14 +72,19 @@ class Sleepers:
         return len(self._writers)
 
     @contextlib.contextmanager
-    def asleep(self) -> Iterator[int]:
-        """Count the calling thread as asleep; give a descriptor that ``wake`` makes readable."""
+    def asleep(self) -> Iterator[Callable[[dict[int, int], int | None], bool]]:
+        """Count the calling thread as asleep; give a ``host.sleep`` that ``wake`` ends."""
         pipe = _Pipe()
         try:
             with self._lock:
-                pipe.make()
-                self._writers.add(pipe.writer)
-            yield pipe.reader
+                try:
+                    pipe.make()
+                except OSError as error:
+                    if error.errno not in host.NONE_LEFT:
+                        raise
+                else:
+                    self._writers.add(pipe.writer)
+            yield partial(_sleep, pipe.reader)
         finally:
             # Closed under the lock, or wake() could write to a reused number.
             with self._lock:
@@ -95,18 +103,21 @@ class Sleepers:
                 with contextlib.suppress(BlockingIOError):
                     os.write(writer, b"!")
 
-    @staticmethod
-    def drain(reader: int) -> None:
-        """Read what ``wake`` has written so far."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(reader, 4096)
-
     def forget(self) -> None:
         """Close the pipes in the child of a fork: the sleepers stayed in the parent."""
         for writer in self._writers:
             with contextlib.suppress(OSError):
                 os.close(writer)
         self._writers.clear()
+
+
+def _sleep(reader: int, wanted: dict[int, int], timeout: int | None) -> bool:
+    if reader < 0:  # there is no pipe
+        return host.sleep(wanted, host.soon(timeout))
+    undisturbed = host.sleep({**wanted, reader: host.IN}, timeout)
+    with contextlib.suppress(BlockingIOError):
+        os.read(reader, 4096)
+    return undisturbed
 
 
 class Handle:

@@ -191,7 +191,7 @@ class SimulatedBSD(SimulatedUnix):
         if count or nanoseconds == 0:
             return count
         deadline = host.Deadline(nanoseconds)
-        with queue.sleepers.asleep() as woken:
+        with queue.sleepers.asleep() as sleep:
             while True:
                 with self.lock:
                     if queue.closed or not queue.current():
@@ -202,10 +202,8 @@ class SimulatedBSD(SimulatedUnix):
                 left = deadline.left()
                 if count or left == 0:
                     return count
-                wanted[woken] = host.IN
-                if not host.sleep(wanted, left):
+                if not sleep(wanted, left):
                     return self.fail(errno.EINTR)  # K3: the changes stay applied
-                queue.sleepers.drain(woken)
 
     def _apply(self, queue: Kqueue, change: _Change) -> int:
         """Make one change; return its errno, or 0."""

@@ -9,24 +9,28 @@ wakes and fails with EINTR. ``select.poll`` of Python will not do. It repeats an
 from __future__ import annotations
 
 import fcntl
+import math
 import os
+import resource
 import select
 import stat
 import sys
 import termios
-import time
-from errno import EINTR
+from errno import EINTR, EMFILE, ENFILE
 from typing import Any, NamedTuple
 
 from ...backends.errors import of_handler
+from ...backends.process import clock
 from ...binding import INT_MAX, load
 
 __all__ = [
-    "IN", "PRI", "OUT", "ERR", "HUP", "NVAL", "RDHUP", "Deadline", "Edges", "File", "examine", "file_of",
-    "open_descriptors", "sleep", "survivors", "unread",
+    "IN", "PRI", "OUT", "ERR", "HUP", "NVAL", "RDHUP", "NONE_LEFT", "Deadline", "Edges", "File",
+    "examine", "file_of", "open_descriptors", "sleep", "soon", "survivors", "unread",
 ]  # fmt: skip
 
 _EPOLLET = 1 << 31
+NONE_LEFT = (EMFILE, ENFILE)  # this process, or this host, can open no more descriptors
+SOON = 10_000_000  # nanoseconds, after which to look at what cannot be waited for
 UPPER = 500  # where descriptors are that a program hardly ever closes, reuses or watches
 _binding = load()
 _poll_function = _binding.function("poll")
@@ -78,9 +82,16 @@ def file_of(fd: int) -> File | None:
 
 def open_descriptors() -> list[int]:
     """Return the numbers of all open descriptors of this process, ascending."""
-    names = os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd")
+    try:
+        names = os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd")
+        numbers = sorted(map(int, names))
+    except OSError as error:
+        if error.errno not in NONE_LEFT:
+            raise
+        # To list them takes a descriptor, too. The limit is reached, or no number is high.
+        numbers = list(range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16)))
     found = []
-    for number in sorted(map(int, names)):
+    for number in numbers:
         try:
             fcntl.fcntl(number, fcntl.F_GETFD)
         except OSError as error:
@@ -121,6 +132,11 @@ def sleep(wanted: dict[int, int], timeout: int | None) -> bool:
     """
     ms = -1 if timeout is None else min(-(-timeout // 1_000_000), INT_MAX)
     return _poll(wanted, ms)[1] != EINTR
+
+
+def soon(timeout: int | None) -> int:
+    """Return a timeout, but not more than a short time."""
+    return SOON if timeout is None else min(timeout, SOON)
 
 
 def _poll(wanted: dict[int, int], ms: int) -> tuple[Any, int]:
@@ -175,11 +191,14 @@ class Edges:
 
 
 class Deadline:
-    """A point in time on the monotonic clock; ``timeout`` in nanoseconds, None for never."""
+    """When a wait is over; ``timeout`` in nanoseconds, None for never.
+
+    A kernel's clock goes on while a program has frozen Python's. So it is ``clock`` of ``process``.
+    """
 
     def __init__(self, timeout: int | None) -> None:
-        self.at: int | None = None if timeout is None else time.monotonic_ns() + timeout
+        self.at: float | None = None if timeout is None else clock() + timeout / 10**9
 
     def left(self) -> int | None:
         """Return the nanoseconds left, 0 when passed, None when there is no end."""
-        return None if self.at is None else max(0, self.at - time.monotonic_ns())
+        return None if self.at is None else max(0, math.ceil((self.at - clock()) * 10**9))

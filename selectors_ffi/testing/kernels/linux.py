@@ -199,17 +199,15 @@ class SimulatedLinux(SimulatedUnix):
         if count or nanoseconds == 0:
             return count
         deadline = host.Deadline(nanoseconds)
-        with epoll.sleepers.asleep() as woken:
+        with epoll.sleepers.asleep() as sleep:
             while True:
                 with self.lock:
                     count, wanted = self._scan(epoll, room, maxevents)
                 left = deadline.left()
                 if count or left == 0:
                     return count
-                wanted[woken] = host.IN
-                if not host.sleep(wanted, left):
+                if not sleep(wanted, left):
                     return self.fail(errno.EINTR)
-                epoll.sleepers.drain(woken)
 
     def _expire(self, epoll: Epoll) -> None:
         """E2: gone with the last descriptor of the open file."""

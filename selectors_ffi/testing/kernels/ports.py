@@ -206,7 +206,7 @@ class EventPorts(SimulatedUnix):
             except ValueError:
                 return self.fail(errno.EINVAL)  # V10
         deadline = host.Deadline(nanoseconds)
-        with found.sleepers.asleep() as woken:
+        with found.sleepers.asleep() as sleep:
             while True:
                 with self.lock:
                     if not found.current():
@@ -217,9 +217,8 @@ class EventPorts(SimulatedUnix):
                         late = len(found.queue) < wanted
                         self._hand_out(found, events, maximum, nget)
                         return self.fail(ETIME) if late and nanoseconds else 0  # V8
-                if not host.sleep({**idle, woken: host.IN}, left):
+                if not sleep(idle, left):
                     return self.fail(errno.EINTR)  # V9
-                found.sleepers.drain(woken)
 
     def fire(self) -> None:
         """Queue what is ready now, as a kernel does the moment it becomes ready (V4)."""

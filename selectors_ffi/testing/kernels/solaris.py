@@ -184,18 +184,17 @@ class SimulatedSolaris(EventPorts):
         Our own thread does not count: a signal handler that runs inside the
         simulated ioctl would, for a real kernel, run after it.
         """
-        with handle.sleepers.asleep() as woken:
+        with handle.sleepers.asleep() as sleep:
             while set(handle.polling) - {threading.get_ident()}:
                 self.lock.release()
                 try:
-                    undisturbed = host.sleep({woken: host.IN}, None)
+                    undisturbed = sleep({}, None)
                 finally:
                     self.lock.acquire()
                 if not undisturbed:
                     return errno.EINTR  # W12
                 if handle.closed:
                     return errno.EBADF
-                handle.sleepers.drain(woken)
         return 0
 
     def _apply(self, handle: PollSet, number: int, events: int) -> int:
@@ -275,8 +274,8 @@ class SimulatedSolaris(EventPorts):
             found, _ = self._look(handle, address, nfds)
             if found is not None or nanoseconds == 0:
                 return found or 0  # P4
-            with handle.sleepers.asleep() as woken:
-                return self._sleep(handle, address, nfds, deadline, woken)
+            with handle.sleepers.asleep() as sleep:
+                return self._sleep(handle, address, nfds, deadline, sleep)
         finally:
             with self.lock:
                 handle.polling.remove(me)
@@ -294,17 +293,20 @@ class SimulatedSolaris(EventPorts):
         return False
 
     def _sleep(
-        self, handle: PollSet, address: int, nfds: int, deadline: host.Deadline, woken: int
+        self,
+        handle: PollSet,
+        address: int,
+        nfds: int,
+        deadline: host.Deadline,
+        sleep: Callable[[dict[int, int], int | None], bool],
     ) -> int:
         while True:
             found, wanted = self._look(handle, address, nfds)
             left = deadline.left()
             if found is not None or left == 0:
                 return found or 0  # P4
-            wanted[woken] = host.IN
-            if not host.sleep(wanted, left):
+            if not sleep(wanted, left):
                 return self.fail(errno.EINTR)  # P12
-            handle.sleepers.drain(woken)
 
     def _look(self, handle: PollSet, address: int, nfds: int) -> tuple[int | None, dict[int, int]]:
         """(the result of the ioctl, None to go to sleep; what to wait for)."""

@@ -26,7 +26,6 @@ from .base import SimulatedKernel
 __all__ = ["SimulatedUnix"]
 
 _POLLFD = struct.Struct("=ihh")
-_SOON = 10_000_000  # nanoseconds
 _NAMES = (
     *("POLLIN", "POLLPRI", "POLLOUT", "POLLERR", "POLLHUP", "POLLNVAL", "POLLRDNORM"),
     "POLLRDHUP",  # U8
@@ -141,7 +140,7 @@ class SimulatedUnix(SimulatedKernel):
             for asked in inner.values():
                 idle.update(asked or {})
             if len(idle) < len(wanted) or inner:
-                left = _SOON if left is None else min(left, _SOON)
+                left = host.soon(left)
             if not host.sleep(idle, left):
                 return revents, True
 
