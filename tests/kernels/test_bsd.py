@@ -26,6 +26,8 @@ from selectors_ffi.testing.kernels.bsd import (
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs descriptors that poll(2) knows")
 
+EDGES = pytest.mark.skipif(not hasattr(select, "epoll"), reason="edges are those of the host's epoll(7)")
+
 
 class Process:
     """A C program on a simulated BSD: makes a kqueue and calls kevent(2)."""
@@ -266,6 +268,62 @@ def test_a_file_at_its_end_is_not_readable(process, tmp_path):
         assert process.ready() == []
 
 
+def test_a_wait_ends_when_a_file_has_grown(process, tmp_path):
+    """K12: "when the file pointer is not at the end of file", also if that comes while one sleeps."""
+    path = tmp_path / "file"
+    with open(path, "wb", buffering=0) as file, open(path, "rb", buffering=0) as reader:
+        process.add(reader.fileno(), process.read)
+        assert process.ready(timeout=0.01) == []
+        late = threading.Timer(0.05, file.write, [b"abc"])
+        late.start()
+        began = time.monotonic()
+        found = process.kevent(room=4, timeout=20)[2]
+        assert time.monotonic() - began < 15
+        late.join()
+        assert found == [(reader.fileno(), process.read, 0, 3, 0)]
+
+
+@EDGES
+def test_edges_of_a_regular_file(process, tmp_path):
+    """K17: EV_CLEAR reports a file that has grown, once."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    with open(path, "ab", buffering=0) as file, open(path, "rb", buffering=0) as reader:
+        fd = reader.fileno()
+        process.kevent((fd, process.read, EV_ADD | EV_CLEAR, 0))
+        process.kevent((fd, process.write, EV_ADD | EV_CLEAR, 0))
+        for _ in range(2):
+            assert sorted(process.ready()) == sorted([(fd, process.read), (fd, process.write)])
+            assert process.ready() == []
+            file.write(b"y")
+
+
+@EDGES
+@pytest.mark.parametrize("path", ["/dev/null", "/"])
+def test_edges_of_what_is_always_ready(process, path):
+    """K17: EV_CLEAR reports a device that the host's epoll refuses once, and keeps no descriptor."""
+    fd = os.open(path, os.O_RDONLY)
+    before = host.open_descriptors()
+    assert process.kevent((fd, process.read, EV_ADD | EV_CLEAR, 0))[:2] == (0, 0)
+    assert host.open_descriptors() == before
+    assert process.ready(timeout=5) == [(fd, process.read)]
+    assert process.ready(timeout=0.02) == []
+    os.close(fd)
+
+
+@EDGES
+def test_edges_without_a_free_descriptor(process, pairs, monkeypatch):
+    """kevent(2) has no EMFILE: a registration for which the host has no epoll left is ENOMEM."""
+
+    def none_left():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(select, "epoll", none_left)
+    fd = pairs[0][0].fileno()
+    assert process.kevent((fd, process.read, EV_ADD | EV_CLEAR, 0))[:2] == (-1, errno.ENOMEM)
+    assert process.kernel.watched(process.kq) == {}
+
+
 def test_oneshot_is_gone_after_one_report(process, pairs):
     """EV_ONESHOT removes the registration when it has been reported."""
     near = pairs[0][0].fileno()
@@ -274,7 +332,7 @@ def test_oneshot_is_gone_after_one_report(process, pairs):
     assert process.ready() == []
 
 
-@pytest.mark.skipif(not hasattr(select, "epoll"), reason="edges are those of the host's epoll(7)")
+@EDGES
 def test_edges(process, pairs):
     """K17: EV_CLEAR reports what is new, the end of the file, too, and EV_ADD does not take it back."""
     near, far = pairs[0]
@@ -331,6 +389,18 @@ def test_a_kqueue_is_readable(process, pairs):
     assert fds[0].revents == readable
     assert process.ready() == [(near.fileno(), process.read)]
     near.recv(1)
+    assert process.kernel.lib.poll(fds, 1, 0) == 0
+
+
+@EDGES
+def test_a_kqueue_with_an_edge_is_readable(process, pairs):
+    """U9: also if what is ready is EVFILT_WRITE with EV_CLEAR, until that is reported."""
+    if process.kernel.target == "libkqueue":
+        pytest.skip("libkqueue is not a kernel: it has no poll")
+    process.kevent((pairs[0][0].fileno(), process.write, EV_ADD | EV_CLEAR, 0))
+    fds = process.ffi.new("struct pollfd[]", [(process.kq, process.ffi.integer_const("POLLIN"), 0)])
+    assert process.kernel.lib.poll(fds, 1, 0) == 1
+    assert len(process.ready()) == 1
     assert process.kernel.lib.poll(fds, 1, 0) == 0
 
 

@@ -15,13 +15,15 @@ K8 a kqueue is not inherited over fork(2);
 K9 close-on-exec needs kqueuex(), kqueue1() or a second call;
 K10 the order of events is unspecified;
 K11 a NULL timeout blocks, a negative one is EINVAL, NetBSD sleeps in ticks;
-K12 a regular file at its end is not readable; a terminal may be refused;
+K12 a regular file is readable while the file pointer is not at its end, and a wait ends when it has
+   grown (kqueue(2), EVFILT_READ of vnodes); a terminal may be refused;
 K13 NetBSD's filters are unsigned, and READ is 0;
 K14 the layouts agree in their first bytes, so one record proves nothing;
 K15 EVFILT_USER is of no file: NOTE_TRIGGER makes it ready, EV_CLEAR makes that end when reported;
 K16 EVFILT_EXCEPT with NOTE_OOB is ready while urgent data waits (macOS, OpenBSD, DragonFly);
 K17 EV_CLEAR reports what has become ready since it was last reported, and EV_ADD of an existing
-   registration changes neither it nor EV_ONESHOT (``kqueue_register`` of FreeBSD and xnu).
+   registration changes neither it nor EV_ONESHOT (``kqueue_register`` of FreeBSD and xnu). Of a regular
+   file that is a new size (``filt_vfsread`` of FreeBSD, which a write calls).
 
 Not modelled: other filters, low-water marks, pipes that can be written at both ends, and what a
 system's own sockets, terminals and devices report. Readiness is this host's, and so are edges,
@@ -73,6 +75,9 @@ class Knote:
         self.once = self.dispatch = self.disabled = False
         self.clear = self.triggered = False  # K15
         self.edges: host.Edges | None = None  # K17
+        self.always = False  # whether poll(2) of the host always calls it ready
+        self.size = 0
+        self.reported: int | None = None  # K17: the size that was reported last
 
     def end(self) -> None:
         """Give back what it has of the host."""
@@ -199,9 +204,12 @@ class SimulatedBSD(SimulatedUnix):
                     # K4: something closed since is gone before we look.
                     count = self._scan(queue, room, nevents)
                     wanted = self._wanted(queue)
+                    files = any(knote.always for knote in queue.knotes.values())
                 left = deadline.left()
                 if count or left == 0:
                     return count
+                if files:
+                    left = host.soon(left)  # K12: nothing tells that one has grown
                 if not sleep(wanted, left):
                     return self.fail(errno.EINTR)  # K3: the changes stay applied
 
@@ -227,8 +235,9 @@ class SimulatedBSD(SimulatedUnix):
                 knote.disabled = bool(flags & EV_DISABLE)
                 knote.once = bool(flags & EV_ONESHOT)
                 knote.clear = bool(flags & EV_CLEAR)
-                if knote.clear and file is not None:
-                    knote.edges = host.Edges(ident, self._events(knote))
+                code = self._follow(knote)
+                if code:
+                    return code
                 queue.knotes[ident, filt] = knote
             elif self.variant.add_again:
                 return self.variant.add_again  # K5
@@ -246,6 +255,22 @@ class SimulatedBSD(SimulatedUnix):
             knote.disabled = True
         elif flags & EV_ENABLE:
             knote.disabled = False
+        return 0
+
+    def _follow(self, knote: Knote) -> int:
+        """Find out how to look at what a registration is of; return an errno, or 0."""
+        if knote.file is None:
+            return 0
+        knote.always = knote.file.kind == stat.S_IFREG
+        if knote.clear and not knote.always:
+            try:
+                knote.edges = host.Edges(knote.ident, self._events(knote))
+            except OSError as error:
+                if error.errno in host.NONE_LEFT:
+                    return errno.ENOMEM
+                if error.errno != errno.EPERM:
+                    raise
+                knote.always = True  # a directory, or a device such as /dev/null
         return 0
 
     def _refuse(self, ident: int, filt: int, file: host.File | None) -> int:
@@ -284,8 +309,8 @@ class SimulatedBSD(SimulatedUnix):
     def _wanted(self, queue: Kqueue) -> dict[int, int]:
         wanted: dict[int, int] = {}
         for knote in queue.knotes.values():
-            # poll(2) always calls a regular file ready; K12 says otherwise.
-            if knote.disabled or not knote.file or knote.file.kind == stat.S_IFREG:
+            # K12: a regular file is not always ready.
+            if knote.disabled or not knote.file or knote.always:
                 continue
             if knote.edges is not None:
                 wanted[knote.edges.fd] = host.IN
@@ -330,6 +355,7 @@ class SimulatedBSD(SimulatedUnix):
         key = knote.ident, knote.filter
         if knote.clear:
             knote.triggered = False  # K15
+            knote.reported = knote.size
         if knote.once:
             queue.knotes.pop(key).end()
         else:
@@ -340,11 +366,8 @@ class SimulatedBSD(SimulatedUnix):
         """Return (flags, data) when ready; K7: the end of the file is readiness."""
         if knote.file is None:
             return (0, 0) if knote.triggered else None
-        if knote.file.kind == stat.S_IFREG:
-            if knote.filter == self.variant.write:
-                return 0, 0
-            left = os.fstat(knote.ident).st_size - os.lseek(knote.ident, 0, os.SEEK_CUR)
-            return (0, left) if left > 0 else None
+        if knote.always:
+            return self._status_of_file(knote, knote.file)
         if revents & host.NVAL:
             return None
         if knote.filter not in (self.variant.read, self.variant.write):
@@ -361,6 +384,16 @@ class SimulatedBSD(SimulatedUnix):
             bytes_left = host.unread(knote.ident)
             data = 1 if bytes_left is None else bytes_left
         return (EV_EOF if revents & end else 0), data
+
+    def _status_of_file(self, knote: Knote, file: host.File) -> tuple[int, int] | None:
+        """K12, K17: (flags, data) of what poll(2) always calls ready."""
+        knote.size, position = host.extent(knote.ident)
+        if knote.clear and knote.size == knote.reported:
+            return None
+        if knote.filter == self.variant.write:
+            return 0, 0
+        left = knote.size - position if file.kind == stat.S_IFREG else 1
+        return (0, left) if knote.filter == self.variant.read and left > 0 else None
 
     def _put(self, room: Any, index: int, record: tuple[int, ...]) -> None:
         size = self.variant.layout.size
@@ -382,8 +415,13 @@ class SimulatedBSD(SimulatedUnix):
         wanted = self._wanted(handle)
         revents = host.examine(wanted)
         for knote in handle.knotes.values():
-            place = knote.ident if knote.edges is None else knote.edges.fd
-            if not knote.disabled and self._status(knote, revents.get(place, 0)) is not None:
+            if knote.disabled:
+                continue
+            if knote.edges is not None:
+                ready = bool(revents[knote.edges.fd])
+            else:
+                ready = self._status(knote, revents.get(knote.ident, 0)) is not None
+            if ready:
                 return None
         return wanted
 

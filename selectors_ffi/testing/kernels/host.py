@@ -25,7 +25,7 @@ from ...binding import INT_MAX, load
 
 __all__ = [
     "IN", "PRI", "OUT", "ERR", "HUP", "NVAL", "RDHUP", "NONE_LEFT", "Deadline", "Edges", "File",
-    "examine", "file_of", "open_descriptors", "sleep", "soon", "survivors", "unread",
+    "examine", "extent", "file_of", "open_descriptors", "sleep", "soon", "survivors", "unread",
 ]  # fmt: skip
 
 _EPOLLET = 1 << 31
@@ -118,6 +118,16 @@ def unread(fd: int) -> int | None:
     return int.from_bytes(answer, sys.byteorder)
 
 
+def extent(fd: int) -> tuple[int, int]:
+    """Return (size, file pointer) of a file; zeroes for what has none, or is closed."""
+    try:
+        return os.fstat(fd).st_size, os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError as error:
+        if of_handler(error):
+            raise
+        return 0, 0
+
+
 def examine(wanted: dict[int, int]) -> dict[int, int]:
     """Look without waiting: {fd: events wanted} -> {fd: revents}, zeroes included; poll(2)."""
     fds, _ = _poll(wanted, 0)
@@ -163,6 +173,7 @@ class Edges:
 
     Raises:
         NotImplementedError: this host has no epoll.
+        OSError: EPERM, poll(2) always calls it ready; EMFILE or ENFILE, no descriptor is left.
     """
 
     def __init__(self, fd: int, events: int) -> None:
@@ -178,7 +189,11 @@ class Edges:
         self._epoll = select.epoll.fromfd(number)
         self.fd = number
         """Readable while there is something to take."""
-        self._epoll.register(fd, events | _EPOLLET)
+        try:
+            self._epoll.register(fd, events | _EPOLLET)
+        except BaseException:
+            self.close()
+            raise
 
     def take(self) -> int:
         """Return the events, 0 if there are none."""
