@@ -217,10 +217,11 @@ class Checks:
     def _never_sleeps(self, lint: type[lints.SelectorWarning], message: str) -> list[Finding]:
         """Return the finding with what asyncio has to run in every turn, once for each such thing.
 
-        Tasks that wake each other by futures, as those of a queue do, get on without an event.
+        Tasks that wake each other by futures, as those of a queue do, get on without an event. So do
+        those that make new tasks.
         """
-        owners, where, woken = queued_in(sys._getframe(1))
-        if woken:
+        owners, where, gets_on = queued_in(sys._getframe(1))
+        if gets_on:
             return []
         self._empty.told()
         kinds = tuple(_NUMBER.sub("", owner) for owner in owners)  # 'Task-1' and 'Task-2' are of one

@@ -16,7 +16,13 @@ import functools
 import re
 import sys
 import types
-from inspect import getattr_static
+from inspect import (
+    CORO_CREATED,
+    GEN_CREATED,
+    getattr_static,
+    getcoroutinestate,
+    getgeneratorstate,
+)
 from typing import TYPE_CHECKING, Any
 
 from .places import defined_at, is_users, stack_of
@@ -112,8 +118,8 @@ def task_of(future: object) -> str:
     """Return the task that waits for a future of asyncio, directly or through gather(); else ""."""
     for callback in _callbacks(future):
         function = callback[0] if _is(callback, tuple) else callback
-        task = getattr(function, "__self__", None) if _is_safe(function) else None
-        if task is not None and _is_task(task):
+        task = _task_stepped(function)
+        if task is not None:
             return _of_task(task)
     return ""
 
@@ -185,10 +191,10 @@ def owner_of_handle(handle: object) -> str:
 
 
 def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None, bool]:
-    """Return the owners of what asyncio's loop is about to run, a line in it, and whether it was woken.
+    """Return the owners of what asyncio's loop is about to run, a line in it, and whether it gets on.
 
-    The line is where a task stands, or where a callback is defined. Woken means that all of it is what
-    futures call that are done.
+    The line is where a task stands, or where a callback is defined. The loop gets on if all of it is
+    either what futures call that are done, or the first step of a new task.
 
     Args:
         frame: from where to look for the loop.
@@ -197,14 +203,14 @@ def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None, bool]:
         frame = frame.f_back
     loop = frame.f_locals.get("self") if frame is not None else None
     ready = list(field(loop, "_ready") or ())
-    woken = [handle for handle in ready if _is_woken(handle)]
-    handles = [handle for handle in ready if handle not in woken][:3] or woken[:3]
+    due = [handle for handle in ready if _is_woken(handle) or _begins(handle)]
+    handles = [handle for handle in ready if handle not in due][:3] or due[:3]
     handles = handles or list(field(loop, "_scheduled") or ())[:1]
     where = None
     for handle in handles:
         where = where or _place_of(field(handle, "_callback"))
     owners = list(dict.fromkeys(filter(None, map(owner_of_handle, handles))))
-    return owners, where, 0 < len(ready) == len(woken)
+    return owners, where, 0 < len(ready) == len(due)
 
 
 def _is_woken(handle: object) -> bool:
@@ -213,12 +219,28 @@ def _is_woken(handle: object) -> bool:
     return futures is not None and len(arguments or ()) == 1 and _is(arguments[0], futures.Future)
 
 
+def _begins(handle: object) -> bool:
+    """Tell whether a handle is the first step of a task of asyncio."""
+    task = _task_stepped(field(handle, "_callback"))
+    coroutine = sys.modules["asyncio.tasks"].Task.get_coro(task) if task is not None else None
+    if _is(coroutine, types.CoroutineType):
+        return getcoroutinestate(coroutine) == CORO_CREATED
+    # Before Python 3.12, what is awaited without being a coroutine is wrapped in a generator.
+    return _is(coroutine, types.GeneratorType) and getgeneratorstate(coroutine) == GEN_CREATED
+
+
+def _task_stepped(callback: Any) -> Any:
+    """Return the task of which a callback is a step; None if it is none."""
+    task = getattr(callback, "__self__", None) if _is_safe(callback) else None
+    return task if _is_task(task) else None
+
+
 def _place_of(callback: Any) -> Place | None:
     """Return where a task stands if the callback is its step, else where the callback is defined."""
     while _is(callback, functools.partial):
         callback = callback.func
-    task = getattr(callback, "__self__", None) if _is_safe(callback) else None
-    if task is not None and _is_task(task):
+    task = _task_stepped(callback)
+    if task is not None:
         frame = _innermost(sys.modules["asyncio.tasks"].Task.get_coro(task))
         return stack_of([frame])[0] if frame is not None else None
     function = callback.__func__ if _is(callback, types.MethodType) else callback
@@ -240,9 +262,9 @@ def _of_callback(callback: Any, arguments: Any, fd: int) -> str:
     while _is(callback, functools.partial):
         arguments = (*callback.args, *arguments)
         callback = callback.func
-    task = callback.__self__ if _is_safe(callback) and hasattr(callback, "__self__") else None
-    if task is not None and _is_task(task):
-        return _of_task(task)  # a step of it
+    task = _task_stepped(callback)
+    if task is not None:
+        return _of_task(task)
     bound = callback.__self__ if _is(callback, types.MethodType) else None
     if bound is None:
         return f"callback {name_of(callback)}"

@@ -26,7 +26,7 @@ FINAL = 100
 FROZEN = 1000
 #: Waits in a row with a timeout of 0 that found nothing.
 IDLE = 5000
-#: In so many waits from then on it is asked what the loop runs: tasks that wake each other take turns.
+#: In so many waits from then on it is asked what the loop runs: tasks that need each other take turns.
 LOOKS = 8
 #: A loop slower than this per turn burns no processor worth a warning; nanoseconds.
 TURN = 5_000_000

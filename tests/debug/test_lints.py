@@ -472,6 +472,32 @@ def test_what_never_sleeps_is_told_once_where_it_is(backend):
     assert (warning.filename, warning.lineno) == (__file__, again.__code__.co_firstlineno)
 
 
+class Ready:
+    """Can be awaited, and is no coroutine."""
+
+    def __await__(self):
+        return self
+        yield
+
+
+def test_tasks_that_make_tasks_sleep_enough(backend):
+    """SEL011 is silent on a finite computation that is spread over new tasks, one after the other."""
+
+    async def work():
+        sum(range(300))
+
+    async def main():
+        for _ in range(1500):
+            await asyncio.ensure_future(work())
+            await asyncio.gather(work(), Ready())
+            await asyncio.wait_for(work(), 5)
+
+    with checked(backend) as selector:
+        loop = asyncio.SelectorEventLoop(selector)
+        loop.run_until_complete(main())
+        loop.close()
+
+
 def test_tasks_that_wake_each_other_sleep_enough(backend):
     """SEL011 is silent on both ends of a queue, and tells once of tasks that are made to sleep(0)."""
 
