@@ -6,8 +6,9 @@ A selector does not see what is read or written, and must not look at it. The ke
 * For a pipe or a Unix socket it only says how many bytes wait. The same number twice may mean that
   nothing happened, or that as much was read as arrived. An epoll set of our own tells the two apart:
   with EPOLLET it reports the arrival of new data, and nothing else.
-
-* Windows shows end of file to a look at the first byte, which stays where it is.
+* End of file is a state that stays: POLLRDHUP of a socket, POLLHUP of a pipe. A descriptor that was
+  reported as readable, with nothing left to read, may be one that another thread or process has read.
+  Where there is no POLLRDHUP, as on Windows, a look at the first byte tells. The byte stays there.
 
 Where nothing is certain there is no evidence, and no lint: a false alarm costs more than a missed one.
 """
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 
 from .naming import mode_of, socket_of
 from .output import duplicate
+from .raw import ends_of
 
 try:
     import fcntl
@@ -57,9 +59,11 @@ class Evidence(NamedTuple):
     counters: tuple[int, ...] | None = None
     """Bytes received and written since the beginning; None if the kernel does not count them."""
     stream: bool = False
-    """Readable with 0 unread bytes means end of file."""
+    """It is a pipe or a connection, and no listening socket."""
     hangup: bool = False
     """The peer is gone or an error is pending."""
+    ended: bool = False
+    """No more data will come than is unread."""
 
     @property
     def certain(self) -> bool:
@@ -80,7 +84,8 @@ def evidence_of(fd: int, fileobj: object = None) -> Evidence:
     try:
         mode = mode_of(fd)
         if stat.S_ISFIFO(mode):
-            return Evidence(_waiting(fd, "FIONREAD"), None, True, _hung_up(fd))
+            ended = _has_ended(fd)
+            return Evidence(_waiting(fd, "FIONREAD"), None, True, _hung_up(fd), ended)
         if stat.S_ISSOCK(mode):
             with socket_of(fd, fileobj) as sock:
                 return _of_socket(fd, sock)
@@ -102,13 +107,26 @@ def _of_socket(fd: int, sock: socket.socket) -> Evidence:
         return Evidence(_BACKLOG.unpack_from(raw)[0]) if len(raw) >= _BACKLOG.size else NOTHING
     if not _HAVE_IOCTL:
         return _peeked(sock)
+    ended = _has_ended(fd, sock)  # first: until then data may arrive
     unread, counters = _waiting(fd, "FIONREAD"), None
     unsent = _waiting(fd, "TIOCOUTQ")
     if unsent is not None and len(raw) >= _COUNTERS.size:
         acknowledged, received = _COUNTERS.unpack_from(raw)
         # On a slow link nothing is acknowledged for long; what is written waits in the queue.
         counters = (received, acknowledged + unsent)
-    return Evidence(unread, counters, True, _hung_up(fd))
+    return Evidence(unread, counters, True, _hung_up(fd), ended)
+
+
+def _has_ended(fd: int, sock: socket.socket | None = None) -> bool:
+    """Tell whether the other end of a pipe or a connection will send no more."""
+    ended = ends_of([fd])[fd]
+    # With a timeout, recv() would wait.
+    if ended is None and sock is not None and not socket.socket.gettimeout(sock):
+        try:
+            return not socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:  # nothing has arrived, or it is reset, which is a hang-up
+            return False
+    return bool(ended)
 
 
 def _peeked(sock: socket.socket) -> Evidence:
@@ -116,7 +134,9 @@ def _peeked(sock: socket.socket) -> Evidence:
     if socket.socket.gettimeout(sock) != 0:
         return NOTHING
     try:
-        return Evidence(None if socket.socket.recv(sock, 1, socket.MSG_PEEK) else 0, None, True)
+        if not socket.socket.recv(sock, 1, socket.MSG_PEEK):
+            return Evidence(0, None, True, ended=True)
+        return Evidence(None, None, True)
     except BlockingIOError:
         return Evidence(None, None, True)
     except OSError:

@@ -222,7 +222,9 @@ def _is_woken(handle: object) -> bool:
 def _begins(handle: object) -> bool:
     """Tell whether a handle is the first step of a task of asyncio."""
     task = _task_stepped(field(handle, "_callback"))
-    coroutine = sys.modules["asyncio.tasks"].Task.get_coro(task) if task is not None else None
+    if task is None:
+        return False
+    coroutine: Any = sys.modules["asyncio.tasks"].Task.get_coro(task)
     if _is(coroutine, types.CoroutineType):
         return getcoroutinestate(coroutine) == CORO_CREATED
     # Before Python 3.12, what is awaited without being a coroutine is wrapped in a generator.

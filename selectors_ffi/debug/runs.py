@@ -116,7 +116,7 @@ def _is_final(events: int, before: Evidence, after: Evidence) -> bool:
     """Tell whether, between two looks, only unregistering could have ended this readiness."""
     return all(
         not evidence.unread
-        and (evidence.hangup or (bool(events & EVENT_READ) and evidence.stream and evidence.unread == 0))
+        and (evidence.hangup or (bool(events & EVENT_READ) and evidence.ended and evidence.unread == 0))
         for evidence in (before, after)
     )
 

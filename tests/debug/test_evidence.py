@@ -8,10 +8,11 @@ import select
 import socket
 import struct
 import sys
+from selectors import EVENT_READ, SelectorKey
 
 import pytest
 
-from selectors_ffi.debug import evidence
+from selectors_ffi.debug import BusyLoop, evidence
 from selectors_ffi.debug.evidence import (
     NOTHING,
     Arrivals,
@@ -20,6 +21,7 @@ from selectors_ffi.debug.evidence import (
     evidence_of,
     listens,
 )
+from selectors_ffi.debug.runs import Runs
 from tests import needs
 
 unix = pytest.mark.skipif(os.name != "posix", reason="Unix descriptors")
@@ -127,6 +129,63 @@ def test_hang_ups(pairs):
     assert evidence_of(near.fileno(), near).hangup
 
 
+@pytest.fixture(params=["pipe", "unix socket", "tcp"])
+def ends(request, pairs, connection):
+    """The descriptors of a reader that does not block, and of what writes to it."""
+    read, write = os.pipe()
+    near, far = connection if request.param == "tcp" else pairs[0]
+    if request.param == "pipe":
+        os.dup2(read, near.fileno())
+        os.dup2(write, far.fileno())
+    os.close(read)
+    os.close(write)
+    os.set_blocking(near.fileno(), False)
+    return near, far
+
+
+@unix
+def test_what_another_thread_has_read_is_no_end_of_file(ends):
+    """A descriptor that was reported, and is empty now, may be one that another thread has read."""
+    near, far = ends
+    runs = Runs()
+    reported = [(SelectorKey(near.fileno(), near.fileno(), EVENT_READ, None), EVENT_READ)]
+
+    def found():
+        return [one for turn in range(300) for one in runs.after(reported, turn)]
+
+    assert found() == []
+    os.write(far.fileno(), b"x")
+    select.select([near], [], [], 30)
+    os.read(near.fileno(), 1)
+    assert found() == []
+    far.close()
+    select.select([near], [], [], 30)
+    assert found()[0][1] is BusyLoop
+
+
+@unix
+def test_the_end_where_the_kernel_does_not_tell_it(pairs, monkeypatch):
+    """Without POLLRDHUP a look at the first byte tells, unless it could wait; a pipe has none."""
+    near, far = pairs[0]
+    monkeypatch.setattr(evidence, "ends_of", dict.fromkeys)
+
+    def ended():
+        return evidence_of(near.fileno(), near).ended
+
+    assert not ended()
+    far.send(b"x")
+    assert not ended()
+    assert near.recv(2) == b"x"
+    far.shutdown(socket.SHUT_WR)
+    assert ended()
+    near.settimeout(5)
+    assert not ended()
+    read, write = os.pipe()
+    os.close(write)
+    assert not evidence_of(read).ended
+    os.close(read)
+
+
 @linux
 def test_arrivals_tell_new_data_from_old():
     """The number of unread bytes may be the same twice; whether data arrived is known all the same."""
@@ -175,7 +234,7 @@ def test_a_look_at_the_first_byte(connection, monkeypatch):
     assert near.recv(2) == b"x"
     far.shutdown(socket.SHUT_WR)
     assert select.select([near], [], [], 30)[0]
-    assert evidence_of(near.fileno(), near) == Evidence(0, None, True)
+    assert evidence_of(near.fileno(), near) == Evidence(0, None, True, ended=True)
 
 
 @needs.resets
