@@ -104,6 +104,14 @@ def test_poll_of_an_array(name, pair):
 
 
 @pytest.mark.parametrize("name", UNIX)
+def test_select_of_a_negative_number(name):
+    """EINVAL, as select(2) has it."""
+    caller = Caller(name)
+    now = caller.time("timeval", 0, 0)
+    assert caller("select", -1, caller.NULL, caller.NULL, caller.NULL, now) == (-1, errno.EINVAL)
+
+
+@pytest.mark.parametrize("name", UNIX)
 def test_select_looks_at_no_more_than_nfds(name, pair):
     """U5: a bit at or above nfds is neither looked at nor left."""
     near, _ = pair

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import importlib
 import os
 import resource
 import signal
@@ -12,6 +14,7 @@ import time
 
 import pytest
 
+from selectors_ffi import EVENT_READ, EVENT_WRITE
 from selectors_ffi.testing.kernels.solaris import (
     DP_ISPOLLED,
     DP_POLL,
@@ -27,6 +30,8 @@ from selectors_ffi.testing.kernels.solaris import (
 )
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs descriptors that poll(2) knows")
+
+BACKENDS = ["DevpollSelector", "EventPortSelector", "PollSelector", "SelectSelector"]
 
 
 class Process:
@@ -332,6 +337,35 @@ def test_both_ends_of_a_pipe_can_be_written(process):
     reader, writer = os.pipe()
     process.write((reader, POLLIN | POLLOUT))
     assert process.ready() == {reader: POLLOUT}
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pipes_are_alike_in_every_call(process, backend):
+    """R1, R2: also in poll, in select, and in event ports: one that is ready for one is so for all."""
+    made = getattr(importlib.import_module("selectors_ffi.backends"), backend)
+    reader, writer = os.pipe()
+    with made(binding=process.kernel.binding()) as selector:
+        key = selector.register(reader, EVENT_READ | EVENT_WRITE)
+        assert selector.select(0) == [(key, EVENT_WRITE)]
+        selector.unregister(reader)
+        key = selector.register(writer, EVENT_READ | EVENT_WRITE)
+        assert selector.select(0) == [(key, EVENT_WRITE)]
+        os.close(reader)
+        assert selector.select(0) == [(key, EVENT_READ | EVENT_WRITE)]
+    os.close(writer)
+
+
+def test_a_full_pipe_cannot_be_written(process):
+    """R2 is about the other end."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(65536))
+    process.write((writer, POLLOUT))
+    assert process.ready() == {}
     os.close(reader)
     os.close(writer)
 

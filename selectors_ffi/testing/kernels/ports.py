@@ -241,7 +241,7 @@ class EventPorts(SimulatedUnix):
             elif entry.active:
                 asked.append(entry)
         wanted = {entry.fd: self._to_host(entry) for entry in asked}
-        revents = host.examine(wanted)
+        revents = self.examine(wanted)
         for entry in asked:
             found = self._from_host(entry, revents[entry.fd])  # V12
             if found:

@@ -1,7 +1,8 @@
 """A Solaris kernel: /dev/poll, in the layouts of illumos and of the Solaris line. See ``ports``, too.
 
 Not modelled: edges (POLLET), DP_PPOLL, DP_EPOLLCOMPAT, and what a system's own devices report.
-Readiness is this host's, translated by R1 and R2.
+Readiness is this host's, translated by R1 and R2, for poll(2) and select(3C), too. select(3C) is poll(2)
+there, and puts what has hung up or is in error into all three sets (usr/src/lib/libc/port/gen/select.c).
 
 The clauses follow the drivers' sources (usr/src/uts/common/io/devpoll.c of
 illumos and of the last OpenSolaris) and poll(4D); nothing was observed on a
@@ -120,6 +121,7 @@ class SimulatedSolaris(EventPorts):
     """
 
     poll_symbols: tuple[str, ...] = ("poll",)
+    select_counts = tuple(bit | host.HUP | host.ERR for bit in (host.IN, host.OUT, host.PRI))
 
     def __init__(self, system: str, *, ffi: Any = None, absent: int = 0, **options: Any) -> None:
         self.variant: Variant = dataclasses.replace(VARIANTS[system], **options)
@@ -360,7 +362,7 @@ class SimulatedSolaris(EventPorts):
         wanted: dict[int, int] = {}
         for through, _, entry in asked:
             wanted[through] = wanted.get(through, 0) | self._to_host(entry)
-        revents = host.examine(wanted)
+        revents = self.examine(wanted)
         for through, number, entry in asked:
             found = self._from_host(entry, revents[through])
             if not found:
@@ -373,14 +375,20 @@ class SimulatedSolaris(EventPorts):
                 entry.file = host.file_of(number)
         return ready, wanted
 
-    def _is_readers_pipe(self, entry: Entry) -> bool:
-        file = entry.file
-        return (
-            file is not None
-            and self.variant.bidirectional_pipes
-            and file.kind == stat.S_IFIFO
-            and file.access == os.O_RDONLY
-        )
+    def examine(self, wanted: dict[int, int]) -> dict[int, int]:
+        found = super().examine(wanted)
+        for fd, events in wanted.items():
+            file = host.file_of(fd)
+            pipe = file is not None and file.kind == stat.S_IFIFO
+            if pipe and found[fd] & host.ERR:
+                # R1: a pipe whose other end is gone hangs up, it has no error.
+                found[fd] = found[fd] & ~host.ERR | host.HUP
+            reads = file is not None and file.access == os.O_RDONLY
+            if found[fd] & host.HUP:
+                found[fd] &= ~host.OUT  # R1
+            elif pipe and reads and self.variant.bidirectional_pipes:
+                found[fd] |= host.OUT & events  # R2
+        return found
 
     def _to_host(self, entry: Entry) -> int:
         events = 0
@@ -399,13 +407,7 @@ class SimulatedSolaris(EventPorts):
         if revents & host.HUP:
             found |= POLLHUP
         if revents & host.ERR:
-            # R1: a pipe whose other end is gone hangs up, it has no error.
-            pipe = entry.file is not None and entry.file.kind == stat.S_IFIFO
-            found |= POLLHUP if pipe else POLLERR
-        if found & POLLHUP:
-            found &= ~POLLOUT  # R1
-        elif self._is_readers_pipe(entry):
-            found |= POLLOUT & entry.events  # R2
+            found |= POLLERR
         return found
 
     def watched(self, fd: int) -> dict[int, int]:

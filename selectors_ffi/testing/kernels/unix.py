@@ -39,6 +39,8 @@ class SimulatedUnix(SimulatedKernel):
     #: Link symbols under which a system has them; see ``selectors_ffi._abi.target``.
     poll_symbols: tuple[str, ...] = ("poll", "ppoll")
     select_symbol = "select"
+    #: U6: what of the host counts in each of the three sets.
+    select_counts: tuple[int, ...] = (host.IN | host.HUP | host.ERR, host.OUT | host.ERR, host.PRI)
 
     def functions(self) -> dict[str, Callable[..., int]]:
         found: dict[str, Callable[..., int]] = {self.select_symbol: self.select}
@@ -59,6 +61,8 @@ class SimulatedUnix(SimulatedKernel):
 
     def select(self, nfds: int, reads: Any, writes: Any, excepts: Any, timeout: Any) -> int:
         """Wait for three sets of descriptors; select(2)."""
+        if nfds < 0:
+            return self.fail(errno.EINVAL)
         try:
             nanoseconds = self._time(timeout, "struct timeval *", "tv_usec", 1000)
         except ValueError:
@@ -66,7 +70,7 @@ class SimulatedUnix(SimulatedKernel):
         pointers = (reads, writes, excepts)
         sets = [self._set(pointer, nfds) for pointer in pointers]
         asked = (host.IN, host.OUT, host.PRI)
-        counts = (host.IN | host.HUP | host.ERR, host.OUT | host.ERR, host.PRI)  # U6
+        counts = self.select_counts
         wanted: dict[int, int] = {}
         relevant: dict[int, int] = {}
         for numbers, events, bits in zip(sets, asked, counts):
@@ -126,7 +130,7 @@ class SimulatedUnix(SimulatedKernel):
         """
         deadline = host.Deadline(nanoseconds)
         while True:
-            found, inner = host.examine(wanted), self._inner(wanted)
+            found, inner = self.examine(wanted), self._inner(wanted)
             for fd, asked in inner.items():
                 found[fd] = wanted[fd] & host.IN if asked is None else 0  # U9
             revents = found
@@ -143,6 +147,10 @@ class SimulatedUnix(SimulatedKernel):
                 left = host.soon(left)
             if not host.sleep(idle, left):
                 return revents, True
+
+    def examine(self, wanted: dict[int, int]) -> dict[int, int]:
+        """``host.examine``, with what this system reports otherwise, in the host's flags."""
+        return host.examine(wanted)
 
     def _inner(self, wanted: dict[int, int]) -> dict[int, dict[int, int] | None]:
         """Return, for each handle, what its set waits for; None if it has something to report."""
