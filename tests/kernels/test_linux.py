@@ -172,6 +172,67 @@ def test_errors_of_bad_arguments(tmp_path):
     far.close()
 
 
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/ptmx", "/"])
+def test_devices(path):
+    """E4: a device is refused if the real epoll refuses it."""
+    fd = os.open(path, os.O_RDONLY)
+    answers = []
+    for process in (Process(), select.epoll()):
+        answers.append([control(process, name, fd, 1) for name in OPS])
+        process.close()
+    os.close(fd)
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("events", [0, EPOLLONESHOT, EPOLLET, EPOLLONESHOT | EPOLLET])
+def test_what_asks_for_no_event(events):
+    """E5: hears of a hang-up all the same, once with EPOLLONESHOT or EPOLLET."""
+    near, far = socket.socketpair()
+    epolls = Process(), select.epoll()
+    for epoll in epolls:
+        assert control(epoll, "register", near.fileno(), events) == 0
+    far.close()
+    for _ in range(2):
+        simulated, real = (epoll.poll(0) for epoll in epolls)
+        assert simulated == real
+    for epoll in epolls:
+        epoll.close()
+    near.close()
+
+
+def test_refusals():
+    """What ``refusals`` names cannot be added; to change it is another matter."""
+    process = Process()
+    near, far = socket.socketpair()
+    process.control("register", near.fileno(), 1)
+    process.kernel.refusals.update({near.fileno(): errno.ENOSPC, far.fileno(): errno.ENOSPC})
+    assert control(process, "modify", near.fileno(), 1) == 0
+    assert control(process, "register", far.fileno(), 1) == errno.ENOSPC
+    assert list(process.kernel.watched(process.fd)) == [near.fileno()]
+    process.close()
+    near.close()
+    far.close()
+
+
+def test_edges_without_a_free_descriptor(monkeypatch):
+    """epoll_ctl(2) has no EMFILE: a registration for which the host has no epoll left is ENOMEM."""
+
+    def none_left():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    process = Process()
+    near, far = socket.socketpair()
+    process.control("register", near.fileno(), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(select, "epoll", none_left)
+        assert control(process, "register", far.fileno(), EPOLLET | 1) == errno.ENOMEM
+        assert control(process, "modify", near.fileno(), EPOLLET | 1) == errno.ENOMEM
+    assert process.kernel.watched(process.fd) == {near.fileno(): 1}
+    process.close()
+    near.close()
+    far.close()
+
+
 def test_edges():
     """EPOLLET reports what is new, MOD looks anew, and closing gives all descriptors back."""
     before = os.listdir("/proc/self/fd")
@@ -197,7 +258,8 @@ def test_exclusive(flags):
     near, far = socket.socketpair()
     answers = []
     for process in (Process(), select.epoll()):
-        found = [control(process, "register", near.fileno(), EPOLLEXCLUSIVE | flags)]
+        found = [control(process, "modify", near.fileno(), EPOLLEXCLUSIVE | flags)]
+        found += [control(process, "register", near.fileno(), EPOLLEXCLUSIVE | flags) for _ in range(2)]
         found += [control(process, "modify", near.fileno(), events) for events in (1, flags)]
         found.append(control(process, "unregister", near.fileno(), 0))
         found.append(control(process, "register", near.fileno(), 1))

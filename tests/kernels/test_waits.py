@@ -1,4 +1,7 @@
-"""What a wait on a simulated kernel does not depend on: Python's clocks, and a free descriptor."""
+"""What calls of the simulated kernels do not depend on.
+
+Waits need no clock of Python's and no free descriptor. A registration does not look at the others.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pytest
 
 from selectors_ffi import EVENT_READ, EVENT_WRITE
 from selectors_ffi.testing import kernel
-from tests.kernels import KERNELS, POLLING
+from tests.kernels import KERNELS, POLLING, host
 
 ALL = pytest.mark.parametrize(
     ("backend", "make"),
@@ -101,3 +104,20 @@ def test_a_change_is_seen_by_a_wait_without_a_free_descriptor(name, pair):
             key = selector.register(pair[1], EVENT_WRITE)
             waiter.join()
     assert found == [(key, EVENT_WRITE)]
+
+
+@pytest.mark.parametrize(("name", "backend", "make"), KERNELS)
+def test_a_registration_looks_at_one_descriptor(name, backend, make, pair, monkeypatch):
+    """It takes no longer in a set that has many."""
+    looks, needed = [], []
+    look = host.file_of
+    monkeypatch.setattr(host, "file_of", lambda fd: looks.append(fd) or look(fd))
+    copies = [os.dup(pair[0].fileno()) for _ in range(40)]
+    with selector_of(backend, make()) as selector:
+        for fd in copies:
+            before = len(looks)
+            selector.register(fd, EVENT_READ)
+            needed.append(len(looks) - before)
+    for fd in copies:
+        os.close(fd)
+    assert needed[-1] == needed[1]

@@ -161,7 +161,6 @@ class SimulatedBSD(SimulatedUnix):
             queue = self.handle(kq)
             if queue is None:
                 return self.fail(errno.EBADF)
-            self._expire(queue)
             errors = 0
             for change in layout.iter_unpack(bytes(changes)):
                 code = self._apply(queue, change)
@@ -226,6 +225,9 @@ class SimulatedBSD(SimulatedUnix):
             if file is None:
                 return errno.EBADF  # K4
         knote = queue.knotes.get((ident, filt))
+        if knote is not None and knote.file != file:
+            queue.knotes.pop((ident, filt)).end()  # K4
+            knote = None
         if flags & EV_ADD:
             if knote is None:
                 code = self._refuse(ident, filt, file)

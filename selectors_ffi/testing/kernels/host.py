@@ -16,7 +16,7 @@ import select
 import stat
 import sys
 import termios
-from errno import EINTR, EMFILE, ENFILE
+from errno import EINTR, EMFILE, ENFILE, EPERM
 from typing import Any, NamedTuple
 
 from ...backends.errors import of_handler
@@ -25,7 +25,8 @@ from ...binding import INT_MAX, load
 
 __all__ = [
     "IN", "PRI", "OUT", "ERR", "HUP", "NVAL", "RDHUP", "NONE_LEFT", "Deadline", "Edges", "File",
-    "examine", "extent", "file_of", "open_descriptors", "sleep", "soon", "survivors", "unread",
+    "can_be_polled", "examine", "extent", "file_of", "open_descriptors", "sleep", "soon", "survivors",
+    "unread",
 ]  # fmt: skip
 
 _EPOLLET = 1 << 31
@@ -116,6 +117,22 @@ def unread(fd: int) -> int | None:
             raise
         return None
     return int.from_bytes(answer, sys.byteorder)
+
+
+def can_be_polled(fd: int, file: File) -> bool:
+    """Tell whether poll(2) asks a file: for others this host's epoll, if it has one, says EPERM."""
+    if file.kind in (stat.S_IFREG, stat.S_IFDIR):
+        return False
+    if file.kind in (stat.S_IFIFO, stat.S_IFSOCK) or not hasattr(select, "epoll"):
+        return True
+    try:
+        with select.epoll() as epoll:
+            epoll.register(fd, 0)
+    except OSError as error:
+        if of_handler(error):
+            raise
+        return error.errno != EPERM
+    return True
 
 
 def extent(fd: int) -> tuple[int, int]:

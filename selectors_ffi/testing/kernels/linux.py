@@ -1,12 +1,13 @@
 """Linux's epoll(7), there to check the method: the suite compares it with the real one.
 
-E1 a registration is keyed by (descriptor, open file); E2 it lives as long as the open file does,
-so a duplicate keeps it; E3 ADD of a known one is EEXIST, MOD and DEL of an unknown one ENOENT;
-E4 regular files and directories are EPERM; E5 ERR and HUP come unasked; E6 ONESHOT leaves it
-disarmed; E7 level-triggered registrations go to the end of the line when reported; E8 EPOLLET reports
-what has become ready since it was last reported, and MOD looks anew; E9 EPOLLEXCLUSIVE goes with ADD
-alone, and with EPOLLIN, EPOLLOUT, EPOLLWAKEUP and EPOLLET alone, else it is EINVAL, as is every later
-MOD. Edges are those of this host's own epoll.
+E1 a registration is keyed by (descriptor, open file); E2 it lives as long as the open file does, so a
+duplicate keeps it; E3 ADD of a known one is EEXIST, MOD and DEL of an unknown one ENOENT; E4 files that
+cannot be polled are EPERM: regular ones, directories, and devices that this host's own epoll refuses, as
+/dev/null; E5 ERR and HUP come unasked; E6 ONESHOT leaves it disarmed; E7 level-triggered registrations
+go to the end of the line when reported; E8 EPOLLET reports what has become ready since it was last
+reported, and MOD looks anew; E9 EPOLLEXCLUSIVE goes with ADD alone, and with EPOLLIN, EPOLLOUT,
+EPOLLWAKEUP and EPOLLET alone, else it is EINVAL, as is every later MOD. Edges are those of this host's
+own epoll.
 
 Not modelled: whom of several EPOLLEXCLUSIVE wakes (all), an epoll that watches another, ELOOP, and the
 limit of /proc/sys/fs/epoll/max_user_watches.
@@ -20,7 +21,6 @@ import collections
 import copy
 import errno
 import os
-import stat
 import struct
 import threading
 from typing import Any, Callable
@@ -53,6 +53,8 @@ _LAYOUTS = {"linux": struct.Struct("@IQ"), "linux_x86": struct.Struct("=IQ")}
 _EXCLUSIVE_OK = (  # E9
     EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
 )
+_UNASKED = EPOLLERR | EPOLLHUP  # E5
+_SETTINGS = EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE  # they are no events
 _FROM_HOST = host.IN | host.PRI | host.OUT | host.ERR | host.HUP | host.RDHUP
 
 
@@ -63,11 +65,11 @@ class Interest:
         self.events = self.data = 0
         self.edges: host.Edges | None = None
 
-    def follow(self, fd: int) -> None:
-        """E8: begin to look at ``fd`` for edges, if they are asked for."""
+    def ask(self, fd: int, events: int, data: int) -> None:
+        """Ask for ``events`` of ``fd``, and begin to look for edges, if these are asked for (E8)."""
+        edges = host.Edges(fd, events & _FROM_HOST) if events & EPOLLET else None
         self.end()
-        if self.events & EPOLLET:
-            self.edges = host.Edges(fd, self.events & _FROM_HOST)
+        self.events, self.data, self.edges = events, data, edges
 
     def end(self) -> None:
         """Give back what it has of the host."""
@@ -89,6 +91,8 @@ class Epoll(Handle):
 class SimulatedLinux(SimulatedUnix):
     """epoll_create1(2), epoll_ctl(2), epoll_wait(2), epoll_pwait2(2), dup3(2), poll(2), select(2).
 
+    ``refusals`` maps a descriptor to the errno with which EPOLL_CTL_ADD fails.
+
     Args:
         target: "linux_x86", where struct epoll_event is packed, or "linux"; by default that of
             this processor.
@@ -98,6 +102,8 @@ class SimulatedLinux(SimulatedUnix):
     def __init__(self, target: str | None = None, *, ffi: Any = None) -> None:
         if target is None:
             target = "linux_x86" if current().machine in ("x86_64", "i386") else "linux"
+        if target not in _LAYOUTS:
+            raise ValueError(f"unknown target {target!r}; known: {', '.join(_LAYOUTS)}")
         self.layout: struct.Struct = _LAYOUTS[target]
         super().__init__("linux", target, ffi)
 
@@ -145,26 +151,35 @@ class SimulatedLinux(SimulatedUnix):
             epoll = self.handle(epfd)
             if epoll is None or fd == epfd:
                 return self.fail(errno.EINVAL)
-            if file.kind in (stat.S_IFREG, stat.S_IFDIR):
+            if not host.can_be_polled(fd, file):
                 return self.fail(errno.EPERM)  # E4
             if op not in (EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD):
                 return self.fail(errno.EINVAL)
-            self._expire(epoll)
-            known = (fd, file) in epoll.interests
-            if known == (op == EPOLL_CTL_ADD):
-                return self.fail(errno.EEXIST if known else errno.ENOENT)  # E3
+            flags = data = 0
+            if op != EPOLL_CTL_DEL:
+                memory = self.memory(event, self.layout.size)
+                if memory is None:
+                    return self.fail(errno.EFAULT)
+                flags, data = self.layout.unpack(bytes(memory[: self.layout.size]))
+            if flags & EPOLLEXCLUSIVE and (op == EPOLL_CTL_MOD or flags & ~_EXCLUSIVE_OK):
+                return self.fail(errno.EINVAL)  # E9
+            known = epoll.interests.get((fd, file))
+            if (known is not None) == (op == EPOLL_CTL_ADD):
+                return self.fail(errno.ENOENT if known is None else errno.EEXIST)  # E3
             if op == EPOLL_CTL_DEL:
                 epoll.interests.pop((fd, file)).end()
                 return 0
-            memory = self.memory(event, self.layout.size)
-            if memory is None:
-                return self.fail(errno.EFAULT)
-            flags, data = self.layout.unpack(bytes(memory[: self.layout.size]))
-            interest = epoll.interests.get((fd, file), Interest())
-            if (flags | interest.events) & EPOLLEXCLUSIVE and (known or flags & ~_EXCLUSIVE_OK):
+            if known is not None and known.events & EPOLLEXCLUSIVE:
                 return self.fail(errno.EINVAL)  # E9
-            interest.events, interest.data = flags, data
-            interest.follow(fd)
+            if known is None and fd in self.refusals:
+                return self.fail(self.refusals[fd])
+            interest = known or Interest()
+            try:
+                interest.ask(fd, flags | _UNASKED, data)
+            except OSError as error:
+                if error.errno not in host.NONE_LEFT:
+                    raise
+                return self.fail(errno.ENOMEM)
             epoll.interests[fd, file] = interest
             epoll.sleepers.wake()
             return 0
@@ -220,7 +235,7 @@ class SimulatedLinux(SimulatedUnix):
         asked = {}
         wanted: dict[int, int] = {}
         for key, interest in epoll.interests.items():
-            if interest.events == EPOLLONESHOT:
+            if not interest.events & ~_SETTINGS:
                 continue  # E6
             if interest.edges is not None:
                 wanted[interest.edges.fd] = host.IN
@@ -238,7 +253,7 @@ class SimulatedLinux(SimulatedUnix):
                 continue
             if interest.edges is not None:
                 found = interest.edges.take()
-            found &= interest.events | host.ERR | host.HUP  # E5
+            found &= interest.events
             if not found:
                 continue
             size = self.layout.size
@@ -246,7 +261,7 @@ class SimulatedLinux(SimulatedUnix):
             count += 1
             epoll.interests.move_to_end(key)  # E7
             if interest.events & EPOLLONESHOT:
-                interest.events = EPOLLONESHOT  # E6
+                interest.events &= _SETTINGS  # E6
         return count, wanted
 
     def unready(self, handle: Any) -> dict[int, int] | None:

@@ -127,7 +127,7 @@ class SimulatedSolaris(EventPorts):
         self.variant: Variant = dataclasses.replace(VARIANTS[system], **options)
         self.absent = absent
         self._thread = threading.local()
-        self._highest = 0
+        self._slots = 0
         super().__init__(system, "sunos", ffi)
 
     def functions(self) -> dict[str, Callable[..., int]]:
@@ -200,7 +200,7 @@ class SimulatedSolaris(EventPorts):
         return 0
 
     def _apply(self, handle: PollSet, number: int, events: int) -> int:
-        if not 0 <= number < self._table_size():
+        if not self._in_table(number):
             return 0  # W4: skipped without a word
         entry = handle.entries.get(number)
         if events == POLLREMOVE:  # W8: exactly
@@ -225,10 +225,12 @@ class SimulatedSolaris(EventPorts):
         entry.file = file
         return 0
 
-    def _table_size(self) -> int:
+    def _in_table(self, number: int) -> bool:
         """W4: 2^n - 1 slots, enough for the highest descriptor there ever was."""
-        self._highest = max(self._highest, host.open_descriptors()[-1])
-        return (1 << (self._highest + 1).bit_length()) - 1
+        if number >= self._slots:
+            highest = host.open_descriptors()[-1]
+            self._slots = max(self._slots, (1 << (highest + 1).bit_length()) - 1)
+        return 0 <= number < self._slots
 
     def ioctl(self, fd: int, request: int, argument: Any) -> int:
         """Wait, or ask for one descriptor; ioctl(2)."""
