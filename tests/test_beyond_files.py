@@ -15,7 +15,9 @@ import time
 import pytest
 
 from selectors_ffi import EDGE, EVENT_READ, EVENT_WRITE, ONESHOT
+from selectors_ffi.backends import KqueueSelector
 from selectors_ffi.debug import Debug, debugging, switch
+from selectors_ffi.testing import kernel
 
 from .crew import PATIENCE
 
@@ -197,17 +199,16 @@ def test_a_terminal_waits(subject, ready, terminal):
     assert masks(ready) == []
 
 
-def test_a_terminal_that_the_kernel_refuses(subject, make, make_ready, terminal):
+def test_a_terminal_that_the_kernel_refuses(terminal):
     """Old releases of macOS refuse a terminal with EINVAL; other descriptors are reported with it."""
-    if subject.kernel != "darwin" or subject.mechanism != "kqueue":
-        pytest.skip("only the simulated macOS refuses terminals")
     near, far = terminal
-    with pytest.raises(OSError, match="terminal") as caught:
-        make().register(near, EVENT_READ)
+    binding = kernel("darwin", terminal=errno.EINVAL)
+    with KqueueSelector(binding=binding) as selector:
+        with pytest.raises(OSError, match="terminal") as caught:
+            selector.register(near, EVENT_READ)
     assert caught.value.errno == errno.EINVAL
-    ready = make_ready()
     left, right = socket.socketpair()
-    with left, right:
+    with left, right, KqueueSelector(binding=binding, regular_files="ready") as ready:
         ready.register(near, BOTH, "terminal")
         ready.register(left, EVENT_READ, "socket")
         assert [(key.data, events) for key, events in ready.select(5)] == [("terminal", EVENT_WRITE)]
@@ -408,14 +409,12 @@ def test_overridden_methods(subject, file, pair, flags):
     assert selector.calls == ["register", "register", (5, 2), "modify", "unregister", (None, 1), "close"]
 
 
-def test_overridden_select_on_a_kernel_that_refuses_terminals(subject, terminal):
+def test_overridden_select_on_a_kernel_that_refuses_terminals(terminal):
     """On kqueue, too, an overridden select() sees what poll(2) has found."""
-    if subject.kernel != "darwin" or subject.mechanism != "kqueue":
-        pytest.skip("only the simulated macOS refuses terminals")
     near, far = terminal
     os.write(far, b"typed\n")
-    options = {"binding": subject.binding(), "regular_files": "ready"}
-    with overriding(subject.cls)(**options) as selector:
+    options = {"binding": kernel("darwin", terminal=errno.EINVAL), "regular_files": "ready"}
+    with overriding(KqueueSelector)(**options) as selector:
         selector.register(near, EVENT_READ)
         assert masks(selector, 5) == [EVENT_READ]
         assert selector.calls == ["register", (5, 1)]

@@ -100,3 +100,30 @@ def test_a_value_of_another_type():
     said = "the option tick of the kernel netbsd is int, as 10000000 is, not '10ms'"
     with pytest.raises(ValueError, match=said):
         kernel("netbsd", tick="10ms")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("netbsd", "user"), ("darwin", "oob"), ("solaris11", "limit_inclusive")]
+)
+def test_none_is_a_value_where_the_definition_says_so(name, option):
+    """``user=None``: the system has no EVFILT_USER."""
+    assert getattr(kernel(name, **{option: None}).lib.kernel.variant, option) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        (
+            "freebsd",
+            {"oob": 1},
+            r"the option oob of the kernel freebsd is tuple\[int, int\] \| None, as",
+        ),
+        ("freebsd", {"tick": 0}, "tick is a number of nanoseconds above 0, not 0"),
+        ("freebsd", {"makers": ("kqueue", "nosuch")}, "unknown 'nosuch' in makers; known: kqueue, "),
+        ("linux", {"target": "bogus"}, "unknown target 'bogus'; known: linux, linux_x86"),
+    ],
+)
+def test_a_value_that_an_option_does_not_have(name, options, said):
+    """It is a ValueError when the kernel is made, and not an error of another kind in a call."""
+    with pytest.raises(ValueError, match=said):
+        kernel(name, **options)

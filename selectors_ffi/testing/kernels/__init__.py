@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import os
 from errno import ENOSYS
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ NAMES = (
     "illumos", "solaris11", "solaris10", "linux", "windows",
 )  # fmt: skip
 
+#: What an option may be, by its annotation.
+_TYPES = {
+    "int": int, "bool": bool, "str": str, "tuple": tuple, "struct.Struct": Struct, "None": type(None),
+}  # fmt: skip
+
 
 def kernel(name: str, **options: Any) -> Binding:
     """Return a binding whose system calls are those of another system, simulated.
@@ -36,18 +42,18 @@ def kernel(name: str, **options: Any) -> Binding:
 
     Raises:
         ValueError: there is no such kernel, or it has no such option; the message lists what
-            there is. Or the value of an option is of another type than its default.
+            there is. Or an option does not have such values; the message says which it has.
         OSError: ENOSYS, this host is no Unix.
     """
-    known = options_of(name)
+    known = _options(name)
     unknown = [option for option in options if option not in known]
     if unknown:
         listed = ", ".join(known) or "none"
         raise ValueError(f"unknown option {unknown[0]!r} of the kernel {name}; known: {listed}")
     for option, value in options.items():
-        default = known[option]
-        if default is not None and not isinstance(value, type(default)):
-            like = f"{type(default).__name__}, as {default!r} is"
+        default, annotation = known[option]
+        if not _is_of(value, annotation):
+            like = f"{annotation}, as {default!r} is"
             raise ValueError(f"the option {option} of the kernel {name} is {like}, not {value!r}")
     if os.name != "posix":
         raise OSError(ENOSYS, f"{os.strerror(ENOSYS)}: simulated kernels need a Unix host")
@@ -64,19 +70,34 @@ def options_of(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such kernel; the message lists what there is.
     """
+    return {option: default for option, (default, _) in _options(name).items()}
+
+
+def _options(name: str) -> dict[str, tuple[Any, str]]:
+    """Return {option: (default, annotation)} of a kernel."""
     if name not in NAMES:
         raise ValueError(f"unknown kernel {name!r}; known: {', '.join(NAMES)}")
     if os.name != "posix":
         return {}
     family, system = _family(name)
-    parameters = inspect.signature(family).parameters.values()
     skipped = ("system", "ffi", "options")
-    found = {one.name: one.default for one in parameters if one.name not in skipped}
+    found = {
+        one.name: (one.default, one.annotation)
+        for one in inspect.signature(family).parameters.values()
+        if one.name not in skipped
+    }
     if system:
         variant = inspect.getmodule(family).VARIANTS[name]  # type: ignore[union-attr]
-        fields = [field.name for field in dataclasses.fields(variant) if field.name != "target"]
-        found.update((field, getattr(variant, field)) for field in fields)
+        for field in dataclasses.fields(variant):
+            if field.name != "target":
+                found[field.name] = getattr(variant, field.name), field.type
     return found
+
+
+def _is_of(value: Any, annotation: str) -> bool:
+    """Tell whether ``value`` is of a type that an annotation such as "tuple[int, int] | None" names."""
+    names = [one.partition("[")[0] for one in annotation.split(" | ")]
+    return isinstance(value, tuple(_TYPES[name] for name in names))
 
 
 def _family(name: str) -> tuple[Any, tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """What the BSD systems and macOS do differently in kqueue(2): a table, and the sources of each row.
 
-Every field of ``Variant`` is an option of ``kernel(name, option=value)``. The clauses K1 to K16
+Every field of ``Variant`` is an option of ``kernel(name, option=value)``. The clauses K1 to K17
 are explained in ``bsd``.
 
 The layouts and numbers are written down here a second time, from the systems' headers, and not
@@ -24,6 +24,7 @@ _PLAIN_INT64 = struct.Struct("@NhHIqN0q")
 _EXTENDED = struct.Struct("@NhHIqN0q32x")
 _NETBSD = struct.Struct("@NIIIqN0q")
 _NETBSD_EXTENDED = struct.Struct("@NIIIqN0q32x")
+_MAKERS = ("kqueue", "kqueue1", "kqueuex")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Variant:
     #: is; xnu's bsd/kern/sys_pipe.c and OpenBSD's accept.
     pipe_without_reader: int = 0
     pipe_without_writer: int = 0
-    #: K12: errno of EV_ADD for a terminal, 0: accepted. Old releases of macOS (KNOWN BUGS).
+    #: K12: errno of EV_ADD for a terminal, 0: accepted. EINVAL on old releases of macOS alone.
     terminal: int = 0
     #: K10: whether the newest registration is reported first, as NetBSD was seen to do.
     newest_first: bool = False
@@ -66,6 +67,13 @@ class Variant:
     add_again: int = 0
     #: K11: nanoseconds of a clock tick, to which a wait is rounded up; NetBSD's HZ is 100.
     tick: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tick < 1:
+            raise ValueError(f"tick is a number of nanoseconds above 0, not {self.tick}")
+        unknown = [name for name in self.makers if name not in _MAKERS]
+        if unknown:
+            raise ValueError(f"unknown {unknown[0]!r} in makers; known: {', '.join(_MAKERS)}")
 
 
 _NETBSD_10 = Variant(
@@ -129,7 +137,6 @@ VARIANTS: dict[str, Variant] = {
             user=-10,
             oob=(-15, 2),
             ppoll=False,
-            terminal=errno.EINVAL,
         ),
         Variant("libkqueue", timespec=_TIMESPEC_LONG, user=-11, ppoll=False, add_again=errno.EINVAL),
     )
