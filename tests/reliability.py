@@ -59,7 +59,7 @@ HEAD = """\
 
 Written by `python -m tests.reliability`; every figure was counted by the tests while they ran,
 and all of them passed. Linux's epoll, poll and select are the real ones. kqueue and /dev/poll
-ran on simulated kernels (`selectors_ffi.testing.kernels`): FreeBSD 11 and 12+, NetBSD 5+ and 11+, OpenBSD,
+ran on simulated kernels (`selectors_ffi.testing.kernels`): FreeBSD 11 and 12+, NetBSD 6 to 10 and 11, OpenBSD,
 DragonFly, macOS; illumos, Solaris 10 and 11. They use those systems' own memory layouts and
 real descriptors, and follow their manuals and sources; they are not those systems. A simulated
 epoll runs the same programs as the real one and must agree with it.

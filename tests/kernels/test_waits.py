@@ -100,7 +100,7 @@ def test_a_change_is_seen_by_a_wait_without_a_free_descriptor(name, pair):
         waiter = threading.Thread(target=lambda: found.extend(selector.select(20)))
         with no_descriptor_left():
             waiter.start()
-            time.sleep(0.02)
+            threading.Event().wait(0.02)
             key = selector.register(pair[1], EVENT_WRITE)
             waiter.join()
     assert found == [(key, EVENT_WRITE)]

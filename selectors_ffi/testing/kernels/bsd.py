@@ -25,9 +25,10 @@ K17 EV_CLEAR reports what has become ready since it was last reported, and EV_AD
    registration changes neither it nor EV_ONESHOT (``kqueue_register`` of FreeBSD and xnu). Of a regular
    file that is a new size (``filt_vfsread`` of FreeBSD, which a write calls).
 
-Not modelled: other filters, low-water marks, pipes that can be written at both ends, and what a
-system's own sockets, terminals and devices report. Readiness is this host's, and so are edges,
-where it has epoll(7).
+Not modelled: other filters, low-water marks, pipes that can be written at both ends, a kqueue in a
+kqueue, which is never ready, and what a system's own sockets, terminals and devices report. ``data`` is
+the number of bytes to read, else 1, and ``fflags`` has no error of a socket. Readiness is this host's,
+and so are edges, where it has epoll(7).
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ class File(NamedTuple):
     """What tells one open file from another: the best that fstat(2) can do.
 
     Two descriptors of one open file are equal, and so are two openings of one path. The inode of
-    a pipe or a socket is its own, but both ends of a pipe share it, hence the access mode.
+    a pipe or a socket is its own, but both ends of a pipe share it, hence the access mode. All
+    eventfds share one, and so do the masters of all pseudo-terminals: they pass for one file.
     """
 
     device: int

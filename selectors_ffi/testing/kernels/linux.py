@@ -9,8 +9,10 @@ reported, and MOD looks anew; E9 EPOLLEXCLUSIVE goes with ADD alone, and with EP
 EPOLLWAKEUP and EPOLLET alone, else it is EINVAL, as is every later MOD. Edges are those of this host's
 own epoll.
 
-Not modelled: whom of several EPOLLEXCLUSIVE wakes (all), an epoll that watches another, ELOOP, and the
-limit of /proc/sys/fs/epoll/max_user_watches.
+Not modelled: whom of several EPOLLEXCLUSIVE wakes (all), an epoll that watches another, ELOOP, the
+limit of /proc/sys/fs/epoll/max_user_watches, and other processes. After a fork each has a copy of
+the set: what the child unregisters the parent still hears, and E2 counts the descriptors of one
+process alone.
 
 Sources: epoll_create(2), epoll_ctl(2), epoll_wait(2), epoll(7).
 """
