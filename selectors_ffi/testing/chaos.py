@@ -105,10 +105,18 @@ class Chaos:
         self.counts: collections.Counter[str] = collections.Counter()
         self._streams: dict[Hashable, _Stream] = {}
         self._numbers = itertools.count()
+        self._earlier: dict[Hashable, Registered] = {}  # what streams before ``begin`` have noted
         self._ports = False  # whether poll(2) looks at what a port has handed out
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.seed}{', spurious=True' if self.spurious else ''})"
+
+    def begin(self, seed: int) -> None:
+        """Decide from here on as a new ``Chaos(seed)`` does; selectors that were made before stay."""
+        streams, self._streams = self._streams, {}
+        self._earlier.update({key: stream.registered for key, stream in streams.items()})
+        self._numbers = itertools.count()
+        self.seed = seed
 
     def __call__(self, call: Call) -> int:
         if call.name in _NOTED:
@@ -144,7 +152,9 @@ class Chaos:
     def _stream(self, key: Hashable) -> _Stream:
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams.setdefault(key, _Stream(self.seed, next(self._numbers)))
+            made = _Stream(self.seed, next(self._numbers))
+            made.registered = self._earlier.pop(key, made.registered)
+            stream = self._streams.setdefault(key, made)
         return stream
 
     def _note(self, call: Call, what: str) -> None:
@@ -213,6 +223,7 @@ class Chaos:
             return result
         if call.name in _MAKING:
             self._streams.pop(result, None)  # of a closed object that had this number
+            self._earlier.pop(result, None)
         elif call.name == "dup3":
             old, new = (self._stream(int(fd)) for fd in call.arguments[:2])
             new.registered = old.registered.copy()

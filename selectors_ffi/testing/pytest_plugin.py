@@ -37,6 +37,7 @@ from selectors_ffi import install
 from selectors_ffi.backends.base import Backend
 
 from . import KERNELS, Chaos, Injection, UnreachedWarning, chaotic, injecting
+from . import chaos as make_chaos
 from . import kernel as make_kernel
 from .blocks import Block
 from .library import Hook, proxied
@@ -50,6 +51,8 @@ SEED = "selectors_seed"
 MOST = 10_000
 _STACK = pytest.StashKey[ExitStack]()
 _SEEDS = pytest.StashKey["list[int]"]()
+#: Tests may share a loop. So all of a run have one chaos and one list of lints, of the test that runs.
+_CHAOS = pytest.StashKey["Binding"]()
 _LINTS = pytest.StashKey["list[object]"]()
 _USED = pytest.StashKey["list[int]"]()
 
@@ -89,6 +92,9 @@ def _begin(config: pytest.Config, options: Any) -> None:
     config.stash[_SEEDS] = _seeds(options.selectors_chaos)
     if options.selectors_kernel is not None:
         _change_kernel(options.selectors_kernel)
+    if config.stash[_SEEDS]:
+        config.stash[_CHAOS] = make_chaos(config.stash[_SEEDS][0])
+    config.stash[_LINTS] = []
     if config.stash[_SEEDS] or options.selectors_kernel or options.selectors_checks:
         install()
 
@@ -149,18 +155,31 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     with ExitStack() as stack:
         item.stash[_STACK] = stack
         item.stash[_USED] = []
-        item.stash[_LINTS] = []
+        item.config.stash[_LINTS].clear()
         if {"inject", "chaos"}.intersection(getattr(item, "fixturenames", ())):
             stack.enter_context(install())  # before a fixture makes the loop that runs the test
         seed = _seed_of(item)
         if seed is not None:
             item.stash[_USED].append(seed)
-            stack.enter_context(chaotic(seed))
+            stack.enter_context(_Seeded(item.config.stash[_CHAOS], seed))
         if item.config.getoption("--selectors-checks"):
             from selectors_ffi.debug import Debug, debugging
 
-            stack.enter_context(debugging(Debug.CHECKS | Debug.LEAKS, item.stash[_LINTS].append))
+            stack.enter_context(debugging(Debug.CHECKS | Debug.LEAKS, item.config.stash[_LINTS].append))
         yield
+
+
+class _Seeded(Block):
+    """A test under a seed: selectors that it makes, or shares with earlier tests, have its chaos."""
+
+    def __init__(self, binding: Binding, seed: int) -> None:
+        super().__init__()
+        self._made = binding
+        self._seed = seed
+
+    def make(self) -> Binding:
+        self._made.lib.hook.begin(self._seed)
+        return self._made
 
 
 def _seed_of(item: pytest.Item) -> int | None:
@@ -203,11 +222,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 
 def _fail_for_lints(item: pytest.Item) -> None:
-    lints = item.stash[_LINTS]
-    text = "\n".join(map(str, lints))
-    lints.clear()
-    if text:
-        pytest.fail(text, pytrace=False)
+    lints = item.config.stash[_LINTS]
+    found = lints[:]
+    del lints[: len(found)]  # another thread may have found something meanwhile
+    if found:
+        pytest.fail("\n".join(map(str, found)), pytrace=False)
 
 
 @pytest.hookimpl(hookwrapper=True)

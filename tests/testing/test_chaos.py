@@ -265,6 +265,32 @@ def test_what_is_reported_once_is_never_withheld(many):
     assert not binding.lib.hook.counts["withheld"]
 
 
+def test_a_chaos_that_begins_anew(subject, many):
+    """It decides as a new one, also for a selector that is there, and keeps what is registered once."""
+    if subject.mechanism != "epoll":
+        pytest.skip("only an epoll is told nothing of the registrations when it waits")
+    answers = []
+    for old_seed in (5, 3):
+        binding = chaos(old_seed, subject.new_binding())
+        with subject.cls(binding=binding) as selector:
+            if old_seed != 3:
+                wait_often(selector, 0)
+                binding.lib.hook.begin(3)
+            for number, (near, _) in enumerate(many):
+                selector.register(near, EVENT_WRITE, number)
+            assert binding.lib.hook.seed == 3
+            answers.append([names(selector.select(1)) for _ in range(20)])
+            for seed in SEEDS:
+                for number, (near, _) in enumerate(many):
+                    selector.modify(near, EVENT_WRITE, number, trigger=selectors_ffi.LEVEL)
+                    selector.modify(near, EVENT_WRITE, number, trigger=selectors_ffi.EDGE)
+                binding.lib.hook.begin(11)
+                binding.lib.hook.begin(seed)
+                seen = [number for _ in range(20) for number in names(selector.select(0))]
+                assert sorted(seen) == list(range(10))
+    assert answers[0] == answers[1]
+
+
 def test_kqueue_is_told_by_its_flags(many):
     """EV_ONESHOT comes back with the event, which is then never left out."""
     binding = chaos(1, kernel("darwin"))

@@ -201,6 +201,53 @@ def test_lints_are_failures(suite):
     assert counts in output
 
 
+SHARED = """
+import asyncio, pytest, time
+
+@pytest.fixture(scope="module")
+def loop():
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+"""
+
+
+@needs.selector_loop
+def test_a_lint_is_of_the_test_that_runs(suite):
+    """Also in a loop that an earlier test has made, and not if that test has failed before."""
+    text = SHARED + (
+        "async def block():\n"
+        "    time.sleep(0.3)\n"
+        "    await asyncio.sleep(0.001)\n"
+        "def test_first(loop): loop.run_until_complete(asyncio.sleep(0.001))\n"
+        "def test_second(loop): loop.run_until_complete(block())\n"
+        "def test_failing(loop):\n"
+        "    async def again(): await block()\n"
+        "    loop.run_until_complete(again())\n"
+        "    raise ValueError\n"
+        "def test_last(loop): loop.run_until_complete(asyncio.sleep(0.001))\n"
+    )
+    status, output = suite(text, "--selectors-checks")
+    assert (status, "2 failed, 2 passed" in output) == (1, True), output
+    assert re.search("FAILED test_user.py::test_second - .*SEL010", output)
+    assert "FAILED test_user.py::test_failing - ValueError" in output
+
+
+@needs.selector_loop
+def test_a_shared_loop_runs_under_the_seed_of_each_test(suite):
+    """A failure names the seed that was in force, whichever test has made the loop."""
+    text = SHARED + (
+        "def test_seed(loop, selectors_seed):\n"
+        "    hook = loop._selector._binding.lib.hook\n"
+        "    before = sum(hook.counts.values())\n"
+        "    for _ in range(50): loop.run_until_complete(asyncio.sleep(0.0001))\n"
+        "    assert hook.seed == selectors_seed\n"
+        "    assert sum(hook.counts.values()) > before\n"
+    )
+    status, output = suite(text, "--selectors-chaos=3 seeds")
+    assert (status, "3 passed" in output) == (0, True), output
+
+
 def test_the_fixtures(suite):
     """inject, chaos and kernel, without any option; what they do ends with the test."""
     status, output = suite(
