@@ -40,10 +40,10 @@ from __future__ import annotations
 import collections
 import itertools
 import random
-import time
 from errno import EINTR
 from typing import TYPE_CHECKING, Any
 
+from ..backends.process import sleep
 from ..binding import Binding, default
 from .answers import Answer, Ready, answer_of
 from .blocks import Block
@@ -129,7 +129,7 @@ class Chaos:
             return call.fail(EINTR)
         if stream.chance(_LATE):
             self._note(call, "late")
-            time.sleep(_LATEST * stream.random())
+            sleep(_LATEST * stream.random())
         answer = answer_of(call)
         watched = readers(call) if self.spurious else []
         result, incomplete = self._run(call, answer, stream)
@@ -153,7 +153,7 @@ class Chaos:
         stream = self._streams.get(key)
         if stream is None:
             made = _Stream(self.seed, next(self._numbers))
-            made.registered = self._earlier.pop(key, made.registered)
+            made.registered = self._earlier.get(key, made.registered)
             stream = self._streams.setdefault(key, made)
         return stream
 

@@ -8,7 +8,7 @@ An expression is C functions and keys. ``wait`` and ``control`` are the function
 mechanism is in use. Several expressions are separated by ``;``.
 
 ``error=``
-    The call is not made and fails with this errno, a name or a number.
+    The call is not made and fails with this errno, a name or a number; also Winsock's, as WSAENOTSOCK.
 ``retval=``
     The call is not made and returns this number, a wait at most what it has room for. What it would
     have written is not written.
@@ -36,6 +36,7 @@ import re
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn
 
 from ..binding import INT_MAX
+from ..debug.decode.grammar import WINSOCK
 from .calls import CONTROL, WAIT, controls, descriptors, waits
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _DELAY = re.compile(r"(\d+)(s|ms|us|ns)?")
 _IN_A_SECOND = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9, None: 10**6}
 _LAST = 1 << 62
 _ERRNOS = (range(1, 4096), range(10000, 12000))  # of system calls, as strace has it; of Winsock
+_WINSOCK = {name: number for number, name in WINSOCK.items()}
 #: The longest delay in seconds. What time_t cannot hold would be an OverflowError within the call.
 _LONGEST = 1_000_000
 
@@ -153,9 +155,11 @@ class _Expression:
         return tuple(found)
 
     def _error(self, value: str) -> dict[str, Any]:
-        code = int(value) if value.isdecimal() else getattr(errno, value.upper(), 0)
+        name = value.upper()
+        code = int(value) if value.isdecimal() else getattr(errno, name, _WINSOCK.get(name, 0))
         if not any(code in errnos for errnos in _ERRNOS):
-            self._wrong(self.place, f"unknown errno {value!r}", sorted(errno.errorcode.values()))
+            known = {*errno.errorcode.values(), *_WINSOCK}
+            self._wrong(self.place, f"unknown errno {value!r}", sorted(known))
         return {"error": code}
 
     def _retval(self, value: str) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import time
 import warnings
 from errno import EINTR
 from typing import TYPE_CHECKING, Any
 
+from ..backends.process import sleep
 from ..backends.windows import OLD
 from ..binding import Binding, default
 from ..debug.places import place
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Injection", "UnreachedWarning", "inject", "injecting"]
 
 
-#: What a wait with a timeout may call in place of a function, for its nanoseconds.
+#: What a wait calls for whole milliseconds -> what it calls for any other timeout.
 _PRECISE = {"epoll_wait": "epoll_pwait2", "poll": "ppoll"}
 _WINSOCK = {number: winsock for winsock, number in OLD.items()}  # its numbers for those of C
 
@@ -81,7 +81,7 @@ class Injection:
         return self._alter(call, altering) if altering else call.run()
 
     def _alter(self, call: Call, rules: list[Rule]) -> int:
-        time.sleep(sum(rule.delay_enter for rule in rules))
+        sleep(sum(rule.delay_enter for rule in rules))
         chosen = next((rule for rule in rules if rule.error or rule.retval is not None), None)
         if chosen is None:
             result = call.run()
@@ -99,16 +99,19 @@ class Injection:
                 call.errno = 0
         delay = sum(rule.delay_exit for rule in rules)
         if delay:
-            time.sleep(delay)
+            sleep(delay)
         return result
 
 
 def _hint(rule: Rule) -> str:
-    """Return what a caller may not know who asked for one of two functions."""
-    others = [_PRECISE[name] for name in rule.functions if name in _PRECISE]
-    if not others or others[0] in rule.functions:
-        return ""
-    return f"; but for whole milliseconds a wait calls {others[0]}, and {WAIT!r} stands for both"
+    """Return which of two functions a wait calls, if the rule is about one of them."""
+    for usual, precise in _PRECISE.items():
+        if (usual in rule.functions) != (precise in rule.functions):
+            return (
+                f"; a wait calls {usual} if it has no timeout or one of whole milliseconds,"
+                f" else {precise}, and {WAIT!r} stands for both"
+            )
+    return ""
 
 
 def _answer(call: Call, wanted: int) -> int:

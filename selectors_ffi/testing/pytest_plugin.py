@@ -104,8 +104,10 @@ def _seeds(text: str | None) -> list[int]:
     if text is None:
         return []
     found = re.fullmatch(r"\s*(-?\d+)\s*(seeds?)?\s*", text)
-    if found is None or (found[2] and int(found[1]) < 1):
+    if found is None:
         raise pytest.UsageError(f"--selectors-chaos={text}: neither a seed nor 'N seeds'")
+    if found[2] and int(found[1]) < 1:
+        raise pytest.UsageError(f"--selectors-chaos={text}: at least 1 seed")
     if found[2] and int(found[1]) > MOST:
         raise pytest.UsageError(f"--selectors-chaos={text}: at most {MOST} seeds")
     return list(range(1, int(found[1]) + 1)) if found[2] else [int(found[1])]

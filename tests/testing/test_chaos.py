@@ -89,6 +89,15 @@ def test_a_timeout_is_never_early(subject, below, pair):
             assert time.monotonic() - begun >= 0.002
 
 
+def test_waits_are_late_where_time_is_patched(subject, below, monkeypatch):
+    """What a program's test puts in place of ``time.sleep`` is not called."""
+    monkeypatch.setattr(time, "sleep", None)
+    binding = chaos(3, below)
+    with subject.cls(binding=binding) as selector:
+        while not binding.lib.hook.counts["late"]:
+            selector.select(0)
+
+
 def test_directions_stay_right(subject, below, many):
     """Each result has the directions that are ready, and no other."""
     with subject.cls(binding=chaos(2, below)) as selector:

@@ -101,6 +101,24 @@ def test_winsock_errors_are_where_winsock_has_them(pair):
         assert caught.value.errno == 10038
 
 
+@needs.simulated_kernels
+def test_winsock_errors_have_names(pair):
+    """They are injected by name, on every host, and a trace has the name and what it means."""
+    near, _ = pair
+    kept = []
+    binding = inject("select:error=WSAEINVAL:when=1; select:error=wsaenotsock:when=2", kernel("windows"))
+    with debugging("syscalls", kept.append), backends.SelectSelector(binding=binding) as selector:
+        selector.register(near, EVENT_WRITE)
+        for expected in (10022, 10038):
+            with pytest.raises(OSError) as caught:
+                selector.select(1)
+            assert caught.value.winerror == expected
+    lines = [str(record) for record in kept if isinstance(record, Syscall)]
+    assert f"-1 WSAENOTSOCK ({os.strerror(errno.ENOTSOCK)})" in lines[-1]
+    with pytest.raises(ValueError, match="did you mean WSAENOTSOCK"):
+        inject("select:error=WSANOTSOCK", kernel("windows"))
+
+
 def test_a_result_without_a_call(pair):
     """``retval=`` is the result of a call that is not made."""
     near, _ = pair
@@ -133,6 +151,15 @@ def test_delays(pair, key):
             begun = time.monotonic()
             assert selector.select(1) == [(selected, EVENT_WRITE)]
             assert time.monotonic() - begun >= least
+
+
+def test_delays_where_time_is_patched(monkeypatch):
+    """A program's test may replace ``time.sleep``: a delay that is counted is one all the same."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with selectors_ffi.SelectSelector(binding=inject("select:delay_enter=20ms")) as selector:
+        begun = time.monotonic()
+        selector.select(0)
+    assert time.monotonic() - begun >= 0.02
 
 
 @pytest.mark.parametrize("timeout", [0, 0.02])
@@ -403,7 +430,8 @@ def test_the_mark_in_a_trace(subject, below, pair):
 
 UNREACHED = (
     "poll:error=EIO: not reached, calls of poll: 0;"
-    " but for whole milliseconds a wait calls ppoll, and 'wait' stands for both"
+    " a wait calls poll if it has no timeout or one of whole milliseconds, else ppoll,"
+    " and 'wait' stands for both"
 )
 
 

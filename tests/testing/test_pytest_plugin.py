@@ -351,7 +351,7 @@ def test_next():
     ("option", "said"),
     [
         ("--selectors-chaos=x", "--selectors-chaos=x: neither a seed nor 'N seeds'"),
-        ("--selectors-chaos=0 seeds", "--selectors-chaos=0 seeds: neither a seed nor 'N seeds'"),
+        ("--selectors-chaos=0 seeds", "--selectors-chaos=0 seeds: at least 1 seed"),
         ("--selectors-chaos=10001 seeds", "--selectors-chaos=10001 seeds: at most 10000 seeds"),
         ("--selectors-chaos=", "--selectors-chaos=: neither a seed nor 'N seeds'"),
         ("--selectors-kernel=mac", "--selectors-kernel: unknown kernel 'mac'; known: freebsd, "),

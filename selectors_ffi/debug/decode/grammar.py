@@ -9,8 +9,8 @@ system.
 
 from __future__ import annotations
 
+import errno as errnos
 import os
-from errno import errorcode
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "WINSOCK",
     "Bits",
     "Names",
     "address",
@@ -108,6 +109,22 @@ class Names:
 #: An array longer than this is cut and ends in "...", as in strace.
 ELLIPSIS_AFTER = 32
 
+#: Winsock's errors of select, sockets and resources, which ``errno`` has on Windows alone. winsock2.h
+WINSOCK = {
+    10004: "WSAEINTR",
+    10009: "WSAEBADF",
+    10013: "WSAEACCES",
+    10014: "WSAEFAULT",
+    10022: "WSAEINVAL",
+    10024: "WSAEMFILE",
+    10035: "WSAEWOULDBLOCK",
+    10036: "WSAEINPROGRESS",
+    10038: "WSAENOTSOCK",
+    10050: "WSAENETDOWN",
+    10055: "WSAENOBUFS",
+    10093: "WSANOTINITIALISED",
+}
+
 _STRERROR: dict[int, str] = {}
 
 
@@ -161,7 +178,13 @@ def timeval(ffi: Any, value: Any) -> str:
 
 def errno_name(number: int) -> str:
     """Return the name of an errno, or its number where the system has no name for it."""
-    return errorcode.get(number, str(number))
+    return errnos.errorcode.get(number) or WINSOCK.get(number, str(number))
+
+
+def _errno_text(number: int) -> str:
+    """Return what the system says of an errno; of Winsock's, what it says of that of the same name."""
+    name = WINSOCK.get(number, "")[len("WSA") :]
+    return os.strerror(getattr(errnos, name, number))
 
 
 def outcome(result: int | None, errno: int, note: str) -> str:
@@ -171,7 +194,7 @@ def outcome(result: int | None, errno: int, note: str) -> str:
     if result == -1 and errno:
         text = _STRERROR.get(errno)
         if text is None:
-            text = _STRERROR[errno] = os.strerror(errno)
+            text = _STRERROR[errno] = _errno_text(errno)
         return f"-1 {errno_name(errno)} ({text})" + (f" ({note})" if note else "")
     return f"{result} ({note})" if note else f"{result}"
 
