@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..backends import process
+from ..backends import process, table
 from .records import Source, Spent, here, spent
 
 if TYPE_CHECKING:
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from .places import Place
     from .records import Record
 
-__all__ = ["Begun", "Here", "Samples"]
+__all__ = ["Begun", "Here", "Samples", "other_threads"]
+
+
+def other_threads() -> int:
+    """Return how many threads the program has beside the main one."""
+    # Not imported by name: ``turns`` replaces it, so that its own thread does not count.
+    return int(table.other_threads())  # type: ignore[attr-defined] # not exported
 
 
 class Here:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .evidence import NOTHING, Arrivals, Evidence, descriptors_left, evidence_of, listens
 from .lints import BusyLoop, NeverSleeps, OutOfDescriptors, SelectorWarning, WriteInterestLeftOn
+from .presence import other_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +25,9 @@ STEP = 50
 FINAL = 100
 #: The same, of a descriptor that could still be read or written.
 FROZEN = 1000
+#: Nanoseconds that a run must last as well if the program has other threads. One of them may be about to
+#: read or unregister the descriptor, and waits for its turn.
+PATIENCE = 1_000_000_000
 #: Waits in a row with a timeout of 0 that found nothing.
 IDLE = 5000
 #: In so many waits from then on it is asked what the loop runs: tasks that need each other take turns.
@@ -109,6 +113,8 @@ class Runs:
         run.starved = run.starved + STEP if starved else 0
         if not (run.final or run.frozen or run.starved):
             run.since = now
+        if other_threads() and now - run.since < PATIENCE:
+            return None
         return _judge(run, (now - run.since) / 1e9)
 
 
