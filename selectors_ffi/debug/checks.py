@@ -11,18 +11,20 @@ import os
 import re
 import stat
 import sys
+from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from . import lints
 from .known import identity_of
 from .lints import Finding
-from .naming import kind_of, mode_of
+from .naming import HAVE_FSTAT, kind_of, mode_of
 from .owners import queued_in
+from .presence import other_threads
 from .runs import EmptyWaits, Runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from selectors import SelectorKey
 
     from .known import Identity, Known
@@ -56,15 +58,18 @@ class Checks:
         self._forked = False
         self._new: set[int] = set()
         self._nonblocking: set[int] = set()
+        self._blockers: set[int] = set()
         self._stale: set[int] = set()
+        self._crossed: set[int] = set()
         self._runs = Runs()
         self._empty = EmptyWaits()
         self._idle: set[tuple[str, ...]] = set()
         self._round: list[int] = []
         self._credit = CREDIT
         self._swept = perf_counter_ns()
-        self.changes: int = 0
-        """Changes of the registry: an event may cross an ``unregister`` in another thread."""
+        self._serials = count(1)
+        self._changes = 0
+        self._under_way: list[None] = []
 
     def used(self) -> list[Finding]:
         """Check that this is the process in which the selector was made."""
@@ -80,6 +85,25 @@ class Checks:
         self._forked = False
 
     # Changes of the registry
+
+    @property
+    def changes(self) -> int:
+        """A number that differs from an earlier one if the registry may have changed in between.
+
+        An event may cross an ``unregister`` in another thread: it is reported before the kernel forgets
+        the descriptor, and looked up after the registry has forgotten it. So while a change is under
+        way, no two numbers are equal.
+        """
+        return next(self._serials) if self._under_way else self._changes
+
+    def change(self, make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return ``make(*args, **kwargs)``, which changes the registry."""
+        self._under_way.append(None)
+        try:
+            return make(*args, **kwargs)
+        finally:
+            self._changes = next(self._serials)
+            self._under_way.pop()
 
     def registered(self, known: Known, beside: bool = False) -> list[Finding]:
         """Check what was registered; ``beside``: the caller has asked for files to be watched."""
@@ -97,8 +121,8 @@ class Checks:
             known: the registration, with its key as it is now.
             unknown: the kernel did not know the descriptor, ENOENT.
         """
-        self.changes += 1
         self._runs.forget(known.fd)
+        self._crossed.discard(known.fd)
         identity = identity_of(known.fd, known.key.fileobj)
         if not unknown and not _another(known.identity, identity):
             return []
@@ -108,17 +132,18 @@ class Checks:
 
     def forget(self, fd: int) -> None:
         """Forget what belongs to an earlier registration of this number."""
-        self.changes += 1
         self._new.discard(fd)
         self._nonblocking.discard(fd)
+        self._blockers.discard(fd)
         self._stale.discard(fd)
+        self._crossed.discard(fd)
         self._runs.forget(fd)
 
     # Before a wait
 
     def before(self, registry: Mapping[int, SelectorKey]) -> list[Finding]:
         """Check new registrations, and some of the others, before a wait."""
-        findings = self._blocking() if self._new else []
+        findings = self._blocking(registry) if self._new else []
         now = perf_counter_ns()
         credit = self._credit + (now - self._swept) // SHARE
         self._swept = now
@@ -140,8 +165,11 @@ class Checks:
             self._round = list(self._known)
         begin = perf_counter_ns()
         while self._round and self._credit > 0:
-            for _ in range(min(CHUNK, len(self._round))):
-                findings += self._look(self._round.pop(), registry)
+            # Another thread, which waits too, may take some of them.
+            some = self._round[-CHUNK:]
+            del self._round[-CHUNK:]
+            for fd in some:
+                findings += self._look(fd, registry)
             now = perf_counter_ns()
             self._credit -= min(now - begin, LONGEST)
             begin = now
@@ -173,22 +201,27 @@ class Checks:
             return self._once(known, lints.ClosedWhileRegistered, f"{known.about()} is closed")
         return self._once(known, lints.DescriptorReused, _reused(known))
 
-    def _blocking(self) -> list[Finding]:
-        """Check sockets at the first wait after they were registered."""
+    def _blocking(self, registry: Mapping[int, SelectorKey]) -> list[Finding]:
+        """Check sockets at the first wait after they were registered.
+
+        One that blocks is checked again when the first is there that does not.
+        """
         new, self._new = self._new, set()
-        blocking = []
-        for fd in new:
+        for fd in list(new):  # another thread may be adding one
             known = self._known.get(fd)
-            if known is not None and stat.S_ISSOCK(mode_of(fd)):
-                if _is_nonblocking(known.key):
-                    self._nonblocking.add(fd)
-                elif _blocks(fd):
-                    blocking.append(known)
+            blocks = _blocks(known) if known is not None and stat.S_ISSOCK(mode_of(fd)) else None
+            if blocks is not None:
+                (self._blockers if blocks else self._nonblocking).add(fd)
         others = len(self._nonblocking)
+        if not others:
+            return []
+        blockers, self._blockers = self._blockers, set()
         findings: list[Finding] = []
-        for known in blocking if others else ():
-            message = f"{known.about()} blocks; {others} other sockets of this selector do not"
-            findings += self._once(known, lints.BlockingDescriptor, message)
+        for known in filter(None, map(self._known.get, list(blockers))):
+            # Another thread may just have unregistered and closed it, in this order.
+            if _blocks(known) and registry.get(known.fd) is known.key:
+                message = f"{known.about()} blocks; {others} other sockets of this selector do not"
+                findings += self._once(known, lints.BlockingDescriptor, message)
         return findings
 
     # After a wait
@@ -236,6 +269,11 @@ class Checks:
         """Note an event of a descriptor that is not registered, or of a former file of its number."""
         if fd in self._stale:
             return []
+        if other_threads() and fd not in self._crossed:
+            # The changes of two threads may have crossed. The selector has settled that now: only what
+            # is stale is reported again.
+            self._crossed.add(fd)
+            return []
         self._stale.add(fd)
         message = f"{flags} was reported for fd {fd}, which is not registered"
         if fd in registry:
@@ -260,18 +298,20 @@ def _another(before: Identity | None, now: Identity | None) -> bool:
     return before is not None and now is not None and before != now
 
 
-def _is_nonblocking(key: SelectorKey) -> bool:
-    """Tell whether a socket is meant to be non-blocking; one with a timeout is not."""
-    timeout = _timeout(key.fileobj)
-    return timeout == 0 if timeout is not None else not _blocks(int(key.fd))
+def _blocks(known: Known) -> bool | None:
+    """Tell whether a registered socket blocks.
 
-
-def _blocks(fd: int) -> bool:
-    blocking = getattr(os, "get_blocking", None)
+    None if that is not certain: it has a timeout, is closed, or its number names another file.
+    """
+    fd, fileobj = known.fd, known.key.fileobj
+    timeout = _timeout(fileobj)
+    if timeout or not HAVE_FSTAT:
+        return None
     try:
-        return bool(blocking(fd)) if blocking is not None else False
+        blocks = timeout is None and os.get_blocking(fd)
     except OSError:
-        return False
+        return None
+    return blocks if identity_of(fd, fileobj) == known.identity else None
 
 
 def _timeout(fileobj: Any) -> float | None:

@@ -58,6 +58,12 @@ def _observer_of(selector: Any) -> Observer | None:
     return found
 
 
+def _change(observer: Observer, make: Any, args: Any, kwargs: Any) -> Any:
+    """Return ``make(*args, **kwargs)``; the lints must know that the registry is being changed."""
+    checks = observer.checks
+    return make(*args, **kwargs) if checks is None else checks.change(make, args, kwargs)
+
+
 class Tapped(Mixed):
     """Reports its system calls to an ``Observer``, and what it has mended.
 
@@ -87,9 +93,14 @@ class Tapped(Mixed):
             return modify(*args, **kwargs)
         here = observer.here()
         here.errno = 0
+        others_wait = getattr(self, "_in_call", bool)
+        uncertain = others_wait()
         key = modify(*args, **kwargs)
         if here.errno == ENOENT:
-            mended(REUSED)
+            if uncertain or others_wait():
+                here.errno = 0  # a wait in another thread may be repairing the set
+            else:
+                mended(REUSED)
         return key
 
     def select(self, *args: Any, **kwargs: Any) -> Any:
@@ -111,7 +122,7 @@ class Observed(Tapped):
             return register(*args, **kwargs)
         observer.used()
         try:
-            key = register(*args, **kwargs)
+            key = _change(observer, register, args, kwargs)
         except OSError as error:
             observer.refused(self, args, kwargs, error)
             raise
@@ -129,7 +140,7 @@ class Observed(Tapped):
         if observer is None:
             return change(*args, **kwargs)
         observer.used()
-        key = change(*args, **kwargs)
+        key = _change(observer, change, args, kwargs)
         observer.changed(action, key)
         return key
 

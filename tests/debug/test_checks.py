@@ -9,6 +9,7 @@ from selectors import SelectorKey
 import pytest
 
 from selectors_ffi import EVENT_READ
+from selectors_ffi.backends import table
 from selectors_ffi.debug import checks, known, lints, naming, places
 from selectors_ffi.debug.checks import Checks
 from selectors_ffi.debug.known import Known
@@ -200,8 +201,7 @@ def test_where_fstat_takes_no_socket(monkeypatch, fileobj, closed):
 
 def test_closed_between_two_looks():
     """A descriptor that is closed at the wrong moment neither blocks nor raises."""
-    assert checks._blocks(10**6) is False
-    assert checks._is_nonblocking(key_of(10**6)) is True
+    assert checks._blocks(Known.now(key_of(10**6), 1)) is None
     assert naming.mode_of(10**6) == 0
 
 
@@ -217,6 +217,62 @@ def test_a_stale_event_is_told_once_per_number():
     checker.register(key)
     (found,) = checker.stale(7, "EPOLLIN", {7: key})
     assert "was reported for an earlier file with the number of fd 7 (int" in found.message
+
+
+def test_a_stale_event_beside_other_threads(monkeypatch):
+    """Two changes may cross, so that it must come again, with no change of that number in between."""
+    monkeypatch.setattr(table, "other_threads", lambda: 1)
+    checker, key = Checker(shared=False), key_of(7)
+    assert checker.stale(7, "EPOLLIN", {}) == []
+    checker.register(key)
+    assert checker.stale(7, "EPOLLIN", {7: key}) == []
+    checker.modify(key)
+    assert checker.stale(7, "EPOLLIN", {7: key}) == []
+    assert told(checker.stale(7, "EPOLLIN", {7: key})) == [lints.StaleRegistration]
+
+
+def test_the_registry_changes_from_the_begin_of_a_change_to_its_end():
+    """A wait that begins or ends while a change is under way in another thread knows that."""
+    checker, seen = Checker(shared=False), []
+
+    def change(*args, **kwargs):
+        seen.append(checker.changes)
+        seen.append(checker.changes)
+        return args, kwargs
+
+    seen.append(checker.changes)
+    assert checker.change(change, (1,), {"data": 2}) == ((1,), {"data": 2})
+    seen.append(checker.changes)
+    with pytest.raises(ZeroDivisionError):
+        checker.change(lambda: 1 // 0, (), {})
+    seen.append(checker.changes)
+
+    assert len({*seen}) == len(seen)
+    assert checker.changes == checker.changes == seen[-1]
+
+
+@unix
+def test_what_may_be_another_file_neither_blocks_nor_does_it_not(pairs):
+    """SEL006 does not count a socket that another thread has closed, nor one that has its number now."""
+    checker = Checker(shared=False)
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(True)
+        key = key_of(near)
+        keys = {key.fd: key}
+        checker.register(key)
+        gone = os.dup(far.fileno())
+        checker.register(key_of(gone))
+        os.close(gone)
+        assert checker.before(keys) == []
+        os.dup2(pairs[0][0].fileno(), gone)
+        checker._new.add(gone)
+        assert checker._blocking(keys) == []
+        checker.register(key_of(gone))
+        assert checker._blocking({}) == [], "another thread has just unregistered it"
+        checker.register(key)
+        assert told(checker._blocking(keys)) == [lints.BlockingDescriptor]
+        os.close(gone)
 
 
 def test_a_run_of_a_forgotten_registration_is_not_told(monkeypatch):

@@ -8,6 +8,8 @@ import os
 import re
 import socket
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 import selectors_ffi
 from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, debugging
+from selectors_ffi.backends import table
 from selectors_ffi.debug import (
     LINTS,
     BlockingDescriptor,
@@ -249,6 +252,23 @@ def test_blocking_descriptor(backend, pairs):
     assert "blocks; 2 other sockets of this selector do not" in str(caught[0].message)
 
 
+@unix
+def test_a_blocking_descriptor_that_came_first(backend, pairs):
+    """SEL006: a socket that blocks is told of when the first comes that does not, waits later."""
+    with checked(backend) as selector:
+        pairs[0][0].setblocking(True)
+        pairs[1][0].setblocking(True)
+        selector.register(pairs[0][0], EVENT_READ)
+        selector.register(pairs[1][0], EVENT_READ)
+        selector.select(0)
+        pairs[1][0].setblocking(False)
+        selector.register(pairs[2][0], EVENT_READ)
+        with told(BlockingDescriptor) as caught:
+            selector.select(0)
+            selector.select(0)
+    assert f"fd {pairs[0][0].fileno()} " in str(caught[0].message)
+
+
 @epoll
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_used_after_fork(pairs):
@@ -397,6 +417,60 @@ def test_silent_on_steady_traffic_within_one_loop(backend):
         selector.unregister(read)
     os.close(read)
     os.close(write)
+
+
+@epoll
+@pytest.mark.parametrize("size", [1, 4])
+def test_silent_on_threads_that_register_and_unregister(backend, size):
+    """Changes in other threads than the loop's are no mistake, in the right order."""
+    done = threading.Event()
+
+    def change(selector):
+        while not done.is_set():
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            selector.register(near, EVENT_READ)
+            far.send(b"x")
+            selector.modify(near, EVENT_READ | EVENT_WRITE)
+            selector.modify(near, EVENT_READ)
+            selector.unregister(near)
+            near.close()
+            far.close()
+
+    with checked(backend) as selector:
+        threads = [threading.Thread(target=change, args=(selector,)) for _ in range(size)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            for key, _ in selector.select(0.05):
+                with contextlib.suppress(OSError):
+                    key.fileobj.recv(10)
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+@unix
+def test_a_busy_loop_beside_other_threads_must_last(backend, monkeypatch):
+    """SEL004 gives another thread a second to read or to unregister, and speaks then."""
+    monkeypatch.setattr(table, "other_threads", lambda: 1)
+    clock = [0]
+
+    def later():
+        clock[0] += 100_000
+        return clock[0]
+
+    monkeypatch.setattr("selectors_ffi.debug.observer.now", later)
+    first, second = socket.socketpair()
+    with first, checked(backend) as selector:
+        selector.register(first, EVENT_READ)
+        second.close()
+        for _ in range(500):
+            assert selector.select(1)
+        with told(BusyLoop):
+            for _ in range(10_000):
+                assert selector.select(1)
 
 
 @unix

@@ -35,6 +35,16 @@ os.dup2(end, write)
 selector.modify(write, selectors.EVENT_WRITE)
 """
 
+WAITING = REUSED.replace(
+    "selector.modify",
+    """
+import threading, time
+waiting = threading.Thread(target=selector.select)
+waiting.start()
+time.sleep(0.5)
+selector.modify""",
+)
+
 HEALTHY = """
 import os, selectors
 selector = selectors.EpollSelector()
@@ -76,6 +86,12 @@ def test_a_reused_number(options):
     """A change that the standard library's selectors refuse is told of."""
     (told,) = traced(REUSED, *options)
     assert told.startswith("selectors_ffi: reused number: modify() met a file that was never registered")
+
+
+@linux
+def test_a_number_that_a_wait_may_have_mended():
+    """While another thread waits, that may be what the change met: nothing is told."""
+    assert traced(WAITING) == []
 
 
 @linux
