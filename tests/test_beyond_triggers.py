@@ -12,6 +12,8 @@ import time
 import pytest
 
 from selectors_ffi import EDGE, EVENT_HANGUP, EVENT_PRIORITY, EVENT_READ, EVENT_WRITE, LEVEL, ONESHOT
+from selectors_ffi.testing.calls import waits
+from selectors_ffi.testing.library import proxied
 
 pytestmark = pytest.mark.ours
 
@@ -200,6 +202,76 @@ def test_oneshot_becomes_level(selector, readable):
     assert masks(selector) == []
 
 
+@pytest.fixture
+def many(readable):
+    """More descriptors with something to read than the first buffer of a call has room for."""
+    fds = [os.dup(readable.fileno()) for _ in range(300)]
+    yield fds
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("count", [16, 17, 40, 300])
+@pytest.mark.parametrize("trigger", [EDGE, ONESHOT])
+def test_more_than_a_buffer_has_room_for(subject, selector, many, trigger, count):
+    """Each is reported, and only once, however many are ready."""
+    if trigger is EDGE and subject.mechanism not in ("epoll", "kqueue"):
+        pytest.skip(f"{subject.mechanism} has no edges")
+    for fd in many[:count]:
+        selector.register(fd, EVENT_READ, trigger=trigger)
+
+    assert sorted(key.fd for key, _ in selector.select(0)) == sorted(many[:count])
+    assert selector.select(0) == []
+
+
+def test_more_levels_than_a_buffer_has_room_for(selector, many):
+    """Beside a trigger what stays ready is one result of each wait."""
+    selector.register(many[0], EVENT_READ, trigger=ONESHOT)
+    for fd in many[1:]:
+        selector.register(fd, EVENT_READ)
+
+    assert sorted(key.fd for key, _ in selector.select(0)) == sorted(many)
+    for _ in range(3):
+        assert sorted(key.fd for key, _ in selector.select(0)) == sorted(many[1:])
+
+
+@pytest.mark.parametrize("trigger", [EDGE, ONESHOT])
+def test_an_exception_takes_nothing_with_it(subject, readable, trigger):
+    """What a call had reported when a signal handler raised is reported by the next wait."""
+    if trigger is EDGE and subject.mechanism not in ("epoll", "kqueue"):
+        pytest.skip(f"{subject.mechanism} has no edges")
+    raising = []
+
+    def hook(call):
+        result = call.run()
+        if raising and waits(call):
+            raise raising.pop()
+        return result
+
+    with subject.cls(binding=proxied(subject.new_binding(), hook)) as selector:
+        key = selector.register(readable, EVENT_READ, trigger=trigger)
+        for timeout in (0, 5, None):
+            raising.append(KeyboardInterrupt())
+            with pytest.raises(KeyboardInterrupt):
+                selector.select(timeout)
+        assert selector.select(0) == [(key, EVENT_READ)]
+
+
+def test_the_events_of_another_selectors_key(make, readable):
+    """They are a mask alone: the trigger, and that a ONESHOT has been reported, stay behind."""
+    with make() as old, make() as new:
+        old.register(readable, EVENT_READ, trigger=ONESHOT)
+        assert masks(old) == [EVENT_READ]
+        spent = old.get_key(readable).events
+
+        assert type(new.register(readable, spent).events) is int
+        assert masks(new) == masks(new) == [EVENT_READ]
+
+        new.modify(readable, EVENT_WRITE)
+        assert type(new.modify(readable, spent).events) is int
+        assert masks(new) == masks(new) == [EVENT_READ]
+
+
 def test_oneshot_wakes_one_thread(subject, selector, pair):
     """Of several threads that wait, one is given the report."""
     left, right = pair
@@ -327,6 +399,18 @@ def test_edge_is_kept_by_modify(edges, readable):
     assert edges.modify(readable, BOTH) is key
     edges.modify(readable, BOTH, trigger=LEVEL)
     assert masks(edges) == masks(edges) == [BOTH]
+
+
+def test_more_hangups_than_a_buffer_has_room_for(subject, selector, new_pair):
+    """EVENT_HANGUP alone stays reported, however many have ended, and after an exception."""
+    if subject.mechanism not in ("epoll", "kqueue"):
+        pytest.skip(f"{subject.mechanism} has no buffer that may be full")
+    ends = [new_pair() for _ in range(40)]
+    for left, right in ends:
+        selector.register(left, EVENT_HANGUP)
+        right.close()
+    for _ in range(3):
+        assert masks(selector) == [EVENT_HANGUP] * 40
 
 
 def test_edge_of_a_hangup(edges, subject, pair):

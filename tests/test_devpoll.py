@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -17,8 +18,10 @@ if os.name != "posix":
 from selectors_ffi.backends import devpoll, wake
 from selectors_ffi.testing.library import Proxy
 
+from .crew import Crew
 from .kernels.faulty import FaultyLibrary
 from .kernels.machines import MACHINES, no_descriptor_left
+from .test_fork import in_child
 
 BOTH = EVENT_READ | EVENT_WRITE
 PATIENCE = 30
@@ -116,6 +119,29 @@ def test_a_short_write(machine, pair):
             selector.register(near, EVENT_READ)
         assert caught.value.errno == errno.EIO
         assert session.watched(selector) == {}
+
+
+def test_a_child_does_not_wait_for_a_thread_of_its_parent(machine, pair):
+    """A thread may write to the set while another one forks; no child waits for it for ever."""
+    near, _ = pair
+    with machine.boot().selector() as selector:
+        writing, end, crew = threading.Event(), threading.Event(), Crew()
+
+        def write():
+            with selector._lock:
+                writing.set()
+                assert end.wait(PATIENCE)
+
+        crew.start(write)
+        assert writing.wait(PATIENCE)
+
+        def child():
+            with contextlib.suppress(PermissionError):
+                selector.register(near, EVENT_READ)
+
+        in_child(child)
+        end.set()
+        crew.join()
 
 
 @pytest.mark.parametrize("fd", [2**31, 2**70])

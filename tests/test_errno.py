@@ -124,6 +124,32 @@ def test_an_interrupted_wait_goes_on(machine):
     tally.count("signals handled", handler.runs)
 
 
+@pytest.mark.parametrize("machine", [m for m in HOST if m.mechanism == "epoll"], ids=str)
+def test_an_interrupted_wait_goes_on_with_a_smaller_buffer(machine):
+    """The wait that gives a large buffer up asks for errno no later than every other."""
+    session = machine.boot()
+    near, far = socket.socketpair()
+    copies = [os.dup(near.fileno()) for _ in range(300)]
+    handler = Clobber(session)
+
+    def hear(*_):
+        handler()
+        if handler.runs == 2:
+            far.send(b"x")
+
+    with near, far, session.selector() as selector:
+        far.send(b"x")
+        for fd in copies:
+            selector.register(fd, EVENT_READ)
+        for _ in range(257):  # the last one but one of a large buffer
+            assert len(selector.select()) == 300
+        near.recv(1)
+        with storm(hear, 0.02):
+            assert selector.select()
+    for fd in copies:
+        os.close(fd)
+
+
 @pytest.mark.parametrize("machine", [m for m in HOST if m.mechanism == "select"], ids=str)
 def test_a_failed_wait_keeps_its_errno(machine):
     """select(2) of a closed descriptor is EBADF, not the handler's EINVAL."""

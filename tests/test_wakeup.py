@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -240,6 +241,32 @@ def test_close_ends_the_waits(stage, pair):
             assert found == [[]]
         with pytest.raises(ValueError, match="closed selector"):
             selector.wakeup()
+
+
+def test_a_wait_that_is_about_to_begin_ends_with_its_selector(stage, pair):
+    """It does not go on in a selector that was made meanwhile and would have the same number."""
+    arrived, go_on, found = threading.Event(), threading.Event(), []
+    selector = stage.selector()
+    selector.register(pair[0], READ)
+
+    def arrive():
+        arrived.set()
+        assert go_on.wait(PATIENCE)
+
+    stage.arrive, crew = arrive, Crew()
+    crew.start(lambda: found.append(selector.select()))
+    assert arrived.wait(PATIENCE)
+    selector.close()
+    with stage.selector() as new:
+        key = new.register(pair[0], READ)
+        pair[1].send(b"x")
+        stage.arrive = bool
+        go_on.set()
+        crew.join()
+        assert found == [[]]
+        assert new.select(0) == [(key, READ)]
+    if hasattr(selector, "_descriptor"):
+        assert selector._descriptor.fd == -1
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
@@ -576,3 +603,44 @@ def test_parent_and_child_wake_themselves(stage, pair, before):
         selector.wakeup()
         assert selector.select(PATIENCE) == []
         assert takes(selector, 0.02)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("what", ["wakeup", "reopen", "close"])
+def test_a_wakeup_is_not_heard_in_the_other_process(before, what):
+    """Nor does it keep the other process busy, whoever has rung, and whatever becomes of the child's."""
+    stage = on_stage(next(machine for machine in SOME if str(machine) == "epoll"))
+    left, right = socket.socketpair()
+    with left, right, stage.selector() as selector:
+        selector.register(left, READ)
+        if before:
+            selector.wakeup()
+            assert selector.select(PATIENCE) == []
+        if what == "close":  # with a thread of the parent's in a call, and one of the child's own
+            crew, found = waiting(stage, selector)
+        selector.wakeup() if before and what == "wakeup" else None  # which nobody has heard yet
+
+        def child():
+            if what == "close":
+                Crew().start(time.sleep, PATIENCE)
+                selector.close()
+                return
+            assert takes(selector, 0.02)
+            selector.wakeup()
+            if what == "reopen":
+                assert selector.select(PATIENCE) == []
+                selector.reopen()
+                selector.wakeup()
+
+        in_child(child)
+        if before and what == "wakeup":
+            assert selector.select(PATIENCE) == []
+        stage.sleeping = 0
+        assert takes(selector, 0.02)
+        assert stage.sleeping <= 2  # once more, since it has gone on in a set of its own
+        if what == "close":
+            selector.wakeup()
+            crew.join()
+            assert found == [[]]
+        right.send(b"x")
+        assert [events for _, events in selector.select(PATIENCE)] == [READ]

@@ -158,7 +158,7 @@ class _BaseSelectorImpl(Additions):
         """
         if (
             not events or events & INVALID_EVENTS or trigger is not None or exclusive is not None
-            or self._beyond
+            or self._beyond or type(events) is Interest
         ):  # fmt: skip
             events = adopt(self, events, trigger, exclusive)
         fd = fileobj if type(fileobj) is int and fileobj >= 0 else self._fileobj_lookup(fileobj)
@@ -347,7 +347,7 @@ class Backend(_BaseSelectorImpl):
         replaced = fileobj is not key[0] and not (isinstance(fileobj, int) and isinstance(key[0], int))
         if (
             not events or events & INVALID_EVENTS or trigger is not None or exclusive is not None
-            or self._beyond
+            or self._beyond or type(events) is Interest
         ):  # fmt: skip
             events = adopt(self, events, trigger, exclusive, was)
             replaced = replaced or differ(was, events)

@@ -36,6 +36,7 @@ from _thread import _count as other_threads
 from errno import EACCES, EBADF, EIO
 
 from ..binding import INT_MAX, milliseconds
+from . import process
 from .base import ANY, EVENT_READ, TOO_LARGE, NativeEvent
 from .beyond import LEVEL, ONESHOT, Interest, PollBits, lack, watched
 from .errors import from_outside, is_open, of_handler
@@ -93,8 +94,16 @@ class DevpollSelector(WaitingSelector):
     _facts: _Facts
 
     def _create(self) -> Owned:
-        self._lock = RLock()  # held while writing, so that no call starts to sleep
+        self._locks: dict[int, RLock] = {}
         return Owned(self._binding, self._facts.create())
+
+    @property
+    def _lock(self) -> RLock:
+        """Held while writing, so that no call starts to sleep. A forked child has one of its own.
+
+        A thread that stayed in the parent process may have held the other for ever.
+        """
+        return self._locks.setdefault(process.forks_as_child, RLock())
 
     def _watch(self, fd: int, events: int, was: int) -> None:
         self._check_open()

@@ -135,6 +135,8 @@ class EpollSelector(EpollSet):
                 buffer.forget()
                 buffer = buffer.sized(CHUNK)
                 n = buffer.step(timeout)
+                if n < 0:
+                    return self._wait_on(buffer, n, timeout)
             if n == 1 and not self._duplex:
                 token = buffer.token[0]
                 pair = self._pairs.get(token)
@@ -150,6 +152,8 @@ class EpollSelector(EpollSet):
                             return [pair]
                         self._pairs.pop(token, None)
             elif n == 0:
+                if self._closed:
+                    self._end_call(buffer)
                 return []
             elif n < 0:
                 n = -self._facts.errno(n)
@@ -161,6 +165,9 @@ class EpollSelector(EpollSet):
                         raise
             else:
                 if n == buffer.capacity:
+                    if self._beyond or self._shared:
+                        buffer, found = self._take_all(buffer, n)
+                        return self._wait_on(buffer, -EINTR, timeout) if found is None else found
                     buffer, n = buffer.grown(n)
                 found = self._look_up(buffer, n) if buffer.batch else None
                 if found is not None:
@@ -172,9 +179,10 @@ class EpollSelector(EpollSet):
                 n = -EINTR  # what was mended may be ready
             return self._wait_on(buffer, n, timeout)
         except BaseException:
-            # A call that has failed is spent, see ``Binding.calls``. No call is made here: another
-            # signal handler could take the place of the exception.
+            # A call that has failed is spent, see ``Binding.calls``.
             buffer.now = buffer.forever = buffer.timed = buffer.precise = None
+            if self._beyond or self._closed:
+                self._broken_off(buffer)
             raise
         finally:
             idle.append(buffer)
@@ -215,6 +223,33 @@ class EpollSelector(EpollSet):
         return fd == WAKE
 
     # Everything below is cold.
+
+    def _take_all(self, buffer: Buffer, n: int) -> tuple[Buffer, list[Pair] | None]:
+        """Decode a full buffer and what it had no room for; return a buffer that is not full, too.
+
+        An edge and a ``ONESHOT`` are reported once, so nothing may be dropped, as ``grown`` does.
+        """
+        taken: dict[int, Pair] = {}
+        ended = False
+        while True:
+            found = self._decode(buffer, n, None)
+            ended = ended or found is not None
+            for key, events in found or ():
+                before, more = taken.get(key.fd, (key, 0))
+                taken[key.fd] = key, events | more if before is key else events
+            if n < buffer.capacity or self._closed:
+                return buffer, [*taken.values()] if ended else None
+            buffer, n = buffer.another(n)
+
+    def _broken_off(self, buffer: Buffer) -> None:
+        """Arm again what a call may have reported that an exception has ended; end the last call."""
+        if self._closed:
+            self._end_call(buffer)
+        facts = self._facts
+        for fd, interest in [(fd, key.events) for fd, key in self._fd_to_key.copy().items()]:
+            if type(interest) is Interest and interest.trigger is not LEVEL and interest.armed:
+                event = facts.pack(facts.bits[interest], self._tokens.get(fd, fd))
+                self._step(facts.MOD, fd, event)  # refused if it is exclusive or closed
 
     def _forget_records(self, token: int) -> None:
         records = self._records
@@ -313,7 +348,7 @@ class EpollSelector(EpollSet):
                 continue
             fd = token & _FD_MASK
             if fd == WAKE:
-                go_on = self._waits_on() and go_on
+                go_on = self._waits_on(buffer, token) and go_on
                 continue
             key, ours = registry.get(fd), token == (tokens.get(fd, fd) if tokens else fd)
             if not (ours or self._may_be_of_the_caller(token)):

@@ -263,16 +263,25 @@ class Buffer:
 
         More may be ready than this one holds, and what is ready stays ready: ask for all of it.
         """
-        buffer = self
-        while n == buffer.capacity:
-            larger = self.sized(max(2 * n, CHUNK))
-            more = larger.step(0)
-            if more <= 0:
-                larger.forget()
-                break  # it failed, or another thread has taken all
-            buffer.forget()
-            buffer, n = larger, more
+        buffer, more = self, n
+        while more == buffer.capacity:
+            buffer, more = buffer.another(n)
+            n = more or n
         return buffer, n
+
+    def another(self, n: int) -> tuple[Buffer, int]:
+        """Return a larger buffer than this full one, and how many events are in it now.
+
+        Returns:
+            This buffer and 0, if the call failed, or another thread has taken all.
+        """
+        larger = self.sized(max(2 * n, CHUNK))
+        more = larger.step(0)
+        if more <= 0:
+            larger.forget()
+            return self, 0
+        self.forget()
+        return larger, more
 
     def events(self, n: int) -> Iterable[tuple[int, int]]:
         """Return (native flags, token) of ``n`` events."""

@@ -49,7 +49,7 @@ _SERIAL_BITS = 27
 #: Above the serial, in five bits: it tells our tokens from a caller's, see ``_may_be_of_the_caller``.
 #: No pointer has it: 1 would be code of an i386 process, 31 its stack. No usual double has it.
 _MARK = 9
-WAKE = 0xFFFF_FFFF  # the waker's token: no descriptor is as large
+WAKE = 0xFFFF_FFFF  # of a waker's token: no descriptor is as large; above it is the process
 _serials = count()
 
 
@@ -109,19 +109,26 @@ class EpollSet(Backend):
             self._add_waker().ring()
 
     def _reopen(self) -> None:
+        buffer = self._new_buffer()
+        try:
+            self._go_on_alone(buffer)
+        finally:
+            self._idle.append(buffer)
+            if self._closed:
+                self._end_call(buffer)
+
+    def _go_on_alone(self, buffer: Buffer) -> None:
+        """Have a set of this process's own; ``buffer`` is that of the call."""
         # The threads of the parent process are not in this one.
         if self._forks[1] != process.forks_as_child:
-            self._made[:] = [one for one in self._made if (made := one()) and made in self._idle]
+            idle = (*self._idle, buffer)
+            self._made[:] = [one for one in self._made if (made := one()) and made in idle]
             self.__dict__.pop("_rebuilder", None)
         for name in ("_waker", "_rung"):
             waker: Waker | None = self.__dict__.get(name)
             if waker is not None and not waker.intact():
                 self.__dict__.pop(name, None)
-        buffer = self._new_buffer()
-        try:
-            self._rebuild(buffer, strict=False)
-        finally:
-            self._idle.append(buffer)
+        self._rebuild(buffer, strict=False)
         self._forks = process.forks
         self._shared = -1 in self._duplex  # the caller has our number, which names the new set now
 
@@ -150,9 +157,11 @@ class EpollSet(Backend):
                 if of_handler(error):
                     raise
         busy = bool(self._made) and self._in_call()
+        # Alone, this is a signal handler, and the call that it interrupts does not go on. In a forked
+        # child the calls are those of the parent's threads.
+        others = busy and self._forks[1] == process.forks_as_child and not alone()
         try:
-            # Alone, this is a signal handler, and the call that it interrupts does not go on.
-            if busy and not alone():
+            if others:
                 self._interrupt()
             elif self._waker or self._rung:
                 self._drop_wakers()
@@ -161,14 +170,17 @@ class EpollSet(Backend):
                 raise
             # No descriptor is left: the waits end with their timeout.
         finally:
-            if not (busy and self._rebuilder):  # else the call that replaces the set will close it
+            # A thread may be about to wait on this number, which must not be another file's then. So the
+            # last call closes it; and the call that replaces the set, whoever makes it.
+            if not (others or (busy and self._rebuilder)):
                 self._descriptor.close()
 
     def _end_call(self, buffer: Buffer) -> None:
-        """End a call of a closed selector; the last one gives the wakers back."""
+        """End a call of a closed selector; the last one closes the set and gives the wakers back."""
         buffer.forget()
         if not self._in_call():
             self._drop_wakers()
+            self._descriptor.close()
 
     def _drop_wakers(self) -> None:
         for name in ("_waker", "_rung"):
@@ -181,7 +193,7 @@ class EpollSet(Backend):
         if len(self._made) > 1 and self._in_call(ours=1):
             self._several = True
         if self._closed:  # after it was noted in ``_made``, where ``_release`` looks after it closed
-            buffer.forget()
+            self._end_call(buffer)
             raise ValueError(CLOSED)
         return buffer
 
@@ -241,10 +253,19 @@ class EpollSet(Backend):
         # The kernel was told since this buffer was last filled, and reports it all the same.
         return set(buffer.unknown).isdisjoint(before) or self._rebuild(buffer)
 
-    def _waits_on(self) -> bool:
+    def _waits_on(self, buffer: Buffer, token: int) -> bool:
         """Take a wake-up; return whether to wait on, since it was for another call or a change."""
         if self._closed:
             return False  # it stays for the other threads that wait
+        if token >> _SERIAL_SHIFT != os.getpid() and -1 not in self._duplex:
+            # Another process has rung, and it alone can take that. So this one leaves the set.
+            try:
+                self._go_on_alone(buffer)
+                return True
+            except OSError as error:
+                if from_outside(error):
+                    raise
+                return False
         # First: a wake-up that comes after the look at the flag must stay.
         waker = self._waker
         drained = waker is not None and waker.drain()
@@ -268,7 +289,7 @@ class EpollSet(Backend):
 
     def _watch_waker(self, epfd: int, waker: Waker) -> None:
         facts = self._facts
-        event = facts.pack(facts.flags[1], WAKE)
+        event = facts.pack(facts.flags[1], WAKE | os.getpid() << _SERIAL_SHIFT)
         try:
             self._binding.call(facts.epoll_ctl, epfd, facts.ADD, waker.reader, event)
         except OSError as error:
@@ -339,8 +360,6 @@ class EpollSet(Backend):
         finally:
             if self._rebuilder is mark:
                 del self._rebuilder
-            if self._closed:
-                self._descriptor.close()
         for one in self._made.copy():
             other = one()
             if other:

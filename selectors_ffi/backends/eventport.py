@@ -112,6 +112,11 @@ class EventPortSelector(WaitingSelector):
             self._check_open()
             raise self._binding.error(code)
 
+    def _end_call(self) -> None:
+        if self._waits:  # a port hands what is sent to one thread, which passes it on
+            self._facts.ask(self._facts.send, self._descriptor.fd, 0, self._facts.NULL)
+        super()._end_call()
+
     def _buffer(self) -> _Buffer:
         return _Buffer(self._facts.ffi)
 

@@ -262,6 +262,11 @@ class KqueueSelector(WaitingSelector):
         # The serial stays: another thread may hold an event of the current registration.
         self._reconcile(fd, events, self._serials.get(fd, 0))
 
+    def _arm_again(self) -> None:
+        for fd, key in self._fd_to_key.copy().items():
+            if type(key.events) is Interest:
+                self._renew(fd, key.events)
+
     def _add_waker(self) -> Waker:
         """Have the kqueue watch a waker; this wakes the threads that wait already."""
         lent = lend()

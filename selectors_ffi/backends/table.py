@@ -28,7 +28,6 @@ second thread.
 from __future__ import annotations
 
 from _thread import _count as other_threads
-from errno import EINTR
 
 from ..binding import INT_MAX
 from . import process
@@ -328,7 +327,7 @@ class TableSelector(Backend):
         """Prepare for another call after one has failed, or raise."""
         refused = table.refused(errno, timeout)
         table.unbind()
-        if errno == EINTR or self._closed or refused:
+        if errno == table.interrupted or self._closed or refused:
             return
         changed = table.latest is not self._latest
         if errno == table.not_open and (table.drain() or changed):

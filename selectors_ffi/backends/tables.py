@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBADF
+from errno import EBADF, EINTR
 
 from .base import SelectorKey
 from .errors import of_handler
@@ -33,6 +33,7 @@ class Table:
 
     kind = Waker  # what this kernel can wait for
     not_open = EBADF  # what it answers if a descriptor is closed
+    interrupted = EINTR  # and after a signal
 
     answer: Any  # a buffer, the copy of ``interest``
     now: Iterator[int] | None  # the calls that do not wait, if they are bound

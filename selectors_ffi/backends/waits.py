@@ -189,16 +189,19 @@ class WaitingSelector(Backend):
     def _release(self) -> None:
         idle, self._idle = self._idle, []
         idle.clear()  # a copy of this selector shares it
+        ended = False
         try:
-            if self._waits:
+            if self._waits and not self._descriptor.left_behind():
                 self._interrupt()  # the waker stays rung until the last thread has left
+                ended = True
         except (OSError, ValueError) as error:
             if of_handler(error):
                 raise
             # No descriptor is left, or closed before: closing it ends the waits, too.
         finally:
-            self._descriptor.close()
-            self._drop_waker()
+            if not ended:
+                self._descriptor.close()
+            self._end_call()
 
     def _begin(self, buffer: Any) -> None:
         """Let other threads know of a call that is in flight from here on."""
@@ -220,9 +223,11 @@ class WaitingSelector(Backend):
                 n = self._call(buffer, remaining)
                 if n < 0:
                     self._check(-n)
-                elif n == buffer.capacity and native is None:
-                    n = self._fill(buffer, n)
                 found, unknown, rung = self._decode(buffer, n, native)
+                while n == buffer.capacity and native is None:
+                    buffer.resize(4 * n)
+                    n = self._call(buffer, 0)
+                    rung = self._add(self._decode(buffer, n, None), found, unknown) or rung
                 if self._closed:
                     return []
                 if rung:
@@ -239,28 +244,36 @@ class WaitingSelector(Backend):
                     sleep(_PAUSE if remaining is None else min(_PAUSE, remaining))
                     remaining = deadline.remaining()
                 seen.update(unknown)
+        except BaseException:
+            if self._beyond and not self._closed:
+                self._arm_again()
+            raise
         finally:
             self._waits.discard(buffer)
             if 4 * n < buffer.capacity > _CAPACITY:
                 buffer.resize(_CAPACITY)
             idle.append(buffer)
             if self._closed:
-                self._drop_waker()
+                self._end_call()
 
-    def _fill(self, buffer: Any, n: int) -> int:
-        """Make a full buffer larger until it has room; return how many events are in it.
+    @staticmethod
+    def _add(
+        more: tuple[dict[int, Pair], set[tuple[int, int]], bool],
+        found: dict[int, Pair],
+        unknown: set[tuple[int, int]],
+    ) -> bool:
+        """Add what a full buffer had no room for; return whether the waker was reported.
 
-        More may be ready than it held, and what is ready stays ready: the kernel is asked anew.
+        The kernel says once more what stays ready, but not an edge or a ``ONESHOT``.
         """
-        while n == buffer.capacity:
-            array = buffer.array
-            buffer.resize(4 * n)
-            more = self._call(buffer, 0)
-            if more <= 0:  # it failed, or another thread has taken all
-                buffer.array, buffer.capacity = array, n
-                break
-            n = more
-        return n
+        for fd, (key, events) in more[0].items():
+            before, earlier = found.get(fd, (key, 0))
+            found[fd] = key, events | earlier if before is key else events
+        unknown.update(more[1])
+        return more[2]
+
+    def _arm_again(self) -> None:
+        """Have the kernel report again what it may have told a call that an exception has ended."""
 
     def _check(self, errno: int) -> None:
         """Raise for a call that has failed, unless another one is to follow."""
@@ -287,8 +300,14 @@ class WaitingSelector(Backend):
             if self._closed:
                 waker.ring()  # for the other threads that wait
 
-    def _drop_waker(self) -> None:
-        """Give back the waker, once the selector is closed and no thread waits."""
-        waker = None if self._waits else self.__dict__.pop("_waker", None)
+    def _end_call(self) -> None:
+        """Once the selector is closed and no thread waits, close its descriptor and give the waker back.
+
+        Not earlier: a thread may be about to wait on the number, which must not be another file's then.
+        """
+        if self._waits:
+            return
+        self._descriptor.close()
+        waker = self.__dict__.pop("_waker", None)
         if waker is not None:
             give_back(waker)

@@ -74,6 +74,7 @@ class _Sockets(Table):
 
     kind = SocketWaker
     not_open = 10038  # WSAENOTSOCK
+    interrupted = 10004  # WSAEINTR
 
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
