@@ -44,19 +44,20 @@ from errno import EINTR
 from typing import TYPE_CHECKING, Any
 
 from ..backends.process import sleep
-from ..binding import Binding, default
+from ..binding import default
 from .answers import Answer, Ready, answer_of
 from .blocks import Block
 from .calls import WAITS, sleeps, waits
-from .library import Proxy
+from .library import proxied
 from .spurious import Registered, offers, readers
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from ..binding import Binding
     from .library import Call
 
-__all__ = ["Chaos", "chaos", "chaotic", "parse_seed"]
+__all__ = ["Chaos", "chaos", "chaotic", "decided_by", "parse_seed"]
 
 #: How often in a row an answer leaves something out, or a wait is interrupted, at most.
 BOUND = 3
@@ -277,11 +278,12 @@ def chaos(seed: int, binding: Binding | None = None, spurious: bool = False) -> 
     Raises:
         ValueError: the seed is not an integer.
     """
-    hook = Chaos(_checked(seed), spurious)
-    below = default() if binding is None else binding
-    made = Binding(below.target, below.ffi, Proxy(below, hook, (*WAITS, *_NOTED)))
-    made.refused = below.refused
-    return made
+    return decided_by(Chaos(_checked(seed), spurious), binding)
+
+
+def decided_by(hook: Chaos, binding: Binding | None = None) -> Binding:
+    """Return a binding whose waits ``hook`` decides about; ``binding`` is as of ``chaos``."""
+    return proxied(default() if binding is None else binding, hook, (*WAITS, *_NOTED))
 
 
 class chaotic(Block):

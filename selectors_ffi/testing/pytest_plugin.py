@@ -37,9 +37,9 @@ from selectors_ffi import install
 from selectors_ffi.backends.base import Backend
 
 from . import KERNELS, Chaos, Injection, UnreachedWarning, chaotic, injecting
-from . import chaos as make_chaos
 from . import kernel as make_kernel
 from .blocks import Block
+from .chaos import decided_by
 from .library import Hook, proxied
 from .repeating import shown
 
@@ -52,7 +52,7 @@ MOST = 10_000
 _STACK = pytest.StashKey[ExitStack]()
 _SEEDS = pytest.StashKey["list[int]"]()
 #: Tests may share a loop. So all of a run have one chaos and one list of lints, of the test that runs.
-_CHAOS = pytest.StashKey["Binding"]()
+_CHAOS = pytest.StashKey[Chaos]()
 _LINTS = pytest.StashKey["list[object]"]()
 _USED = pytest.StashKey["list[int]"]()
 
@@ -93,7 +93,7 @@ def _begin(config: pytest.Config, options: Any) -> None:
     if options.selectors_kernel is not None:
         _change_kernel(options.selectors_kernel)
     if config.stash[_SEEDS]:
-        config.stash[_CHAOS] = make_chaos(config.stash[_SEEDS][0])
+        config.stash[_CHAOS] = Chaos(config.stash[_SEEDS][0])
     config.stash[_LINTS] = []
     if config.stash[_SEEDS] or options.selectors_kernel or options.selectors_checks:
         install()
@@ -174,14 +174,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 class _Seeded(Block):
     """A test under a seed: selectors that it makes, or shares with earlier tests, have its chaos."""
 
-    def __init__(self, binding: Binding, seed: int) -> None:
+    def __init__(self, decided: Chaos, seed: int) -> None:
         super().__init__()
-        self._made = binding
+        self._decided = decided
         self._seed = seed
 
     def make(self) -> Binding:
-        self._made.lib.hook.begin(self._seed)
-        return self._made
+        self._decided.begin(self._seed)
+        return decided_by(self._decided)
 
 
 def _seed_of(item: pytest.Item) -> int | None:

@@ -248,6 +248,33 @@ def test_a_shared_loop_runs_under_the_seed_of_each_test(suite):
     assert (status, "3 passed" in output) == (0, True), output
 
 
+@needs.selector_loop
+@needs.simulated_kernels
+def test_a_kernel_that_tests_share_has_chaos(suite):
+    """A fixture of a module may put it in force: each test has its seed there, the rest this host."""
+    text = SHARED + (
+        "import selectors_ffi\n"
+        "from selectors_ffi.testing import on_kernel\n"
+        "async def selector():\n"
+        "    await asyncio.sleep(0.001)\n"
+        "    return asyncio.get_running_loop()._selector\n"
+        "@pytest.fixture(scope='class')\n"
+        "def kernel():\n"
+        "    with on_kernel('darwin'):\n"
+        "        yield\n"
+        "class Test:\n"
+        "    @pytest.mark.parametrize('number', [1, 2])\n"
+        "    def test_kernel(self, kernel, number, selectors_seed):\n"
+        "        found = asyncio.run(selector())\n"
+        "        assert type(found).__name__ == 'KqueueSelector'\n"
+        "        assert number == 1 or found._binding.lib.hook.seed == selectors_seed\n"
+        "def test_host():\n"
+        "    assert asyncio.run(selector())._binding.target != 'darwin'\n"
+    )
+    status, output = suite(text, "--selectors-chaos=3 seeds")
+    assert (status, "9 passed" in output) == (0, True), output
+
+
 def test_the_fixtures(suite):
     """inject, chaos and kernel, without any option; what they do ends with the test."""
     status, output = suite(
