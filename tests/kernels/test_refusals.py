@@ -6,13 +6,16 @@ import errno
 import os
 import pty
 import resource
+import select
 import signal
 import socket
+import stat
 import tempfile
 import threading
 
 import pytest
 
+from selectors_ffi import EDGE, EVENT_READ, backends
 from selectors_ffi.testing import KERNELS, kernel
 from selectors_ffi.testing.kernels import bsd, host, options_of, solaris
 
@@ -454,7 +457,26 @@ def test_poll_of_the_host_that_fails():
     assert caught.value.errno == errno.EINVAL
 
 
-@pytest.mark.parametrize("look", [host.file_of, host.unread, lambda _: host.open_descriptors()])
+def can_be_polled(fd):
+    """Look at a device."""
+    return host.can_be_polled(fd, host.File(0, 0, 0, stat.S_IFCHR))
+
+
+def test_a_host_without_epoll(monkeypatch):
+    """It is not asked which devices can be polled."""
+    monkeypatch.delattr(select, "epoll", raising=False)
+    assert can_be_polled(0)
+
+
+def test_the_extent_of_what_is_closed():
+    """There is nothing to read at a descriptor that another thread has closed."""
+    assert host.extent(10**6) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [host.file_of, host.unread, host.extent, can_be_polled, lambda _: host.open_descriptors()],
+)
 def test_an_oserror_of_a_signal_handler_is_no_closed_descriptor(monkeypatch, look):
     """A handler's InterruptedError comes out of a look at the host, whose own errors have an errno."""
 
@@ -464,5 +486,25 @@ def test_an_oserror_of_a_signal_handler_is_no_closed_descriptor(monkeypatch, loo
     with monkeypatch.context() as patch:
         for module, name in ((host.os, "fstat"), (host.fcntl, "fcntl"), (host.fcntl, "ioctl")):
             patch.setattr(module, name, handled)
+        patch.setattr(select, "epoll", handled, raising=False)
         with pytest.raises(InterruptedError, match="of a signal handler"):
             look(0)
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="edges are those of the host's epoll(7)")
+@pytest.mark.parametrize("name", ["EpollSelector-linux", "KqueueSelector-freebsd"])
+def test_an_oserror_of_a_signal_handler_is_no_lack_of_descriptors(monkeypatch, pair, name):
+    """It comes out of the wait or the registration that the handler has interrupted."""
+
+    def handled(*_):
+        raise InterruptedError("of a signal handler")
+
+    backend, _, system = name.partition("-")
+    with getattr(backends, backend)(binding=kernel(system)) as selector, monkeypatch.context() as patch:
+        selector.register(pair[0], EVENT_READ)
+        patch.setattr(os, "pipe", handled)
+        with pytest.raises(InterruptedError, match="of a signal handler"):
+            selector.select(1)
+        patch.setattr(select, "epoll", handled)
+        with pytest.raises(InterruptedError, match="of a signal handler"):
+            selector.register(pair[1], EVENT_READ, trigger=EDGE)

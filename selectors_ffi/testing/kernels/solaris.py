@@ -1,12 +1,11 @@
 """A Solaris kernel: /dev/poll, in the layouts of illumos and of the Solaris line. See ``ports``, too.
 
 Not modelled: edges (POLLET), DP_PPOLL, DP_EPOLLCOMPAT, and what a system's own devices report.
-Readiness is this host's, translated by R1 and R2, for poll(2) and select(3C), too. select(3C) is poll(2)
-there, and puts what has hung up or is in error into all three sets (usr/src/lib/libc/port/gen/select.c).
+Readiness is this host's, translated by R1 and R2, for poll(2) and select(3C), too.
 
 The clauses follow the drivers' sources (usr/src/uts/common/io/devpoll.c of
-illumos and of the last OpenSolaris) and poll(4D); nothing was observed on a
-running Solaris. The letters stand for:
+illumos and of the last OpenSolaris), usr/src/lib/libc/port/gen/select.c of
+illumos and poll(4D); nothing was observed on a running Solaris. The letters stand for:
 
 A layouts and numbers; O open and close of the handle; F which process owns it;
 W write(2), which adds and removes; P ioctl DP_POLL, which waits; R what poll
@@ -121,6 +120,7 @@ class SimulatedSolaris(EventPorts):
     """
 
     poll_symbols: tuple[str, ...] = ("poll",)
+    # U6: select(3C) is poll(2), and what has hung up or is in error is in every set.
     select_counts = tuple(bit | host.HUP | host.ERR for bit in (host.IN, host.OUT, host.PRI))
 
     def __init__(self, system: str, *, ffi: Any = None, absent: int = 0, **options: Any) -> None:

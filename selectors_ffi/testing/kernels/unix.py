@@ -1,10 +1,10 @@
 """poll(2) and select(2), which every Unix has beside its own mechanism.
 
-U1 poll passes over an entry whose descriptor is negative; U2 it reports a closed one as POLLNVAL;
-U3 ERR, HUP and NVAL come unasked; U4 select with a closed descriptor in a set is EBADF; U5 its
-sets are bitmaps of ``fd_mask`` words, and the answer is written over them; U6 select reports a
-hang-up as readable and an error as both, urgent data is in the third set; U7 a negative time is
-EINVAL, in poll it is for ever; U8 POLLRDHUP, of Linux and FreeBSD 13: the peer will send no more;
+U1 poll passes over an entry whose descriptor is negative; U2 it reports a closed one as POLLNVAL; U3
+ERR, HUP and NVAL come unasked; U4 select with a closed descriptor in a set is EBADF; U5 its sets are
+bitmaps of ``fd_mask`` words, and the answer is written over them; U6 select reports a hang-up as
+readable and an error as both, urgent data is in the third set (Solaris differs); U7 a negative time
+is EINVAL, in poll it is for ever; U8 POLLRDHUP, of Linux and FreeBSD 13: the peer will send no more;
 U9 an epoll or kqueue is readable while it has something to report.
 
 Not modelled: limits on the number of descriptors (OPEN_MAX, FD_SETSIZE), signal masks, and devices
