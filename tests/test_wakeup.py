@@ -622,7 +622,7 @@ def test_a_wakeup_is_not_heard_in_the_other_process(before, what):
 
         def child():
             if what == "close":
-                Crew().start(time.sleep, PATIENCE)
+                Crew().start(threading.Event().wait, PATIENCE)
                 selector.close()
                 return
             assert takes(selector, 0.02)
