@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import gc
 import selectors
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..backends.base import _BaseSelectorImpl
 from .ambience import Ambient, ambient, enter, leave
 from .flags import TAPPED, Debug, flags_of
-from .watch import Tapped, observe, release
+from .watch import Tapped, is_made, observe, release, seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,7 @@ class Switched:
         self.others: int = 0
         self.left: int = 0
         self._seen: dict[int, ref[Any]] = {}
+        self._over = False
 
     def __repr__(self) -> str:
         return f"<Switched: {self}>"
@@ -73,14 +75,17 @@ class Switched:
 
     def off(self) -> None:
         """Give every selector back what it had. Twice is once."""
-        if self not in _current:
+        try:
+            _current.remove(self)
+        except ValueError:  # it is not on, or another thread has been here
             return
-        _current.remove(self)
+        self._over = True
         leave(self._ambient)
-        for weak in list(self._seen.values()):
-            selector = weak()
-            if selector is not None:
-                release(selector)
+        with ExitStack() as stack:  # all are released, whatever one raises
+            for weak in self._seen.copy().values():
+                selector = weak()
+                if selector is not None:
+                    stack.callback(release, selector)
         self._seen.clear()
 
     def __enter__(self) -> Switched:
@@ -90,14 +95,15 @@ class Switched:
         self.off()
 
     def _begin(self) -> None:
-        _current.append(self)
         enter(self._ambient)
+        _current.append(self)  # last: ``off()`` of another thread leaves what was entered
         for selector in alive():
-            if isinstance(selector, Tapped):
+            if seen(selector):
                 self.left += id(selector) not in self._seen
                 continue
             try:
-                observe(selector, self.flags, self.sink)
+                if not observe(selector, self.flags, self.sink):
+                    continue
             except TypeError:
                 continue
             self._note(selector)
@@ -112,6 +118,8 @@ class Switched:
         number = id(selector)
         if isinstance(selector, Tapped):
             self._seen[number] = ref(selector, lambda _: self._seen.pop(number, None) and None)
+            if self._over:  # ``off()`` came first, and has not seen it
+                release(selector)
 
     def _tell_what_cannot_be_seen(self) -> None:
         note = getattr(self.sink, "note", None)
@@ -169,9 +177,10 @@ def alive() -> list[Any]:
 
 def _usable(selector: Any) -> bool:
     try:
-        return isinstance(selector._fd_to_key, dict) and selector.get_map() is not None
+        usable = isinstance(selector._fd_to_key, dict) and selector.get_map() is not None
     except Exception:  # it is just being made
         return False
+    return usable and is_made(selector)
 
 
 def _derived(cls: type) -> Iterator[type]:

@@ -79,6 +79,7 @@ class Observer:
         self._tokens: dict[int, int] = {}
         self._threads = local()
         self.open: bool = True
+        self.stopped: bool = False
         self.teller: Teller = Teller(self.emit)
         self.reopening = False
         """A forked child makes a kernel object of its own."""
@@ -107,8 +108,10 @@ class Observer:
                 self.teller.pending += self.checks.registered(known)
 
     def stop(self) -> None:
-        """Say nothing any more, also of a wait that is under way."""
-        self.open = False
+        """Say nothing any more, also of a wait that is under way. Twice is once."""
+        if self.stopped:
+            return
+        self.stopped, self.open, self._turns = True, False, False
         Marks.selectors -= 1
         self.emit = Emitter(_unseen)
         self.teller.stop(self.emit)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from errno import ENOENT
 from typing import TYPE_CHECKING, Any
 
+from ..backends.base import Backend
 from .ambience import arm, resolve
 from .flags import TAPPED, Debug
 from .leaks import LEAK, LeakGuard, LeakGuarded, Mixed, new_subclass, subclass
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from .counts import Stats
     from .flags import FlagsLike
 
-__all__ = ["Living", "Observed", "Tapped", "instrument", "observe", "release", "stats"]
+__all__ = [
+    "Living", "Observed", "Tapped", "instrument", "is_made", "observe", "release", "seen", "stats",
+]  # fmt: skip
 
 
 class _ToldGuard(LeakGuard):
@@ -53,8 +56,15 @@ def _below(cls: type[Any], selector: Any, name: str) -> Any:
 
 
 def _observer_of(selector: Any) -> Observer | None:
-    """Return a selector's observer; None if another thread has just switched debugging off."""
+    """Return a selector's observer; None if debugging is off by now.
+
+    Another thread, or a signal handler, may just have switched it off, or while the selector was being
+    made. Of such a selector this is the first call, see ``release``.
+    """
     found: Observer | None = vars(selector).get("_observer")
+    if found is not None and found.stopped:
+        release(selector)
+        return None
     return found
 
 
@@ -130,19 +140,10 @@ class Observed(Tapped):
         return key
 
     def unregister(self, *args: Any, **kwargs: Any) -> Any:
-        return self._changed("unregister", args, kwargs)
+        return _changed(self, "unregister", args, kwargs)
 
     def modify(self, *args: Any, **kwargs: Any) -> Any:
-        return self._changed("modify", args, kwargs)
-
-    def _changed(self, action: str, args: Any, kwargs: Any) -> Any:
-        observer, change = _observer_of(self), _below(Observed, self, action)
-        if observer is None:
-            return change(*args, **kwargs)
-        observer.used()
-        key = _change(observer, change, args, kwargs)
-        observer.changed(action, key)
-        return key
+        return _changed(self, "modify", args, kwargs)
 
     def reopen(self) -> None:
         observer = _observer_of(self)
@@ -173,6 +174,17 @@ class Observed(Tapped):
             observer.closed()
 
 
+def _changed(selector: Any, action: str, args: Any, kwargs: Any) -> Any:
+    """Change a registration. It is no method: the selector may have its own class again by now."""
+    observer, change = _observer_of(selector), _below(Observed, selector, action)
+    if observer is None:
+        return change(*args, **kwargs)
+    observer.used()
+    key = _change(observer, change, args, kwargs)
+    observer.changed(action, key)
+    return key
+
+
 class Living(Observed):
     """An ``Observed`` of a selector that was made without flags."""
 
@@ -183,6 +195,9 @@ class Living(Observed):
         self.__class__ = self.class_without_flags
         type(self).__init__(self, *args, **kwargs)
 
+
+#: What the constructors set last: those with a descriptor in the kernel, and those with tables.
+_LAST = ("_descriptor", "_asleep")
 
 #: The flags that need more than the system calls.
 BEYOND_CALLS = Debug.EVENTS | Debug.STATS | Debug.CHECKS
@@ -213,38 +228,62 @@ def instrument(selector: Any, debug: FlagsLike) -> None:
         around.made(selector)
 
 
-def observe(selector: Any, flags: Debug, sink: Sink) -> None:
+def observe(selector: Any, flags: Debug, sink: Sink) -> bool:
     """Let a living selector, ours or any other with a ``_fd_to_key``, show what ``flags`` ask for.
 
     The class is made for it alone, so that it goes when the selector is released.
+
+    Returns:
+        Whether it does now. It does not if another call has taken it first.
 
     Raises:
         TypeError: its class has a layout of its own, and cannot be replaced.
     """
     flags &= TAPPED
-    selector._observer = observer = Observer(selector, flags, sink)
+    observer = Observer(selector, flags, sink)
+    if vars(selector).setdefault("_observer", observer) is not observer:
+        observer.stop()
+        return False
     try:
         selector.__class__ = new_subclass(type(selector), flags, Living)
     except TypeError:
+        observer.stop()
         del selector._observer
         raise
     tokens: dict[int, int] = {}
-    if "_binding" in vars(selector):  # else it is not ours, or not yet made
+    if "_binding" in vars(selector):  # else it is not ours
         observer.below = selector._binding
         tokens = selector._rebind(tapped(selector._binding, observer))
     observer.adopt(tokens)
+    return True
 
 
 def release(selector: Any) -> None:
-    """Undo ``observe``, or what ``instrument`` has done; a call that is under way ends unseen."""
+    """Undo ``observe``, or what ``instrument`` has done; a call that is under way ends unseen.
+
+    The constructor ends as it began, too: a selector that is being made only says nothing any more. Its
+    first call, or the next switch, does the rest.
+    """
     observer, plain = vars(selector).get("_observer"), vars(type(selector)).get("class_without_flags")
     if observer is None or plain is None:
         return
     observer.stop()
+    if not is_made(selector):
+        return
     selector.__class__ = plain
     if observer.below is not None and "_binding" in vars(selector):
         selector._rebind(observer.below)
-    del selector._observer
+    vars(selector).pop("_observer", None)  # another thread may have been here, too
+
+
+def seen(selector: Any) -> bool:
+    """Tell whether a selector shows something already."""
+    return isinstance(selector, Tapped) and _observer_of(selector) is not None
+
+
+def is_made(selector: Any) -> bool:
+    """Tell whether the constructor of a selector of ours has set all that it sets."""
+    return not isinstance(selector, Backend) or any(name in vars(selector) for name in _LAST)
 
 
 def stats(selector: Any) -> Stats:

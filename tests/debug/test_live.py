@@ -17,6 +17,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, debugging
 from selectors_ffi.backends.base import _BaseSelectorImpl
+from selectors_ffi.binding import Binding
 from selectors_ffi.debug import (
     ClosedWhileRegistered,
     Debug,
@@ -27,12 +28,14 @@ from selectors_ffi.debug import (
     Syscall,
     Wait,
     describe,
+    live,
     stats,
     switch,
     switched,
     watch,
 )
 from selectors_ffi.debug import signalled as by_signal
+from selectors_ffi.debug.tap import Tap
 from selectors_ffi.debug.watch import Living
 from tests import needs
 
@@ -117,6 +120,156 @@ def test_switching_off_in_the_middle_of_a_call(cls, pairs, monkeypatch, early):
             assert not made
             assert type(selector) is cls
             assert method != "select" or len(result) == 1
+
+
+@pytest.mark.parametrize("step", [(_BaseSelectorImpl, "_bind"), (Binding, "facts")])
+@pytest.mark.parametrize("on", [True, False])
+def test_switching_while_a_selector_is_made(backend, pairs, monkeypatch, on, step):
+    """The constructor ends as it began; whatever was switched, the selector works and is left clean."""
+    kept = []
+    made = [] if on else [switch("events,checks", kept.append)]
+    function = getattr(*step)
+
+    def step_and_switch(*arguments):
+        monkeypatch.undo()
+        if on:
+            made.append(switch("events,checks", kept.append))
+        else:
+            made[0].off()
+        return function(*arguments)
+
+    monkeypatch.setattr(*step, step_and_switch)
+    with backend() as selector:
+        monkeypatch.undo()
+        selector.register(pairs[0][0], EVENT_WRITE)
+        assert len(selector.select(0)) == 1
+        made[0].off()
+        assert type(selector) is backend
+        assert "_observer" not in vars(selector)
+        assert not isinstance(selector._binding.lib, Tap)
+        assert kept == []
+        with switch("events", kept.append):
+            assert len(selector.select(0)) == 1
+        assert names(kept) == ["Event", "Wait"]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_selector_that_was_made_as_debugging_was_switched_off(backend, monkeypatch, again):
+    """Its first call leaves nothing of the debugging; a switch before that shows it."""
+    bind = _BaseSelectorImpl._bind
+    made = switch("events", lambda record: None)
+
+    def bind_and_switch_off(*arguments):
+        made.off()
+        return bind(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_BaseSelectorImpl, "_bind", bind_and_switch_off)
+        selector = backend()
+    kept = []
+    with selector:
+        if again:
+            with switch("events", kept.append):
+                selector.select(0)
+        selector.select(0)
+        assert type(selector) is backend
+        assert "_observer" not in vars(selector)
+    assert names(kept) == (["Wait"] if again else [])
+
+
+@pytest.mark.parametrize("method", ["modify", "unregister"])
+def test_switching_off_just_as_a_method_begins(cls, pairs, monkeypatch, method):
+    """A method that was looked up before works for a selector that has its own class again."""
+    near = pairs[0][0]
+    with cls() as selector:
+        selector.register(near, EVENT_READ)
+        with switch("events", print):
+            bound = getattr(selector, method)
+        bound(*([near, EVENT_WRITE] if method == "modify" else [near]))
+        assert len(selector.get_map()) == (method == "modify")
+
+
+def test_a_selector_that_cannot_be_released(backend, monkeypatch):
+    """The others are released all the same."""
+    with backend() as first, backend() as second, backend() as third:
+        made = switch("events", lambda record: None)
+        monkeypatch.setattr(second, "_rebind", lambda binding: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            made.off()
+        monkeypatch.undo()
+        assert {type(first), type(second), type(third)} == {backend}
+        assert not made.on
+        made.off()
+
+
+def test_switching_off_while_selectors_are_looked_for(cls, monkeypatch):
+    """What another thread switches off in the middle of ``switch()`` is off, and nothing is left on."""
+    find = live.alive
+
+    def find_and_switch_off():
+        found = find()
+        switched().off()
+        return found
+
+    with cls() as selector:
+        monkeypatch.setattr(live, "alive", find_and_switch_off)
+        made = switch("events", print)
+        monkeypatch.undo()
+        assert not made.on
+        assert switched() is None
+        assert type(selector) is cls
+        with cls() as another:
+            assert type(another) is cls
+
+
+def test_two_threads_switch_at_once(cls, monkeypatch):
+    """A selector is shown by the one that has taken it first."""
+    first, second = [], []
+    with cls() as selector:
+        with monkeypatch.context() as patched:
+            patched.setattr(live, "seen", lambda selector: False)
+            one = switch("events", first.append)
+            patched.setattr(live, "_current", [])
+            two = switch("events", second.append)
+            selector.select(0)
+            two.off()
+        one.off()
+        assert type(selector) is cls
+    assert names(first) == ["Wait"]
+    assert second == []
+
+
+def test_threads_that_switch_while_others_work(cls, pairs):
+    """Nothing gets into calls that are under way as debugging is switched."""
+    near = pairs[0][0]
+    failures = []
+    ended = threading.Event()
+
+    def work():
+        try:
+            while not ended.is_set():
+                with cls() as selector:
+                    for _ in range(20):
+                        selector.register(near, EVENT_WRITE)
+                        selector.modify(near, EVENT_READ | EVENT_WRITE)
+                        assert len(selector.select(0)) == 1
+                        selector.unregister(near)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            with switch("events,checks", lambda record: None):
+                ended.wait(0.001)
+            ended.wait(0.001)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
 
 
 def test_system_calls_of_a_living_selector(backend, pairs):
