@@ -1,5 +1,8 @@
 """Lines: records as text for people, with time stamps, folded repeats, and colour on a terminal.
 
+A line is stamped with the time at which its call or wait began, or with that of the line before it if
+that is later. So times never go back.
+
 A loop that spins says the same few lines thousands of times. They are shown twice; then one line says
 how often they came again. Lines count as the same if only their durations differ.
 """
@@ -138,8 +141,10 @@ class Lines(Locked):
         if isinstance(record, Wait) and 0 < self._slower <= record.turn:
             at = f", at {record.at}" if record.at else ""
             text += f" (the program took {record.turn / 1e9:.6f} s before{at})"
-        stamp = self._stamp(record.time, self._before or record.time)
-        self._before = record.time
+        # A wait is written after its calls, and a call of another thread may have begun before.
+        moment = max(record.time, self._before)
+        stamp = self._stamp(moment, self._before or moment)
+        self._before = moment
         line = stamp + self._drawn(record, text, len(stamp))
         if self._folding is None:
             lines = [line]

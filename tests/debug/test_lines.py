@@ -116,6 +116,18 @@ def test_times():
     assert [line.split()[0] for line in written(records, stamp="r")] == ["0.000000", "0.001500"]
 
 
+def test_times_never_go_back():
+    """What began before the line in front of it, as a wait before its calls, has that line's time."""
+    moment = now()
+    wait = Wait(moment, SOURCE, 1, 2_000_000, 0, -1)
+    records = [call(moment + 1_000_000), wait, call(moment + 1_500_000)]
+
+    times = [line.split()[0] for line in written(records, stamp="r")]
+    assert times == ["0.000000", "0.000000", "0.000500"]
+    times = [line.split()[0] for line in written(records, stamp="tt")]
+    assert times == sorted(times)
+
+
 def test_a_long_turn_is_told():
     """With --slower, a wait after a long turn says how long it was."""
     wait = Wait(1, SOURCE, None, 5, 1, 20_000_000)
