@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..backends.process import frames
+from .complaints import complain
 from .output import Held, duplicate
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ _CALL = re.compile(
 )
 #: The modules that ``turns`` and ``places`` ask a frame for.
 _ASKED_FOR = ("__main__", "bdb", "asyncio.base_events", "asyncio.events")
+
+
+_told: list[bool] = []
 
 
 class Code(NamedTuple):
@@ -59,10 +62,18 @@ class Stacks(Held):
     """Looks at stacks; on PyPy with a file, open at a high number from ``open`` to ``close``."""
 
     def open(self) -> None:
-        """Open the file; without one, no stack is known."""
-        if not EXACT:
-            with suppress(OSError), TemporaryFile(buffering=0) as file:
+        """Open the file; without one, no stack is known, which is told once."""
+        if EXACT:
+            return
+        try:
+            with TemporaryFile(buffering=0) as file:
                 self.take_high(duplicate(file.fileno()))
+        except OSError as error:
+            if not _told:
+                _told.append(True)
+                complain(
+                    f"selectors_ffi: there is no SEL010, which needs a temporary file on PyPy: {error}"
+                )
 
     def now(self) -> dict[int, Any]:
         """Return the innermost frame, or ``Call``, of each thread by its ``threading.get_ident()``."""

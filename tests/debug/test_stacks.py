@@ -99,6 +99,23 @@ def test_without_a_file_nothing_is_known():
     looks.close()
 
 
+def test_no_temporary_file_can_be_made(monkeypatch, capsys):
+    """One line says that blocked loops are not looked for; the next time nothing does."""
+
+    def refuse(**options):
+        raise FileNotFoundError("No usable temporary directory")
+
+    monkeypatch.setattr(stacks, "EXACT", False)
+    monkeypatch.setattr(stacks, "TemporaryFile", refuse, raising=False)
+    for _ in range(2):
+        looks = Stacks()
+        looks.open()
+        assert looks.now() == {}
+
+    told = "selectors_ffi: there is no SEL010, which needs a temporary file on PyPy: No usable"
+    assert capsys.readouterr().err == f"{told} temporary directory\n"
+
+
 def test_another_selector_has_waited_since():
     """Without frames only the selector that waited last in its thread can be blamed."""
     watchdog = turns._Watchdog()
