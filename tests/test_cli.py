@@ -205,12 +205,12 @@ def test_example_differs_in_one_import():
 @pytest.mark.parametrize(
     "variable", ["SELECTORS_FFI_SINK=/no/such/x", "SELECTORS_FFI_BLOCKED_AFTER=soon"]
 )
-@pytest.mark.parametrize("command", ["trace", "run"])
+@pytest.mark.parametrize("command", ["trace -c print('ran')", "run -c print('ran')", "info", ""])
 def test_a_wrong_variable_ends_the_command_line(variable, command):
-    """One line that names the variable, exit status 2, and nothing of the program has run."""
+    """One line that names the variable, exit status 2, and nothing has run."""
     name, _, value = variable.partition("=")
     done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", command, "-c", "print('ran')"],
+        [sys.executable, "-m", "selectors_ffi", *command.split()],
         env={**os.environ, "PYTHONPATH": str(ROOT), name: value},
         capture_output=True,
         text=True,

@@ -79,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in WITHOUT_A_SELECTOR and not _any_works():
         chosen.exit(1, f"{chosen.prog}: no selector works on this system; {parser.prog} says why\n")
     run: Callable[[argparse.Namespace], int] = options.run
-    if chosen.takes_program and os.environ.get("SELECTORS_FFI_SINK"):
+    if os.environ.get("SELECTORS_FFI_SINK"):
         from selectors_ffi.debug.ambience import ambient
 
         try:
-            _ = ambient().sink  # what cannot be opened is told before the program runs
+            _ = ambient().sink  # what cannot be opened is told before anything runs
         except ValueError as error:
             chosen.error(str(error))
     try:
