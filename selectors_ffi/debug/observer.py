@@ -29,7 +29,7 @@ from .places import place
 from .presence import Begun, Here
 from .raw import ends_of
 from .records import Event, Marks, Record, Registration, Syscall, Wait, now, spent
-from .sinks import Emitter, Sink
+from .sinks import Emitter, Sink, emitter_of
 from .telling import Teller
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Observer:
         Marks.selectors += 1
         self.name: str = f"{type(selector).__name__}-{next(_serials)}"
         self.flags = flags
-        self.emit: Emitter = Emitter(sink)
+        self.emit: Emitter = emitter_of(sink)
         self.stats: Stats | None = Stats() if Debug.STATS in flags else None
         self.known: dict[int, Known] = {}
         shared = hasattr(type(selector), "fileno")

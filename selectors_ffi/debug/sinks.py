@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Emitter", "FileSink", "JsonSink", "LogSink", "RingSink", "Sink", "SinkLike", "StandardError",
-    "sink_of", "tee",
+    "emitter_of", "sink_of", "tee",
 ]  # fmt: skip
 
 Sink = Callable[["Record"], object]
@@ -101,6 +101,11 @@ class Emitter:
             f"selectors_ffi: a debug sink raised {type(error).__name__}: {error};"
             " its further failures are only counted"
         )
+
+
+def emitter_of(sink: Sink) -> Emitter:
+    """Return what gives records to a sink. An ``Emitter`` may stand for its sink; its count goes on."""
+    return sink if isinstance(sink, Emitter) else Emitter(sink)
 
 
 class LogSink:
@@ -281,9 +286,14 @@ class RingSink:
         size: how many records to keep.
         dump: where to write them, any sink; None is standard error. A sink of the caller's stays
             open, so that the next dump can follow.
+
+    Raises:
+        ValueError: the size is negative.
     """
 
     def __init__(self, size: int = 256, dump: SinkLike = None) -> None:
+        if size < 0:
+            raise ValueError(f"size is how many records to keep, not {size!r}")
         self._records: deque[Record] = deque(maxlen=size)
         self._dump = dump
 
@@ -319,8 +329,15 @@ class RingSink:
 
 
 def tee(sinks: Iterable[Sink]) -> Sink:
-    """Return a sink that gives each record to several; each is guarded for itself."""
-    guarded = [Emitter(sink) for sink in sinks]
+    """Return a sink that gives each record to several; each is guarded for itself.
+
+    Raises:
+        TypeError: one of them is no callable.
+    """
+    guarded = [emitter_of(sink) for sink in sinks]
+    for emitter in guarded:
+        if not callable(emitter.sink):
+            raise TypeError(f"tee() takes callables, as FileSink(path) is one, not {emitter.sink!r}")
 
     def give(record: Record) -> None:
         for emitter in guarded:

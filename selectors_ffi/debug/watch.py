@@ -17,7 +17,7 @@ from .leaks import LEAK, LeakGuard, LeakGuarded, Mixed, new_subclass, subclass
 from .lints import REUSED, mended
 from .observer import Observer
 from .records import Lint, Marks, here, now
-from .sinks import Emitter, Sink
+from .sinks import Sink, emitter_of
 from .tap import tapped
 from .telling import announce
 
@@ -36,7 +36,7 @@ class _ToldGuard(LeakGuard):
 
     def __init__(self, selector: object, sink: Sink, name: str) -> None:
         self._name = name
-        self._emit = Emitter(sink)
+        self._emit = emitter_of(sink)
         super().__init__(selector)
 
     def _tell(self, message: str, warning: Warning) -> None:

@@ -65,6 +65,18 @@ def test_not_a_sink():
         pass
 
 
+def test_not_sinks_for_several():
+    """What is no callable is refused when the tee is made."""
+    with pytest.raises(TypeError, match=r"tee\(\) takes callables, .*, not 'x\.log'"):
+        tee([print, "x.log"])
+
+
+def test_a_recorder_of_no_size():
+    """The message names the parameter."""
+    with pytest.raises(ValueError, match="size is how many records to keep, not -1"):
+        RingSink(-1)
+
+
 def test_json_lines(tmp_path):
     """Each line is one JSON object with the fields of its record."""
     path = tmp_path / "log"
