@@ -19,6 +19,7 @@ VARIABLES = (
     "DEBUG",
     "INJECT",
     "KERNEL",
+    "OUTPUT",
     "SELFTEST",
     "SIGNAL",
     "SINK",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from .options import add_control, add_filters, add_looks, begin_control, check_times
@@ -88,7 +89,12 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         options.fail(str(error))  # exits
     tracing.begin()
-    program()
+    try:
+        program()
+    except KeyboardInterrupt:
+        if sys.implementation.name == "pypy":  # it runs nothing more, no atexit function either
+            tracing.finish()
+        raise
     return 0
 
 

@@ -19,7 +19,7 @@ from ..debug.filters import Filter, about, chosen
 from ..debug.lines import Lines, look_of
 from ..debug.lints import forget_mended, mended_so_far
 from ..debug.records import Marks
-from ..debug.sinks import StandardError, standard_error
+from ..debug.sinks import StandardError, emitter_of, standard_error
 from ..installation import Installation, install
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     Output = Union[debug.FileSink, debug.PerfettoSink, debug.ReportSink]
 
 __all__ = ["DOCUMENTS", "Settings", "Tracing"]
+
+#: The file that the trace of this program, or of the one that has started it, goes to.
+VARIABLE = "SELECTORS_FFI_OUTPUT"
 
 #: Formats that are one document, not lines, with their own default of flags.
 DOCUMENTS = {"perfetto": "syscalls,events", "html": "syscalls,events,checks"}
@@ -114,7 +117,7 @@ class Tracing:
         shown: Sink = self._output
         if settings.format == "text" and isinstance(self._output, debug.FileSink):
             shown = self._lines = self._text(self._output)
-        self._sink: Sink = Filter(
+        wanted = Filter(
             shown,
             self._what,
             self._about,
@@ -122,12 +125,13 @@ class Tracing:
             slower=settings.slower,
             limit=settings.limit,
         )
+        # The one guard of the output. It stands for the sink, so that what fails is told once.
+        self._sink: Sink = emitter_of(wanted)
+        self._attempt = emitter_of(self._sink).attempt
         self._flags = self._what.flags
         if self.table is not None:
             if not self._child:
-                fd, path = tempfile.mkstemp(prefix="selectors_ffi-")
-                os.close(fd)
-                self.settings = self.settings._replace(figures=path)
+                self.settings = self.settings._replace(figures=_new_file())
             self._sink = debug.tee([self._sink, self.table])
             self._flags |= debug.Debug.SYSCALLS | debug.Debug.EVENTS
 
@@ -137,13 +141,14 @@ class Tracing:
         own = settings.follow == 2
         if own:
             path += ".%p"
+        join = (self._child and not own) or self._begun_before(path)
         if settings.format == "perfetto":
-            return debug.PerfettoSink(_of_process(path), join=self._child and not own)
+            return debug.PerfettoSink(_of_process(path), join=join)
         if settings.format == "html":
-            return debug.ReportSink(_of_process(path), join=self._child and not own)
+            return debug.ReportSink(_of_process(path), join=join)
         kind = debug.JsonSink if settings.format == "json" else debug.FileSink
         if path:
-            return kind(path, append=self._child and not own)
+            return kind(path, append=join)
         if settings.format == "json":
             return _JsonOnStandardError()
         if self._child and settings.terminal and not _same_file(settings.terminal):
@@ -152,6 +157,17 @@ class Tracing:
             except OSError:  # the first process has ended, or this is another user's
                 pass
         return standard_error
+
+    def _begun_before(self, path: str) -> bool:
+        """Tell whether the program that is traced into a file has started the same trace again.
+
+        It does so with ``sys.orig_argv``: by exec*(), or in a process beside its own.
+        """
+        if not path:
+            return False
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = os.path.abspath(_of_process(path))
+        return os.environ[VARIABLE] == before
 
     def _text(self, output: debug.FileSink) -> Lines:
         settings = self.settings
@@ -173,7 +189,7 @@ class Tracing:
             warnings.filterwarnings("ignore", r"unclosed .*Selector", ResourceWarning)
         if self._child:
             Marks.main = 0  # every line names its process
-        atexit.register(self._finish)
+        atexit.register(self.finish)
         if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
             os.register_at_fork(before=self._forking, after_in_child=self._forked)
         for name in ("execv", "execve"):  # which the others of os call
@@ -193,7 +209,7 @@ class Tracing:
             pass
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
-        self._finish()
+        self.finish()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -216,7 +232,7 @@ class Tracing:
         """Write what is folded, before lines of a child come between."""
         self._forks = True
         if self._lines is not None:
-            self._lines.finish()
+            self._attempt(self._lines.finish)
 
     def _forked(self) -> None:
         """Begin anew in a forked child, and see to it that what is due at its end is not lost."""
@@ -227,10 +243,10 @@ class Tracing:
         util = sys.modules.get("multiprocessing.util")
         if util is not None:  # its children end by os._exit(), and run their own list before
             util.register_after_fork(
-                self, lambda tracing: util.Finalize(None, tracing._finish, exitpriority=0)
+                self, lambda tracing: util.Finalize(None, tracing.finish, exitpriority=0)
             )
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Write what is due at the end of the process."""
         if self._done:
             return
@@ -238,16 +254,19 @@ class Tracing:
         self._tell_what_is_due()
         if not self._child and not self._seen():
             self._tell(self._why_nothing())
-        self._output.close()
+        self._attempt(self._output.close)
 
     def _tell_what_is_due(self) -> None:
+        table = self.table
         if self._lines is not None:
-            self._lines.finish()
-        if self.table is not None and self._child and self._pid != self.settings.first:
-            self._leave_figures(self.table)
-        elif self.table is not None:
-            self._add_figures(self.table)
-            self._tell(str(self.table))
+            self._attempt(self._lines.finish)
+        if table is not None and self._child and self._pid != self.settings.first:
+            self._attempt(lambda: self._leave_figures(table))
+        elif table is not None:
+            self._attempt(lambda: self._add_figures(table))
+            self._tell(str(table))
+            if not self.settings.figures and (self._forks or self.settings.follow):
+                self._tell("selectors_ffi: no file could be made for the figures of children")
         for sentence in mended_so_far():
             self._tell(f"selectors_ffi: {sentence}")
 
@@ -258,10 +277,11 @@ class Tracing:
         return Marks.made > 0 or (self.table is not None and self.table.processes > 1)
 
     def _tell(self, text: str) -> None:
-        """Write to the output if it is text, else to standard error."""
+        """Write to the output if it is text, else to standard error; nothing that fails leaves."""
         text_file = self.settings.format == "text" and isinstance(self._output, debug.FileSink)
         output = self._output if text_file else standard_error
-        output.write(f"{text}\n")  # type: ignore[union-attr] # a FileSink, see above
+        write = output.write  # type: ignore[union-attr] # a FileSink, see above
+        self._attempt(lambda: write(f"{text}\n"))
 
     def _why_nothing(self) -> str:
         """Return a line for a program that made no selector."""
@@ -295,6 +315,16 @@ class Tracing:
 
 class _JsonOnStandardError(debug.JsonSink, StandardError):
     """The lines of the one, written where the other writes."""
+
+
+def _new_file() -> str:
+    """Return the path of an empty file; "" where none can be made, as without a writable folder."""
+    try:
+        fd, path = tempfile.mkstemp(prefix="selectors_ffi-")
+    except OSError:
+        return ""
+    os.close(fd)
+    return path
 
 
 def _of_process(path: str) -> str:

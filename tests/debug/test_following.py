@@ -136,6 +136,46 @@ def test_a_program_that_takes_the_process_over(tmp_path, call):
     assert not list(folder.iterdir())
 
 
+AGAIN = """
+import os, selectors, subprocess, sys
+selectors.SelectSelector().select(0)
+generation = int(os.environ.get("GENERATION", "0"))
+os.environ["GENERATION"] = str(generation + 1)
+if generation < 2:
+    {again}
+selectors.SelectSelector().select(0)
+"""
+
+
+@pytest.mark.parametrize("again", ["os.execv(sys.executable, command)", "subprocess.run(command)"])
+@pytest.mark.parametrize("options", [[], ["-f"], ["--format", "json"], ["--format", "perfetto"]])
+def test_a_program_that_starts_itself_again(tmp_path, again, options):
+    """The same trace goes on in its file, which is not emptied."""
+    path = tmp_path / "out"
+    program = tmp_path / "again.py"
+    command = ["-m", "selectors_ffi", "trace", *options, "-o", str(path), str(program)]
+    program.write_text(AGAIN.format(again=f"command = [sys.executable, *{command!r}]; {again}"))
+    path.write_text("of an earlier trace")
+
+    trace(*command[3:])
+
+    expected = 4 if "execv" in again else 6
+    text = path.read_text()
+    assert "earlier" not in text
+    assert len(re.findall(r"select\(0, |\"name\": ?\"select\"", text)) == expected
+    if "perfetto" in options:
+        json.loads(text)
+
+
+def test_a_file_for_each_process_goes_on(tmp_path):
+    """With -ff, too, the program that takes the process over writes into the same file."""
+    code = f"import os, sys; {SELECT}; os.execv(sys.executable, [sys.executable, '-c', {SELECT!r}])"
+    trace("-ff", "-o", tmp_path / "out", "-c", code)
+
+    (path,) = tmp_path.iterdir()
+    assert path.read_text().count("select(") == 2
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_a_child_of_multiprocessing(workers, method):
     """Children of multiprocessing are traced, and counted in the summary."""

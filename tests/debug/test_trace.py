@@ -406,6 +406,87 @@ def test_summary_of_a_server_that_is_terminated(script, arguments, tmp_path):
     assert server.returncode == -signal.SIGTERM
 
 
+FAILS = "selectors_ffi: a debug sink raised OSError: [Errno 28] No space left on device; its further"
+full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is needed")
+
+
+@full
+@pytest.mark.parametrize("options", [(), ("--summary",), ("-r", "--no-fold")])
+@pytest.mark.parametrize(
+    ("end", "status", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, 1),
+        ("os.execv(sys.executable, [sys.executable, '-c', 'exit(7)'])", 7, 1),
+        ("os.fork() and exit(os.wait() and 7)", 7, 2),
+        ("exit(7)", 7, 1),
+    ],
+)
+def test_an_output_that_fails(script, options, end, status, told):
+    """The program ends as it does without us, and each process says once what failed."""
+    path = script(
+        f"""
+        import os, selectors, signal, sys
+        for _ in range(2):
+            selector = selectors.SelectSelector()
+            for _ in range(10):
+                selector.select(0)
+        {end}
+        """
+    )
+    done = trace("-o", "/dev/full", *options, path)
+
+    assert done.returncode == status
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert all(line.startswith(FAILS) for line in lines)
+    assert 1 <= len(lines) <= told
+
+
+@unix
+def test_nobody_reads_the_summary(script):
+    """SIGTERM ends the program also if standard error is a pipe that was closed."""
+    path = script(
+        "import os, signal; print(1, flush=True); input(); os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    command = [sys.executable, "-m", "selectors_ffi", "trace", "--summary", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
+        process.stdout.readline()
+        process.stderr.close()
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        assert process.wait(50) == -signal.SIGTERM
+
+
+@unix
+def test_summary_after_an_interrupt(script):
+    """A KeyboardInterrupt that ends the program comes with the summary, also on PyPy."""
+    done = trace(
+        "--summary",
+        script("import selectors; selectors.SelectSelector().select(0); raise KeyboardInterrupt"),
+    )
+
+    assert "% time" in done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.returncode == -signal.SIGINT
+
+
+@unix
+def test_summary_without_a_temporary_folder(script):
+    """The table is shown; one line says what it cannot have of children."""
+    no_folder = "import tempfile; tempfile.tempdir = '/no/such'; import selectors_ffi.__main__"
+    alone, forks = (
+        run("-c", no_folder, "trace", "--summary", script(f"import os, selectors; {end}"))
+        for end in ("selectors.SelectSelector().select(0)", "os.fork() and os.wait()")
+    )
+
+    missing = "selectors_ffi: no file could be made for the figures of children"
+    assert alone.stderr.startswith("% time")
+    assert missing not in alone.stderr
+    assert forks.stderr.count(missing) == 1
+
+
 @unix
 def test_a_handler_of_the_programs_is_its_own(script):
     """A program that has a handler for SIGTERM, or a thread that loads the tracer, is left alone."""
