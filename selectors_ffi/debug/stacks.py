@@ -71,9 +71,7 @@ class Stacks(Held):
         except OSError as error:
             if not _told:
                 _told.append(True)
-                complain(
-                    f"selectors_ffi: there is no SEL010, which needs a temporary file on PyPy: {error}"
-                )
+                complain(f"selectors_ffi: no SEL010, PyPy has no temporary file for stacks: {error}")
 
     def now(self) -> dict[int, Any]:
         """Return the innermost frame, or ``Call``, of each thread by its ``threading.get_ident()``."""

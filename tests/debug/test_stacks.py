@@ -112,7 +112,7 @@ def test_no_temporary_file_can_be_made(monkeypatch, capsys):
         looks.open()
         assert looks.now() == {}
 
-    told = "selectors_ffi: there is no SEL010, which needs a temporary file on PyPy: No usable"
+    told = "selectors_ffi: no SEL010, PyPy has no temporary file for stacks: No usable"
     assert capsys.readouterr().err == f"{told} temporary directory\n"
 
 
