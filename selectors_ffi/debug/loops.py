@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import dis
 import gc
+import inspect
 import types
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import CodeType, FrameType
 
 __all__ = ["Loop", "loop_around", "refers_to"]
@@ -21,9 +24,11 @@ __all__ = ["Loop", "loop_around", "refers_to"]
 #: Functions that may stand between a wait and its loop: the one that waits, and its caller. Almost every
 #: program runs in another loop, if one looks far enough. asyncio's own functions do not count.
 DEPTH = 2
-#: References from a variable of the loop to its selector, and objects to look at.
+#: References from a variable of the loop to its selector.
 REFERENCES = 5
+#: Objects to look at for each of them, and of one container.
 OBJECTS = 2000
+REFERENTS = 200
 
 
 class Loop(NamedTuple):
@@ -67,23 +72,54 @@ def _loops_of(code: CodeType) -> tuple[Loop, ...]:
 
 def refers_to(frame: FrameType, selector: object) -> bool:
     """Tell whether a variable of a frame leads to the selector: two loops may run the same code."""
-    level: list[Any] = list(frame.f_locals.values())
-    seen = 0
+    level = _variables_of(frame)
+    seen: set[int] = set()
     for _ in range(REFERENCES):
-        following: list[Any] = []
-        for one in level:
-            seen += 1
-            if one is selector:
-                return True
-            if seen > OBJECTS:
-                return False
-            if type(one) is types.FunctionType:
-                following += one.__closure__ or ()
-            elif not isinstance(one, _NO_WAY):
-                following += gc.get_referents(one)
-        level = following
+        if any(one is selector for one in level):
+            return True
+        new = [one for one in level if id(one) not in seen and not issubclass(type(one), _NO_WAY)]
+        seen.update(map(id, new))
+        # The smallest first, so that huge containers do not hide what is beside them.
+        level = [*chain.from_iterable(sorted(map(_referents_of, new), key=len))][:OBJECTS]
     return False
 
 
-# Through these everything is reached from everything.
-_NO_WAY = (type, types.ModuleType, types.FrameType, types.CodeType, types.BuiltinFunctionType)
+def _variables_of(frame: FrameType) -> list[Any]:
+    """Return what the variables of a frame hold: the local ones, and the global ones that it names."""
+    code = frame.f_code
+    found = _named(code, frame.f_globals)
+    if code.co_flags & inspect.CO_OPTIMIZED:  # else its local variables are those of a module or a class
+        found += frame.f_locals.values()
+    else:
+        found += _named(code, frame.f_locals)
+    for module in [one for one in found if type(one) is types.ModuleType]:
+        found += _named(code, vars(module))
+    return found
+
+
+def _named(code: CodeType, variables: Mapping[str, Any]) -> list[Any]:
+    return [variables[name] for name in code.co_names if name in variables]
+
+
+def _referents_of(one: Any) -> list[Any]:
+    """Return what an object refers to; a part of it if that is very much."""
+    if type(one) is types.FunctionType:
+        return [*(one.__closure__ or ()), *_named(one.__code__, one.__globals__)]
+    if issubclass(type(one), type):
+        # Not its methods: they name all that a module has.
+        attributes: dict[str, Any] = {}
+        for base in reversed(type.mro(one)):
+            attributes.update(vars(base))
+        return [value for value in attributes.values() if not issubclass(type(value), _METHODS)]
+    return gc.get_referents(one)[:REFERENTS]
+
+
+# Through these everything is reached from everything, or nothing.
+_NO_WAY = (
+    types.ModuleType, types.FrameType, types.CodeType, types.BuiltinFunctionType,
+    str, bytes, int, float, type(None),
+)  # fmt: skip
+_METHODS = (
+    types.FunctionType, classmethod, staticmethod, property, types.WrapperDescriptorType,
+    types.MethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, *_NO_WAY,
+)  # fmt: skip

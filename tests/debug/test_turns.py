@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 import warnings
+import weakref
 from time import monotonic
 from types import SimpleNamespace
 
@@ -249,8 +251,89 @@ def test_what_leads_to_a_selector():
     wanted = object()
     assert in_variable(Holder(Holder(wanted)))
     assert in_closure()
-    assert not nowhere(sys, int, list(range(10_000)))
+    assert not nowhere(sys, int, list(range(10_000)), [[[] for _ in range(50)] for _ in range(50)])
     assert not nowhere()
+
+
+def test_what_leads_to_a_selector_beside_huge_containers():
+    """However much else a program keeps, a selector in an attribute is found."""
+
+    class Server:
+        """Has many clients, in many tables, and a selector in an object of its own."""
+
+        def __init__(self, selector):
+            self.clients = {number: SimpleNamespace(number=number) for number in range(3000)}
+            self.tables = [[SimpleNamespace() for _ in range(300)] for _ in range(30)]
+            self.poller = SimpleNamespace(selector=selector)
+
+        def serves(self, what):
+            return refers_to(sys._getframe(), what[0]())
+
+    wanted = Server(object())
+    assert wanted.serves([lambda: wanted.poller.selector])
+    assert not wanted.serves([object])
+
+
+GLOBALS = """
+class Server:
+    held = selector
+
+    def method(self):
+        return selector
+
+    def by_instance(self):
+        return refers_to(sys._getframe(), wanted())
+
+    @classmethod
+    def by_class(cls):
+        return refers_to(sys._getframe(), wanted())
+
+def by_name():
+    selector
+    return refers_to(sys._getframe(), wanted())
+
+def by_function():
+    wait
+    return refers_to(sys._getframe(), wanted())
+
+def by_module():
+    module.selector
+    return refers_to(sys._getframe(), wanted())
+
+def elsewhere():
+    module
+    return refers_to(sys._getframe(), wanted())
+
+class Other(Server):
+    held = None
+
+    def by_method(self):
+        return refers_to(sys._getframe(), wanted())
+
+def wait():
+    return selector
+
+selector
+at_module_level = refers_to(sys._getframe(), wanted())
+"""
+
+
+def test_what_leads_to_a_selector_that_is_no_local_variable():
+    """A loop's selector may be a global that the code names, or an attribute of a class or a module."""
+    module = types.ModuleType("program")
+    names, selector = vars(module), selectors_ffi.SelectSelector()
+    names.update(refers_to=refers_to, sys=sys, module=module, selector=selector)
+    names["wanted"] = weakref.ref(selector)
+    exec(GLOBALS, names)
+
+    assert names["at_module_level"]
+    assert names["by_name"]()
+    assert names["by_function"]()
+    assert names["by_module"]()
+    assert names["Server"].by_class()
+    assert names["Server"]().by_instance()
+    assert not names["Other"]().by_method(), "through methods everything is reached"
+    assert not names["elsewhere"]()
 
 
 def test_a_person_who_debugs_blocks_nothing(backend, lints):
