@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..binding import load
-from .addresses import address_of
 from .decode import FORMS
 from .flags import Debug, flags_of
+from .naming import link_of, socket_of
 from .records import Event, Lint, Registration, Syscall, Wait
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Calls", "Chosen", "Filter", "about", "calls_of", "chosen", "nanoseconds_of"]
 
+_DELETED = " (deleted)"  # Linux adds it to the path of a file that has none any more
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 #: Stand for the functions of whatever mechanism is in use, as in ``selectors_ffi.testing.inject``.
 _GROUPS = {
@@ -145,9 +147,29 @@ def about(text: str) -> Callable[[int], bool]:
                 return True
         except (OSError, OverflowError):
             pass
-        return path in address_of(fd) or text in address_of(fd).split()
+        return bool({path, text} & _paths_of(fd))
 
     return names
+
+
+def _paths_of(fd: int) -> set[str]:
+    """Return the paths of a descriptor: of a Unix socket, those of both ends."""
+    found = set()
+    with suppress(OSError, ValueError, OverflowError), socket_of(fd, None) as sock:
+        for ask in (sock.getsockname, sock.getpeername):
+            with suppress(OSError):
+                found.add(_path(ask()))
+    link = link_of(fd)
+    return {*found, link, link[: -len(_DELETED)] if link.endswith(_DELETED) else link} - {""}
+
+
+def _path(name: object) -> str:
+    """Return a Unix socket's name as ``-P`` takes it, with @ if it is abstract; "" of other names."""
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    if not isinstance(name, str):
+        return ""
+    return "@" + name[1:] if name.startswith("\0") else name
 
 
 def nanoseconds_of(text: str) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import sys
 
 import pytest
 
@@ -155,6 +157,40 @@ def test_a_path(tmp_path):
     assert not about(str(fifo))(fd)
     with pytest.raises(ValueError, match="neither a descriptor's number nor an existing path"):
         about("nothing")
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Unix sockets")
+def test_a_path_is_compared_as_a_whole(tmp_path, monkeypatch):
+    """-P shows neither sockets whose names begin like the path, nor what is in a directory."""
+    name = str(tmp_path / "a b.sock")
+    with contextlib.ExitStack() as stack:
+
+        def listener(path):
+            made = stack.enter_context(socket.socket(socket.AF_UNIX))
+            made.bind(path)
+            made.listen()
+            return made.fileno()
+
+        meant = listener(name)
+        others = [listener(path) for path in (name + "2", name + " <- 5")]
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.connect(name)
+        assert all(map(about(name), (meant, client.fileno())))
+        assert not any(map(about(name), others))
+        assert not about(str(tmp_path) + os.sep)(meant)
+        monkeypatch.chdir(tmp_path)
+        assert about("a b.sock")(meant)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's names")
+def test_a_path_that_no_file_has_any_more(tmp_path):
+    """-P goes on to show a file that was deleted, and a Unix socket by its abstract name."""
+    path = tmp_path / "file"
+    with open(path, "w") as file, socket.socket(socket.AF_UNIX) as abstract:
+        path.unlink()
+        assert about(str(path))(file.fileno())
+        abstract.bind(f"\0/{os.getpid()}")
+        assert about(f"@/{os.getpid()}")(abstract.fileno())
 
 
 def test_the_limit():
