@@ -80,7 +80,8 @@ def refers_to(frame: FrameType, selector: object) -> bool:
         new = [one for one in level if id(one) not in seen and not issubclass(type(one), _NO_WAY)]
         seen.update(map(id, new))
         # The smallest first, so that huge containers do not hide what is beside them.
-        level = [*chain.from_iterable(sorted(map(_referents_of, new), key=len))][:OBJECTS]
+        referents = sorted(map(_referents_of, new), key=len)
+        level = [*chain.from_iterable(referents)][:OBJECTS]
     return False
 
 
