@@ -2,7 +2,8 @@
 
 A selector does not see what is read or written, and must not look at it. The kernel has traces of it:
 
-* TCP counts the bytes of a connection (``TCP_INFO`` of Linux), and how many connections wait.
+* TCP counts the bytes of a connection (``TCP_INFO`` of Linux), and how many connections wait. For a Unix
+  socket Linux tells the latter by ``sock_diag``.
 * For a pipe or a Unix socket it only says how many bytes wait. The same number twice may mean that
   nothing happened, or that as much was read as arrived. An epoll set of our own tells the two apart:
   with EPOLLET it reports the arrival of new data, and nothing else.
@@ -43,6 +44,14 @@ __all__ = ["Arrivals", "Evidence", "descriptors_left", "evidence_of", "listens"]
 # tcpi_bytes_acked and tcpi_bytes_received, two u64, since Linux 4.1.
 _BACKLOG = struct.Struct("=24xI")
 _COUNTERS = struct.Struct("=120xQQ")
+
+# linux/netlink.h, linux/sock_diag.h and linux/unix_diag.h: struct nlmsghdr, and after it struct
+# unix_diag_req. The answer has a header, too, struct unix_diag_msg and one attribute,
+# struct unix_diag_rqlen. Of each, what is asked for.
+_SOCK_DIAG, _BY_FAMILY, _SHOW_QUEUE, _QUEUE = 4, 20, 0x10, 4
+_HEADER = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BB2xIIIII")
+_ANSWER = struct.Struct("=4xH10x4xI8x2xHI")
 
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -104,7 +113,7 @@ def _of_socket(fd: int, sock: socket.socket) -> Evidence:
         raw = ask(sock, socket.IPPROTO_TCP, info, _COUNTERS.size)
     listening = getattr(socket, "SO_ACCEPTCONN", None)
     if listening is not None and ask(sock, socket.SOL_SOCKET, listening):
-        return Evidence(_BACKLOG.unpack_from(raw)[0]) if len(raw) >= _BACKLOG.size else NOTHING
+        return Evidence(_BACKLOG.unpack_from(raw)[0] if len(raw) >= _BACKLOG.size else _queued(fd))
     if not _HAVE_IOCTL:
         return _peeked(sock)
     ended = _has_ended(fd, sock)  # first: until then data may arrive
@@ -127,6 +136,27 @@ def _has_ended(fd: int, sock: socket.socket | None = None) -> bool:
         except OSError:  # nothing has arrived, or it is reset, which is a hang-up
             return False
     return bool(ended)
+
+
+def _queued(fd: int) -> int | None:
+    """Return how many connections to a Unix socket wait; None if the kernel does not say.
+
+    https://man7.org/linux/man-pages/man7/sock_diag.7.html
+    """
+    family, unix = getattr(socket, "AF_NETLINK", None), getattr(socket, "AF_UNIX", None)
+    if family is None or unix is None:
+        return None
+    inode = os.fstat(fd).st_ino
+    header = _HEADER.pack(_HEADER.size + _REQUEST.size, _BY_FAMILY, 1, 0, 0)  # 1: NLM_F_REQUEST
+    request = _REQUEST.pack(unix, 0, 0xFFFF_FFFF, inode, _SHOW_QUEUE, 0xFFFF_FFFF, 0xFFFF_FFFF)
+    with socket.socket(family, socket.SOCK_RAW, _SOCK_DIAG) as asked:
+        asked.setblocking(False)
+        asked.send(header + request)
+        reply = asked.recv(4096)
+    if len(reply) < _ANSWER.size:
+        return None
+    kind, found, attribute, queued = _ANSWER.unpack_from(reply)
+    return queued if (kind, found, attribute) == (_BY_FAMILY, inode, _QUEUE) else None
 
 
 def _peeked(sock: socket.socket) -> Evidence:

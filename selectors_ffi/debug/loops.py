@@ -28,7 +28,7 @@ DEPTH = 2
 REFERENCES = 5
 #: Objects to look at for each of them, and of one container.
 OBJECTS = 2000
-REFERENTS = 200
+REFERENTS = 1000
 
 
 class Loop(NamedTuple):

@@ -48,7 +48,10 @@ def test_no_evidence(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        assert evidence_of(listener.fileno(), listener) == NOTHING
+        assert evidence_of(listener.fileno(), listener).unread in (None, 0)
+        with monkeypatch.context() as patch:
+            patch.delattr(socket, "AF_NETLINK", raising=False)
+            assert evidence_of(listener.fileno(), listener) == NOTHING
     assert evidence_of(10**6) == NOTHING
     assert evidence._waiting(10**6, "FIONREAD") is None
     assert evidence._waiting(0, "NO_SUCH_REQUEST") is None
@@ -97,6 +100,45 @@ def test_connections_that_wait():
         assert evidence_of(server.fileno(), server) == Evidence(0)
         with socket.create_connection(server.getsockname()):
             assert evidence_of(server.fileno(), server) == Evidence(1)
+
+
+@pytest.fixture
+def listener():
+    """A listening Unix socket of Linux, with no path in the file system."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{__name__} {os.getpid()}")
+        listener.listen()
+        if evidence_of(listener.fileno(), listener) == NOTHING:
+            pytest.skip("this kernel counts no connections to Unix sockets")
+        yield listener
+
+
+@linux
+def test_connections_to_a_unix_socket_that_wait(listener):
+    """A listening Unix socket's evidence is the same, whoever asks."""
+    for waiting in range(3):
+        assert evidence_of(listener.fileno(), listener) == Evidence(waiting)
+        assert evidence_of(listener.fileno()) == Evidence(waiting)
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(listener.getsockname())
+        client.close()
+
+
+@linux
+@pytest.mark.parametrize("answer", [b"", b"\0" * 100])
+def test_an_answer_that_is_another_one(listener, answer, monkeypatch):
+    """What the kernel refuses to tell, or what is of another socket, is no evidence."""
+
+    class Other(socket.socket):
+        """Gets a wrong answer."""
+
+        def recv(self, size):
+            super().recv(size)
+            return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence.socket, "socket", Other)
+        assert evidence._queued(listener.fileno()) is None
 
 
 @unix

@@ -31,6 +31,7 @@ from selectors_ffi.debug import (
     UsedAfterFork,
     WriteInterestLeftOn,
 )
+from selectors_ffi.debug.evidence import evidence_of
 from selectors_ffi.debug.leaks import LEAK
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix descriptors")
@@ -189,6 +190,30 @@ def test_busy_loop_of_connections_that_are_not_accepted(backend):
             for _ in range(1500):
                 assert selector.select(1)
     assert "none of the connections that wait (1) was accepted" in str(caught[0].message)
+
+
+@linux
+@pytest.mark.parametrize("accepts", [False, True])
+def test_busy_loop_of_connections_to_a_unix_socket(backend, accepts):
+    """SEL004: so is a Unix socket; if one is accepted now and then, nothing is told."""
+    with socket.socket(socket.AF_UNIX) as server, checked(backend) as selector:
+        server.bind(f"\0{__name__} {os.getpid()}")
+        server.listen()
+        server.setblocking(False)
+        if evidence_of(server.fileno(), server).unread is None:
+            pytest.skip("this kernel counts no connections to Unix sockets")
+        selector.register(server, EVENT_READ)
+        with contextlib.ExitStack() as stack:
+            for _ in range(40):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.connect(server.getsockname())
+            caught = stack.enter_context(contextlib.nullcontext() if accepts else told(BusyLoop))
+            for turn in range(1500):
+                assert selector.select(1)
+                if accepts and not turn % 40:
+                    server.accept()[0].close()
+    if caught:
+        assert "none of the connections that wait (40) was accepted" in str(caught[0].message)
 
 
 @unix
