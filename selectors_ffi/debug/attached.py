@@ -16,7 +16,7 @@ from .filters import Filter, about, chosen
 from .lines import Lines, Look
 from .live import Switched, switch, switched
 from .output import Output, duplicate, out_of_the_way
-from .sinks import FileSink, JsonSink, tee
+from .sinks import FileSink, JsonSink
 
 if TYPE_CHECKING:
     from .flags import Debug
@@ -99,7 +99,6 @@ class Attached:
             limit=settings["limit"],
         )
         if self._table is not None:
-            self._sink = tee([self._sink, self._table])
             self.flags |= type(self.flags).SYSCALLS | type(self.flags).EVENTS
         self._switched: Switched | None = None
         self._early: list[Record | str] | None = []  # what came before the first line was written
@@ -108,6 +107,8 @@ class Attached:
         if self._early is not None:
             self._early.append(record)
             return
+        if self._table is not None:
+            self._table(record)
         try:
             self._sink(record)
         except OSError:  # the command is gone

@@ -333,6 +333,23 @@ def test_a_command_that_is_gone_before_the_process_comes():
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="attach uses a Unix socket")
+@pytest.mark.parametrize("summary", [True, False])
+def test_a_command_that_goes_without_a_word(monkeypatch, capfd, summary):
+    """The first record that it does not take ends it, and the program's standard error stays clean."""
+    monkeypatch.setattr(attached_side._thread, "start_new_thread", lambda *begin: None)
+    ours, theirs = socket.socketpair()
+    with selectors.DefaultSelector() as selector:
+        attached_side.begin(theirs.detach(), json.dumps({**SETTINGS, "summary": summary}))
+        sink = switched().sink
+        ours.close()
+        selector.select(0)
+        assert switched() is None
+        assert type(selector) is selectors.DefaultSelector
+    sink._output.close()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="attach uses a Unix socket")
 def test_the_side_of_the_process():
     """Lines come through the socket; when the command closes its end, everything is as before."""
     ours, theirs = socket.socketpair()
