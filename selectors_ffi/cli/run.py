@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_missed(installation: Any) -> None:
-    import sys
+    from selectors_ffi.debug.complaints import complain
 
     for place in installation.missed:
-        print(place, file=sys.stderr)
+        complain(str(place))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ..backends import base
 from .flags import Debug, flags_of
-from .sinks import Sink, SinkLike, sink_of
+from .sinks import Emitter, Sink, SinkLike, emitter_of, sink_of
 
 if TYPE_CHECKING:
     from .flags import FlagsLike
@@ -35,6 +35,7 @@ class Ambient:
         self._target = target
         self._variable = variable
         self._sink: Sink | None = None
+        self._emitter: Emitter | None = None
         self.made: Callable[[Any], object] | None = None
         """Hears of each selector that is made with these flags."""
 
@@ -49,6 +50,13 @@ class Ambient:
                     raise
                 raise ValueError(f"{self._variable}={self._target!r}: {error}") from None
         return self._sink
+
+    @property
+    def emitter(self) -> Emitter:
+        """What gives records to the sink: one for all selectors, so that a failure is told once."""
+        if self._emitter is None:
+            self._emitter = emitter_of(self.sink)
+        return self._emitter
 
 
 class debugging:
@@ -107,7 +115,7 @@ def resolve(debug: FlagsLike) -> Ambient:
     if debug is None:
         return around
     flags = flags_of(debug)
-    return Ambient(flags, around.sink if flags else None)
+    return Ambient(flags, around.emitter if flags else None)
 
 
 def arm(instrument: Callable[[Any, Any], None]) -> None:

@@ -50,6 +50,7 @@ class Document(Locked):
         join: continue a document of the same head and tail that another process has begun.
 
     Raises:
+        TypeError: the target is neither of the three.
         OSError: the path cannot be opened, or the descriptor is closed.
     """
 
@@ -80,8 +81,10 @@ class Document(Locked):
             self._begin(join)
         elif isinstance(target, int):
             self._own.take(target)
-        else:
+        elif callable(getattr(target, "write", None)):
             self._file = target
+        else:
+            raise TypeError(f"it goes to a path, a descriptor or a text file, not {target!r}")
         if not self._rewritten:
             self._stream(self._head)
         _all.add(self)

@@ -102,7 +102,7 @@ class Switched:
                 self.left += id(selector) not in self._seen
                 continue
             try:
-                if not observe(selector, self.flags, self.sink):
+                if not observe(selector, self.flags, self._ambient.emitter):
                     continue
             except TypeError:
                 continue
@@ -124,10 +124,11 @@ class Switched:
     def _tell_what_cannot_be_seen(self) -> None:
         note = getattr(self.sink, "note", None)
         if self.others and Debug.SYSCALLS in self.flags and callable(note):
-            note(
+            text = (
                 "system calls of the standard library's selectors are made in C and cannot be shown;"
                 " the flag events shows their waits and what they return"
             )
+            self._ambient.emitter.guard(lambda: note(text))
 
 
 def switch(flags: FlagsLike, sink: SinkLike = None) -> Switched:

@@ -129,6 +129,7 @@ class FileSink(Locked):
     lines of several processes do not mix.
 
     Raises:
+        TypeError: it is neither of the three.
         OSError: the path cannot be opened, or the descriptor is closed.
     """
 
@@ -154,8 +155,10 @@ class FileSink(Locked):
             self._output = Output(fd=target)
         elif isinstance(target, Output):
             self._output = target
-        else:
+        elif callable(getattr(target, "write", None)):
             self._file = target
+        else:
+            raise TypeError(f"lines go to a path, a descriptor or a text file, not {target!r}")
 
     @property
     def descriptor(self) -> int:
@@ -289,11 +292,13 @@ class RingSink:
 
     Raises:
         ValueError: the size is negative.
+        TypeError: ``dump`` can be no sink.
     """
 
     def __init__(self, size: int = 256, dump: SinkLike = None) -> None:
         if size < 0:
             raise ValueError(f"size is how many records to keep, not {size!r}")
+        _check(dump)
         self._records: deque[Record] = deque(maxlen=size)
         self._dump = dump
 
@@ -353,22 +358,25 @@ def sink_of(target: SinkLike) -> Sink:
         TypeError: it is none of the things that can be one.
         OSError: the path cannot be opened.
     """
+    _check(target)
     if target is None or target == "stderr":
         return standard_error
     if target == "logging":
         return LogSink()
     if target == "ring":
         return RingSink()
-    if isinstance(target, (str, os.PathLike, int)):
-        return FileSink(target)
-    if callable(target):
-        return target
-    if callable(getattr(target, "write", None)):
-        return FileSink(target)
-    raise TypeError(
-        "a sink is a callable, a path, 'stderr', 'logging', 'ring', a descriptor or a text file,"
-        f" not {target!r}"
-    )
+    return target if callable(target) else FileSink(target)
+
+
+def _check(target: object) -> None:
+    """Refuse what cannot be a sink."""
+    if target is None or isinstance(target, (str, os.PathLike, int)) or callable(target):
+        return
+    if not callable(getattr(target, "write", None)):
+        raise TypeError(
+            "a sink is a callable, a path, 'stderr', 'logging', 'ring', a descriptor or a text file,"
+            f" not {target!r}"
+        )
 
 
 #: The one of this process.

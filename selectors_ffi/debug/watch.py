@@ -206,9 +206,10 @@ BEYOND_CALLS = Debug.EVENTS | Debug.STATS | Debug.CHECKS
 def instrument(selector: Any, debug: FlagsLike) -> None:
     """Let a selector that is being made show what ``debug``, or else the ambience, asks for."""
     around = resolve(debug)
-    flags, sink = around.flags, around.sink
+    flags = around.flags
     if not flags:
         return
+    sink = around.emitter
     Marks.made += 1
     cls = type(selector)
     if issubclass(cls, Mixed):

@@ -463,6 +463,21 @@ def test_system_calls_of_the_standard_library_are_told_to_be_unseen(capfd):
     assert "made in C and cannot be shown" in capfd.readouterr().err
 
 
+def test_a_note_that_cannot_be_written(capsys):
+    """It is told as for records, and ``switch()`` returns what it has switched on."""
+
+    class Full:
+        def __call__(self, record):
+            pass
+
+        def note(self, text):
+            raise OSError("full disk")
+
+    with selectors.DefaultSelector(), switch("syscalls", Full()) as made:
+        assert made.on
+    assert capsys.readouterr().err.count("full disk") == 1
+
+
 def test_bad_flags_switch_nothing(backend):
     """An unknown name lists the known ones, and what is on stays on."""
     with switch("events", lambda record: None) as made:

@@ -17,7 +17,17 @@ import pytest
 
 from selectors_ffi import EVENT_READ, EVENT_WRITE, Debug, backends, debugging
 from selectors_ffi.binding import load
-from selectors_ffi.debug import FileSink, JsonSink, Lint, PerfettoSink, RingSink, Stats, Syscall, tee
+from selectors_ffi.debug import (
+    FileSink,
+    JsonSink,
+    Lint,
+    PerfettoSink,
+    ReportSink,
+    RingSink,
+    Stats,
+    Syscall,
+    tee,
+)
 from selectors_ffi.debug.naming import kind_of, shown
 from selectors_ffi.debug.records import Marks, Source
 from tests import needs
@@ -63,6 +73,26 @@ def test_not_a_sink():
     """Anything else is refused when the block is entered."""
     with pytest.raises(TypeError, match="a sink is a callable"), debugging("all", 3.5):
         pass
+
+
+@pytest.mark.parametrize(
+    "make", [FileSink, JsonSink, PerfettoSink, ReportSink, lambda target: RingSink(dump=target)]
+)
+def test_not_a_target(make):
+    """A sink that could not write is refused when it is made."""
+    with pytest.raises(TypeError, match=r"a path, .*a descriptor or a text file, not 3\.5"):
+        make(3.5)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"debug": "events"}])
+def test_a_failure_is_told_once_for_all_selectors(capsys, arguments):
+    """However many selectors a program makes, a sink that fails is told of once."""
+    with debugging("events", lambda record: 1 / 0):
+        for _ in range(3):
+            with backends.SelectSelector(**arguments) as selector:
+                selector.select(0)
+
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_not_sinks_for_several():
