@@ -194,12 +194,15 @@ def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None, bool]:
     """Return the owners of what asyncio's loop is about to run, a line in it, and whether it gets on.
 
     The line is where a task stands, or where a callback is defined. The loop gets on if all of it is
-    either what futures call that are done, or the first step of a new task.
+    either what futures call that are done, or the first step of a new task. curio's queue does not tell
+    why a task is in it, so that loop is said to get on.
 
     Args:
         frame: from where to look for the loop.
     """
     while frame is not None and frame.f_globals.get("__name__") != "asyncio.base_events":
+        if frame.f_globals.get("__name__") == "curio.kernel":
+            return [], None, True
         frame = frame.f_back
     loop = frame.f_locals.get("self") if frame is not None else None
     ready = list(field(loop, "_ready") or ())
