@@ -66,9 +66,9 @@ def keep_classes() -> None:
     _kept[kernel_in_force()] = {name: names[name] for name in _exported() if name in names}
 
 
-def restore_classes() -> None:
-    """Let ``selectors_ffi`` export what it did on the kernel that is in force again."""
-    kept = _kept.get(kernel_in_force())
+def restore_classes(kernel: Binding) -> None:
+    """Let ``selectors_ffi`` export what it did on a kernel when another one was entered."""
+    kept = _kept.get(kernel)
     if kept is not None:
         names = vars(_package())
         for name in _exported() - kept.keys():

@@ -3,8 +3,10 @@
 Process-wide, not per thread or per task: a loop that is started in the block and runs in a thread
 of its own is to be reached, too. Selectors that were made before the block keep their binding.
 
-There is no lock, which a signal handler would wait for that interrupts its owner. The blocks are a list,
-whose ``append`` and ``remove`` are one step each, and ``_refresh`` looks at it again after it has acted.
+Threads enter and leave blocks one at a time, but making a selector takes no lock. A signal handler may
+enter and leave blocks in the middle of that, as its thread may take the lock twice. So the blocks are a
+list, whose ``append`` and ``remove`` are one step each, and ``_refresh`` looks at it again after it has
+acted.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import binding as interface
+from ..debug.locking import Locked
 from .library import Proxy
 
 if TYPE_CHECKING:
     from ..binding import Binding
 
-__all__ = ["Block", "kernel_in_force", "push"]
+__all__ = ["Block", "kernel_in_force", "push", "shared"]
 
+shared = Locked()
 _stack: list[Binding] = []  # the innermost block last
+#: Stands for that of a host on which nothing works but simulated kernels.
+_NO_KERNEL = interface.Binding("", None, None)
 
 
 def _current() -> Binding:
@@ -36,9 +42,17 @@ def push(made: Binding) -> None:
     _refresh()
 
 
-def kernel_in_force() -> Binding:
-    """Return the binding of the kernel itself, below what is injected and chaos."""
-    binding = interface.default()
+def kernel_in_force(leaving: Binding | None = None) -> Binding:
+    """Return the binding of the kernel itself, below what is injected and chaos.
+
+    Args:
+        leaving: that of a block that is not to count.
+    """
+    inside = [made for made in _stack if made is not leaving]
+    try:
+        binding = inside[-1] if inside else interface.load()
+    except OSError:
+        return _NO_KERNEL
     while isinstance(binding.lib, Proxy):
         binding = binding.lib._binding
     return binding
@@ -64,21 +78,24 @@ class Block:
         raise NotImplementedError
 
     def __enter__(self) -> Any:
-        if self._binding is not None:
-            raise RuntimeError(f"{type(self).__name__}() is entered already")
-        self._binding = self.make()
-        push(self._binding)
+        with shared._lock:
+            if self._binding is not None:
+                raise RuntimeError(f"{type(self).__name__}() is entered already")
+            self._binding = self.make()
+            push(self._binding)
         return self
 
     def __exit__(self, *error: object) -> None:
-        made, self._binding = self._binding, None
-        if made is None:
-            raise RuntimeError(f"{type(self).__name__}() was not entered")
-        before = kernel_in_force()
-        _stack.remove(made)
-        _refresh()
-        # Blocks may overlap. So the end of any of them may put another kernel in force.
-        if kernel_in_force() is not before:
-            from .ambient import restore_classes
+        with shared._lock:
+            made, self._binding = self._binding, None
+            if made is None:
+                raise RuntimeError(f"{type(self).__name__}() was not entered")
+            # Blocks may overlap. So the end of any of them may put another kernel in force. Its classes
+            # come first: a handler that enters a kernel keeps what is exported for what is in force.
+            kernel = kernel_in_force(leaving=made)
+            if kernel is not kernel_in_force():
+                from .ambient import restore_classes
 
-            restore_classes()
+                restore_classes(kernel)
+            _stack.remove(made)
+            _refresh()

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .ambient import choose_classes, keep_classes
-from .blocks import Block
+from .blocks import Block, shared
 from .kernels import kernel
 
 if TYPE_CHECKING:
@@ -43,11 +43,12 @@ class on_kernel(Block):
         return self._made
 
     def __enter__(self) -> Any:
-        keep_classes()
-        super().__enter__()
-        try:
-            choose_classes()
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
+        with shared._lock:
+            keep_classes()
+            super().__enter__()
+            try:
+                choose_classes()
+            except BaseException:
+                self.__exit__(*sys.exc_info())
+                raise
         return self._made.lib.kernel

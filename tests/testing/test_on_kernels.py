@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
@@ -168,6 +169,32 @@ def test_blocks_that_overlap(second):
         within().close()
     assert selectors_ffi.DefaultSelector is before
     before().close()
+
+
+def test_threads_enter_and_leave_blocks():
+    """Whatever the order, this host's classes are exported in the end."""
+    before = selectors_ffi.DefaultSelector, dir(selectors_ffi)
+
+    def enter_and_leave(name):
+        for _ in range(20):
+            with on_kernel(name):
+                pass
+            with chaotic(3):
+                pass
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10):
+            names = ("darwin", "illumos", "linux")
+            threads = [threading.Thread(target=enter_and_leave, args=(name,)) for name in names]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert (selectors_ffi.DefaultSelector, dir(selectors_ffi)) == before
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_block_keeps_what_a_program_has_chosen(monkeypatch):
