@@ -20,6 +20,7 @@ if os.name != "posix":
 import selectors_ffi
 from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
+from selectors_ffi import ONESHOT
 from selectors_ffi.backends import wake
 from selectors_ffi.testing.calls import sleeps, waits
 from selectors_ffi.testing.library import Proxy
@@ -258,12 +259,12 @@ def test_a_wait_that_is_about_to_begin_ends_with_its_selector(stage, pair):
     assert arrived.wait(PATIENCE)
     selector.close()
     with stage.selector() as new:
-        key = new.register(pair[0], READ)
-        pair[1].send(b"x")
+        key = new.register(pair[0], READ, trigger=ONESHOT)
         stage.arrive = bool
         go_on.set()
         crew.join()
         assert found == [[]]
+        pair[1].send(b"x")
         assert new.select(0) == [(key, READ)]
     if hasattr(selector, "_descriptor"):
         assert selector._descriptor.fd == -1
