@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,6 +133,7 @@ def test_wrong_arguments(capsys, arguments, message):
 #: A command that writes bytes, as ``attach`` does; what could not be written stays in the buffer.
 WRITES_BYTES = """
 import sys
+import tempfile
 from selectors_ffi.cli import attach, main
 def run(options):
     while True:
@@ -218,3 +220,15 @@ def test_a_wrong_variable_ends_the_command_line(variable, command):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("python -m selectors_ffi")
     assert name in done.stderr and value in done.stderr
+
+
+def test_chaos_without_a_temporary_folder(monkeypatch, tmp_path, capsys):
+    """One line says what the command needs one for, and exit status 2."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    with pytest.raises(SystemExit) as ended:
+        main(["chaos", "-c", "print('ran')"])
+
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert "what the program writes is kept in a temporary file: " in told.err

@@ -74,7 +74,12 @@ def run(options: argparse.Namespace) -> int:
         program()
         return 0
     try:
-        return _try_all(options)
+        output = tempfile.TemporaryFile()  # noqa: SIM115 # closed below
+    except OSError as error:
+        options.fail(f"what the program writes is kept in a temporary file: {error}")  # exits
+    try:
+        with output:
+            return _try_all(options, output)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
@@ -90,23 +95,22 @@ def _prepare(options: argparse.Namespace) -> None:
     install()
 
 
-def _try_all(options: argparse.Namespace) -> int:
+def _try_all(options: argparse.Namespace, output: IO[bytes]) -> int:
     progress = _Progress(sys.stderr)
-    with tempfile.TemporaryFile() as output:
-        seeds = range(options.first, options.first + options.seeds)
-        for seed in itertools.chain([None], seeds):
-            title = "without chaos" if seed is None else f"seed {seed}"
-            progress.begin(title, 0 if seed is None else seed - options.first + 1, options.seeds)
-            failure = _try(options, seed, output)
-            progress.end(title, failure)
-            if failure:
-                output.seek(0)
-                sys.stdout.flush()
-                sys.stdout.buffer.write(output.read())
-                sys.stdout.flush()
-                print(f"{title}: {failure}")
-                print(f"to repeat it: {_shown(options, seed)}")
-                return 1
+    seeds = range(options.first, options.first + options.seeds)
+    for seed in itertools.chain([None], seeds):
+        title = "without chaos" if seed is None else f"seed {seed}"
+        progress.begin(title, 0 if seed is None else seed - options.first + 1, options.seeds)
+        failure = _try(options, seed, output)
+        progress.end(title, failure)
+        if failure:
+            output.seek(0)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(output.read())
+            sys.stdout.flush()
+            print(f"{title}: {failure}")
+            print(f"to repeat it: {_shown(options, seed)}")
+            return 1
     print(f"{options.seeds} seeds passed, {seeds[0]} to {seeds[-1]}")
     return 0
 
