@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from .places import defined_at, is_users, stack_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from selectors import SelectorKey
     from types import FrameType
 
@@ -194,8 +195,8 @@ def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None, bool]:
     """Return the owners of what asyncio's loop is about to run, a line in it, and whether it gets on.
 
     The line is where a task stands, or where a callback is defined. The loop gets on if all of it is
-    either what futures call that are done, or the first step of a new task. curio's queue does not tell
-    why a task is in it, so that loop is said to get on.
+    either what futures call that are done, or the first step of a new task, or a checkpoint of anyio.
+    curio's queue does not tell why a task is in it, so that loop is said to get on.
 
     Args:
         frame: from where to look for the loop.
@@ -206,7 +207,7 @@ def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None, bool]:
         frame = frame.f_back
     loop = frame.f_locals.get("self") if frame is not None else None
     ready = list(field(loop, "_ready") or ())
-    due = [handle for handle in ready if _is_woken(handle) or _begins(handle)]
+    due = [handle for handle in ready if _is_woken(handle) or _begins(handle) or _is_polite(handle)]
     handles = [handle for handle in ready if handle not in due][:3] or due[:3]
     handles = handles or list(field(loop, "_scheduled") or ())[:1]
     where = None
@@ -234,6 +235,22 @@ def _begins(handle: object) -> bool:
     return _is(coroutine, types.GeneratorType) and getgeneratorstate(coroutine) == GEN_CREATED
 
 
+def _is_polite(handle: object) -> bool:
+    """Tell whether a task stands in a checkpoint of anyio.
+
+    The queues and locks of anyio let other tasks run in every call, by ``sleep(0)``.
+    """
+    task = _task_stepped(field(handle, "_callback"))
+    if task is None:
+        return False
+    frames = _frames_of(sys.modules["asyncio.tasks"].Task.get_coro(task))
+    return any(
+        "checkpoint" in frame.f_code.co_name
+        and str(frame.f_globals.get("__name__")).startswith("anyio._backends.")
+        for frame in frames
+    )
+
+
 def _task_stepped(callback: Any) -> Any:
     """Return the task of which a callback is a step; None if it is none."""
     task = getattr(callback, "__self__", None) if _is_safe(callback) else None
@@ -254,12 +271,15 @@ def _place_of(callback: Any) -> Place | None:
 
 def _innermost(coroutine: Any) -> FrameType | None:
     """Return the frame in which a suspended coroutine stands, as far as coroutines go."""
-    frame: FrameType | None = None
+    return next(filter(is_users, reversed([*_frames_of(coroutine)])), None)
+
+
+def _frames_of(coroutine: Any) -> Iterator[FrameType]:
+    """Yield the frames of a suspended coroutine, and of what it awaits, as far as coroutines go."""
     while _is(coroutine, types.CoroutineType):
-        if coroutine.cr_frame is not None and is_users(coroutine.cr_frame):
-            frame = coroutine.cr_frame
+        if coroutine.cr_frame is not None:
+            yield coroutine.cr_frame
         coroutine = coroutine.cr_await
-    return frame
 
 
 def _of_callback(callback: Any, arguments: Any, fd: int) -> str:

@@ -579,6 +579,23 @@ def test_curio_is_not_accused(backend):
         names["run"](selector)
 
 
+def test_checkpoints_of_anyio_are_no_spinning(backend):
+    """SEL011 is silent on anyio's queues, each call of which sleeps for 0; not on anyio's sleep(0)."""
+    names = {"__name__": "anyio._backends._asyncio", "sleep": asyncio.sleep}
+    exec("async def checkpoint():\n    await sleep(0)\nasync def pause():\n    await sleep(0)", names)
+
+    async def main(pause):
+        for _ in range(6000):
+            await pause()
+
+    with checked(backend) as selector:
+        loop = asyncio.SelectorEventLoop(selector)
+        loop.run_until_complete(main(names["checkpoint"]))
+        with pytest.warns(NeverSleeps):
+            loop.run_until_complete(main(names["pause"]))
+        loop.close()
+
+
 class Ready:
     """Can be awaited, and is no coroutine."""
 
