@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> int:
         settings = settings_of(options)
         tracing = Tracing(settings)
         program = load(options.program)
-        tracing.open()
         begin_control(options)
+        tracing.open()  # after all that may be refused: it empties a file
         if options.follow:
             tracing.settings = children_follow(tracing.settings)
     except (ValueError, OSError) as error:

@@ -406,6 +406,20 @@ def test_summary_of_a_server_that_is_terminated(script, arguments, tmp_path):
     assert server.returncode == -signal.SIGTERM
 
 
+def test_a_mistake_leaves_files_alone(script, tmp_path):
+    """A command that is refused has neither emptied its output nor left a temporary file."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    output = tmp_path / "out"
+    output.write_text("of an earlier trace")
+    names = {name: str(folder) for name in ("TMPDIR", "TEMP")}
+    done = trace("--summary", "-o", output, "--inject", "nonsense", script(""), env=names)
+
+    assert done.returncode == 2
+    assert output.read_text() == "of an earlier trace"
+    assert not list(folder.iterdir())
+
+
 FAILS = "selectors_ffi: a debug sink raised OSError: [Errno 28] No space left on device; its further"
 full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is needed")
 
