@@ -80,6 +80,7 @@ class Observer:
         self._threads = local()
         self.open: bool = True
         self.stopped: bool = False
+        self._one: list[None] = [None]
         self.teller: Teller = Teller(self.emit)
         self.reopening = False
         """A forked child makes a kernel object of its own."""
@@ -116,6 +117,14 @@ class Observer:
         self.emit = Emitter(_unseen)
         self.teller.stop(self.emit)
         turns.unwatch(self)
+
+    def given_up(self) -> bool:
+        """Tell one caller, of whatever thread, that it is to release the selector."""
+        try:
+            self._one.pop()
+        except IndexError:  # another one does
+            return False
+        return True
 
     def here(self) -> Here:
         """Return what the calling thread does with this selector."""

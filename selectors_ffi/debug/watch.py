@@ -269,12 +269,14 @@ def release(selector: Any) -> None:
     if observer is None or plain is None:
         return
     observer.stop()
-    if not is_made(selector):
+    if not is_made(selector) or not observer.given_up():
         return
-    selector.__class__ = plain
-    if observer.below is not None and "_binding" in vars(selector):
-        selector._rebind(observer.below)
-    vars(selector).pop("_observer", None)  # another thread may have been here, too
+    try:
+        selector.__class__ = plain
+        if observer.below is not None and "_binding" in vars(selector):
+            selector._rebind(observer.below)
+    finally:
+        del selector._observer  # last: until then no other call may observe it anew
 
 
 def seen(selector: Any) -> bool:

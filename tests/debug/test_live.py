@@ -200,6 +200,33 @@ def test_a_selector_that_cannot_be_released(backend, monkeypatch):
         assert {type(first), type(second), type(third)} == {backend}
         assert not made.on
         made.off()
+        with switch("events", lambda record: None) as made:
+            assert not made.left
+            assert type(second) is not backend
+
+
+def test_two_threads_release_at_once(backend, monkeypatch):
+    """One of them does; the other one does not undo a switch that has been made meanwhile."""
+    kept, again = [], []
+    with backend() as selector:
+        made = switch("syscalls", kept.append)
+
+        def switch_meanwhile(selector):
+            monkeypatch.undo()
+            watch.release(selector)
+            again.append(switch("syscalls,events", kept.append))
+            return True
+
+        monkeypatch.setattr(watch, "is_made", switch_meanwhile)
+        made.off()
+        selector.select(0)
+        assert names(kept) == ["Syscall", "Wait"]
+        again[0].off()
+        assert type(selector) is backend
+        assert "_observer" not in vars(selector)
+        assert not isinstance(selector._binding.lib, Tap)
+        selector.select(0)
+    assert len(kept) == 2
 
 
 def test_switching_off_while_selectors_are_looked_for(cls, monkeypatch):
