@@ -27,7 +27,7 @@ FINAL = 100
 FROZEN = 1000
 #: Nanoseconds that a run must last as well if the program has other threads. One of them may be about to
 #: read or unregister the descriptor, and waits for its turn.
-PATIENCE = 1_000_000_000
+PATIENCE = 500_000_000
 #: Waits in a row with a timeout of 0 that found nothing.
 IDLE = 5000
 #: In so many waits from then on it is asked what the loop runs: tasks that need each other take turns.

@@ -478,7 +478,7 @@ def test_silent_on_threads_that_register_and_unregister(backend, size):
 
 @unix
 def test_a_busy_loop_beside_other_threads_must_last(backend, monkeypatch):
-    """SEL004 gives another thread a second to read or to unregister, and speaks then."""
+    """SEL004 gives another thread half a second to read or to unregister, and speaks then."""
     monkeypatch.setattr(table, "other_threads", lambda: 1)
     clock = [0]
 
