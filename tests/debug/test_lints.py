@@ -581,8 +581,9 @@ def test_curio_is_not_accused(backend):
 
 def test_checkpoints_of_anyio_are_no_spinning(backend):
     """SEL011 is silent on anyio's queues, each call of which sleeps for 0; not on anyio's sleep(0)."""
-    names = {"__name__": "anyio._backends._asyncio", "sleep": asyncio.sleep}
-    exec("async def checkpoint():\n    await sleep(0)\nasync def pause():\n    await sleep(0)", names)
+    names = {"__name__": "anyio._backends._asyncio"}
+    code = "async def {}():\n    await asyncio.sleep(0)\n"
+    exec("import asyncio\n" + code.format("checkpoint") + code.format("pause"), names)
 
     async def main(pause):
         for _ in range(6000):
