@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import signal
@@ -268,6 +269,43 @@ def test_a_wait_that_is_about_to_begin_ends_with_its_selector(stage, pair):
         assert new.select(0) == [(key, READ)]
     if hasattr(selector, "_descriptor"):
         assert selector._descriptor.fd == -1
+
+
+def test_a_wait_that_ends_while_close_wakes_it(stage, pair):
+    """The descriptor stays until close() has rung, so that it rings in no other selector."""
+    selector = stage.selector()
+    if not hasattr(selector, "_descriptor"):
+        pytest.skip("its kernel keeps nothing")
+    selector.register(pair[0], READ)
+    crew, found = waiting(stage, selector, 0.05)
+    interrupt = selector._interrupt
+
+    def late():
+        crew.join()
+        assert selector._descriptor.numbers
+        interrupt()
+
+    selector._interrupt = late
+    selector.close()
+    assert found == [[]]
+    assert not selector._descriptor.numbers
+
+
+def test_a_copy_that_is_closed_ends_the_waits_of_the_original(stage, pair):
+    """They share the kernel's object. So the original is closed, too."""
+    selector = stage.selector()
+    if not hasattr(selector, "_descriptor"):
+        pytest.skip("its kernel keeps nothing")
+    selector.register(pair[0], READ)
+    crew, found = waiting(stage, selector)
+    other = copy.copy(selector)
+    other.close()
+    crew.join()
+    assert found == [[]]
+    assert not selector._descriptor.numbers
+    with pytest.raises(ValueError, match="closed selector"):
+        selector.select(0)
+    selector.close()
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
@@ -604,6 +642,26 @@ def test_parent_and_child_wake_themselves(stage, pair, before):
         selector.wakeup()
         assert selector.select(PATIENCE) == []
         assert takes(selector, 0.02)
+
+
+def test_a_child_that_closes_ends_the_waits_of_its_own_threads(stage, pair):
+    """Those of the parent's threads, which it does not have, make no difference."""
+    if stage.session.machine.mechanism in ("kqueue", "devpoll"):
+        pytest.skip("a child has none")
+    with stage.selector() as selector:
+        selector.register(pair[0], READ)
+        crew, found = waiting(stage, selector)
+
+        def child():
+            crew, found = waiting(stage, selector)
+            selector.close()
+            crew.join()
+            assert found == [[]]
+
+        in_child(child)
+        selector.wakeup()
+        crew.join()
+        assert found == [[]]
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -152,8 +152,6 @@ class EpollSelector(EpollSet):
                             return [pair]
                         self._pairs.pop(token, None)
             elif n == 0:
-                if self._closed:
-                    self._end_call(buffer)
                 return []
             elif n < 0:
                 n = -self._facts.errno(n)
@@ -181,11 +179,13 @@ class EpollSelector(EpollSet):
         except BaseException:
             # A call that has failed is spent, see ``Binding.calls``.
             buffer.now = buffer.forever = buffer.timed = buffer.precise = None
-            if self._beyond or self._closed:
-                self._broken_off(buffer)
+            if self._beyond:
+                self._arm_again()
             raise
         finally:
             idle.append(buffer)
+            if self._descriptor.closing:
+                self._end_call(buffer)
 
     def _look_up(self, buffer: Buffer, n: int) -> list[Pair] | None:
         """Return the results of ``n`` events; None if a table lacks one."""
@@ -210,14 +210,17 @@ class EpollSelector(EpollSet):
 
     def _native(self, timeout: float | None) -> list[NativeEvent]:
         native: list[NativeEvent] = []
-        buffer = take(self._idle) or self._new_buffer()
+        idle = self._idle
+        buffer = take(idle) or self._new_buffer()
         try:
             buffer.began = clock()
             self._wait_on(buffer, -EINTR, timeout, native)
             return native
         finally:
             buffer.bind()
-            self._idle.append(buffer)
+            idle.append(buffer)
+            if self._descriptor.closing:
+                self._end_call(buffer)
 
     def _watches_itself(self, fd: int) -> bool:
         return fd == WAKE
@@ -225,10 +228,7 @@ class EpollSelector(EpollSet):
     # Everything below is cold.
 
     def _take_all(self, buffer: Buffer, n: int) -> tuple[Buffer, list[Pair] | None]:
-        """Decode a full buffer and what it had no room for; return a buffer that is not full, too.
-
-        An edge and a ``ONESHOT`` are reported once, so nothing may be dropped, as ``grown`` does.
-        """
+        """Decode a full buffer, and what it had no room for: an edge and a ``ONESHOT`` come once."""
         taken: dict[int, Pair] = {}
         ended = False
         while True:
@@ -237,19 +237,20 @@ class EpollSelector(EpollSet):
             for key, events in found or ():
                 before, more = taken.get(key.fd, (key, 0))
                 taken[key.fd] = key, events | more if before is key else events
-            if n < buffer.capacity or self._closed:
+            if n < buffer.capacity or self._descriptor.closing:
                 return buffer, [*taken.values()] if ended else None
             buffer, n = buffer.another(n)
 
-    def _broken_off(self, buffer: Buffer) -> None:
-        """Arm again what a call may have reported that an exception has ended; end the last call."""
-        if self._closed:
-            self._end_call(buffer)
-        facts = self._facts
-        for fd, interest in [(fd, key.events) for fd, key in self._fd_to_key.copy().items()]:
-            if type(interest) is Interest and interest.trigger is not LEVEL and interest.armed:
-                event = facts.pack(facts.bits[interest], self._tokens.get(fd, fd))
-                self._step(facts.MOD, fd, event)  # refused if it is exclusive or closed
+    def _arm_again(self) -> None:
+        """Have the kernel report again what it has told a call that an exception ended."""
+        for fd, key in self._fd_to_key.copy().items():
+            if watched(key.events) and getattr(key.events, "trigger", LEVEL) is not LEVEL:
+                try:
+                    self._watch(fd, key.events, key.events)
+                except (OSError, ValueError) as error:
+                    if from_outside(error):
+                        raise  # else the descriptor is closed, or the selector
+                self._settle(fd, key)
 
     def _forget_records(self, token: int) -> None:
         records = self._records
@@ -315,12 +316,11 @@ class EpollSelector(EpollSet):
         while True:
             if -n in REFUSALS and timed and buffer.timed is buffer.precise:
                 self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
-            elif n < 0 and n != -EINTR and not self._closed:
+            elif n < 0 and n != -EINTR and not self._descriptor.closing:
                 self._check_open()
                 raise self._binding.error(-n)
             remaining = deadline.remaining(n == 0)
-            if self._closed:
-                self._end_call(buffer)
+            if self._descriptor.closing:
                 return []
             if remaining == 0 and deadline.over(n < 0):
                 return []
@@ -340,7 +340,7 @@ class EpollSelector(EpollSet):
         fields: list[Any] = []
         if native is None and buffer.prepare() and not (LOOPS and self._duplex):
             fields = buffer.fields(n, bool(self._duplex))
-        result, unknown, go_on = [], [], not self._closed
+        result, unknown, go_on = [], [], not self._descriptor.closing
         registry, tokens, facts = self._fd_to_key, self._tokens, self._facts
         for i, (flags, token) in enumerate(buffer.events(n)):
             if fields and (pair := table.get(fields[i])) is not None:
@@ -369,8 +369,6 @@ class EpollSelector(EpollSet):
                 unknown.append((fd, token if key is None else -1))
         if unknown:
             go_on = self._repair(buffer, unknown) and go_on
-        if self._closed:
-            self._end_call(buffer)
         return None if go_on and not result else result
 
     def _cache(self, token: int, field: Any, pair: Pair) -> None:

@@ -28,7 +28,7 @@ from . import process
 from .base import ANY, CLOSED, Backend, Descriptor, SelectorKey
 from .beyond import watched
 from .epoll_buffer import Facts, forget
-from .errors import from_outside, is_open, leaving_nothing, of_handler
+from .errors import from_outside, is_open, leaving_nothing, of_handler, take
 from .process import alone
 from .wake import Waker, give_back, lend
 
@@ -59,6 +59,8 @@ class EpollSet(Backend):
     _mechanism = "epoll"
     _waker: Waker | None = None
     _rung: Waker | None = None  # wakes the threads that wait on a set that was replaced
+    _ringing = False  # ``close`` is waking the calls in flight, so none of them closes the set
+    _strays = False  # ``_made`` has buffers of threads that stayed in the parent process
     _rebuilder: tuple[Buffer, int] | None = None  # the call that replaces the set, and its thread
 
     def __init__(
@@ -109,21 +111,25 @@ class EpollSet(Backend):
             self._add_waker().ring()
 
     def _reopen(self) -> None:
-        buffer = self._new_buffer()
+        self._look_for_strays()
+        if self._strays:
+            self._made[:] = [one for one in self._made if (made := one()) and made in self._idle]
+            self._strays = False
+        idle, buffer = self._idle, self._new_buffer()
         try:
             self._go_on_alone(buffer)
         finally:
-            self._idle.append(buffer)
-            if self._closed:
+            idle.append(buffer)
+            if self._descriptor.closing:
                 self._end_call(buffer)
+
+    def _look_for_strays(self) -> None:
+        if self._forks[1] != process.forks_as_child:
+            self._strays = True
+            self.__dict__.pop("_rebuilder", None)
 
     def _go_on_alone(self, buffer: Buffer) -> None:
         """Have a set of this process's own; ``buffer`` is that of the call."""
-        # The threads of the parent process are not in this one.
-        if self._forks[1] != process.forks_as_child:
-            idle = (*self._idle, buffer)
-            self._made[:] = [one for one in self._made if (made := one()) and made in idle]
-            self.__dict__.pop("_rebuilder", None)
         for name in ("_waker", "_rung"):
             waker: Waker | None = self.__dict__.get(name)
             if waker is not None and not waker.intact():
@@ -143,56 +149,50 @@ class EpollSet(Backend):
         return {fd: self._tokens.get(fd, fd) for fd in self._fd_to_key.copy()}
 
     def _release(self) -> None:
-        # One by one: another thread may be about to take one of this very list. What it cannot find
-        # there it asks ``_new_buffer`` for.
+        self._ringing = True  # before a call can see that it may be the last
+        self._descriptor.closing = True
+        # One by one: another thread may be about to take one, or else asks ``_new_buffer`` for it.
         unused, self._idle = self._idle, []
         if self._made:
             self._pairs.clear()  # a copy of this selector shares it
             self._records = None
-            try:
-                while unused:
-                    if (buffer := unused.pop()) is not None:
-                        self._facts.give_back(buffer)
-            except IndexError as error:
-                if of_handler(error):
-                    raise
-        busy = bool(self._made) and self._in_call()
-        # Alone, this is a signal handler, and the call that it interrupts does not go on. In a forked
-        # child the calls are those of the parent's threads.
-        others = busy and self._forks[1] == process.forks_as_child and not alone()
+            while (buffer := take(unused)) is not None:
+                self._facts.give_back(buffer)
         try:
-            if others:
+            if self._made and self._in_call():
                 self._interrupt()
-            elif self._waker or self._rung:
-                self._drop_wakers()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if of_handler(error):
                 raise
             # No descriptor is left: the waits end with their timeout.
         finally:
-            # A thread may be about to wait on this number, which must not be another file's then. So the
-            # last call closes it; and the call that replaces the set, whoever makes it.
-            if not (others or (busy and self._rebuilder)):
+            self._ringing, self._descriptor.fd = False, -1
+            self._look_for_strays()
+            if self._strays:  # which call would be the last is not known
                 self._descriptor.close()
+            self._end()
 
     def _end_call(self, buffer: Buffer) -> None:
-        """End a call of a closed selector; the last one closes the set and gives the wakers back."""
-        buffer.forget()
-        if not self._in_call():
-            self._drop_wakers()
-            self._descriptor.close()
+        """End a call of a closed selector, whose buffer may belong to another one by now."""
+        forget(buffer._reference, self._made)
+        while (unused := take(self._idle)) is not None:  # if a copy of this selector was closed
+            forget(unused._reference, self._made)
+        self._end()
 
-    def _drop_wakers(self) -> None:
+    def _end(self) -> None:
+        """Once no call is in flight, close the set and give the wakers back."""
+        if self._ringing or (self._made and self._in_call()):
+            return
+        self._descriptor.close()
         for name in ("_waker", "_rung"):
-            waker = self.__dict__.pop(name, None)
-            if waker:
+            if waker := self.__dict__.pop(name, None):
                 give_back(waker)
 
     def _new_buffer(self) -> Buffer:
         buffer = self._facts.lend(self._descriptor.fd, self._made)
         if len(self._made) > 1 and self._in_call(ours=1):
             self._several = True
-        if self._closed:  # after it was noted in ``_made``, where ``_release`` looks after it closed
+        if self._descriptor.closing:  # after it was noted in ``_made``, where ``_release`` looks then
             self._end_call(buffer)
             raise ValueError(CLOSED)
         return buffer
@@ -255,14 +255,15 @@ class EpollSet(Backend):
 
     def _waits_on(self, buffer: Buffer, token: int) -> bool:
         """Take a wake-up; return whether to wait on, since it was for another call or a change."""
-        if self._closed:
+        if self._descriptor.closing:
             return False  # it stays for the other threads that wait
         if token >> _SERIAL_SHIFT != os.getpid() and -1 not in self._duplex:
             # Another process has rung, and it alone can take that. So this one leaves the set.
+            self._look_for_strays()
             try:
                 self._go_on_alone(buffer)
                 return True
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 if from_outside(error):
                     raise
                 return False
@@ -346,17 +347,17 @@ class EpollSet(Backend):
                     # A signal handler does not wait for the call that it interrupts.
                     return bool(holder[1] != mark[1])
                 self._rebuilder = mark
-            if self._closed:
+            if self._descriptor.closing:
                 return False
             new = Descriptor(self._binding, self._facts.create())
             try:
                 made = self._move_to(new.fd, dup3, strict)
             finally:
                 new.close()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if not strict or from_outside(error):
                 raise
-            return False  # no descriptor or memory is left, or a registered one is closed
+            return False  # no descriptor or memory is left, or a registered one is closed; or the set
         finally:
             if self._rebuilder is mark:
                 del self._rebuilder

@@ -113,8 +113,9 @@ class EventPortSelector(WaitingSelector):
             raise self._binding.error(code)
 
     def _end_call(self) -> None:
-        if self._waits:  # a port hands what is sent to one thread, which passes it on
-            self._facts.ask(self._facts.send, self._descriptor.fd, 0, self._facts.NULL)
+        for port in self._descriptor.numbers if self._waits else ():
+            # A port hands what is sent to one thread, which passes it on.
+            self._facts.ask(self._facts.send, port, 0, self._facts.NULL)
         super()._end_call()
 
     def _buffer(self) -> _Buffer:

@@ -266,6 +266,7 @@ class KqueueSelector(WaitingSelector):
         for fd, key in self._fd_to_key.copy().items():
             if type(key.events) is Interest:
                 self._renew(fd, key.events)
+                self._settle(fd, key)
 
     def _add_waker(self) -> Waker:
         """Have the kqueue watch a waker; this wakes the threads that wait already."""

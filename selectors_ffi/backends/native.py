@@ -47,14 +47,23 @@ class Descriptor:
 
     It is outside every reference cycle, and has the only finaliser. So a dropped selector gives its
     descriptor back at once, and a copied selector shares it with the original.
+
+    ``closing`` is set when the selector is closed, or a copy of it; then ``fd`` is -1. A thread may be
+    about to wait on the number, which must not be another file's yet. So the last call closes it.
     """
 
-    __slots__ = ("_binding", "_open", "fd")
+    __slots__ = ("_binding", "_open", "closing", "fd")
 
     def __init__(self, binding: Binding, fd: int) -> None:
         self._binding = binding
         self._open = [fd]
         self.fd: int = fd
+        self.closing: bool = False
+
+    @property
+    def numbers(self) -> list[int]:
+        """Its number, until it is closed."""
+        return self._open.copy()
 
     def rebind(self, binding: Binding) -> None:
         """Have it closed through another library of the same kernel."""

@@ -93,6 +93,7 @@ class WaitingSelector(Backend):
     _make_facts: ClassVar[Any]
 
     _waker: Waker | None = None
+    _ringing = False  # ``close`` is waking the threads that wait, so none of them closes the descriptor
     _descriptor: Owned
 
     def __init__(
@@ -190,6 +191,8 @@ class WaitingSelector(Backend):
         idle, self._idle = self._idle, []
         idle.clear()  # a copy of this selector shares it
         ended = False
+        self._ringing = True  # before a call can see that it may be the last
+        self._descriptor.closing = True
         try:
             if self._waits and not self._descriptor.left_behind():
                 self._interrupt()  # the waker stays rung until the last thread has left
@@ -199,6 +202,7 @@ class WaitingSelector(Backend):
                 raise
             # No descriptor is left, or closed before: closing it ends the waits, too.
         finally:
+            self._ringing, self._descriptor.fd = False, -1
             if not ended:
                 self._descriptor.close()
             self._end_call()
@@ -228,7 +232,7 @@ class WaitingSelector(Backend):
                     buffer.resize(4 * n)
                     n = self._call(buffer, 0)
                     rung = self._add(self._decode(buffer, n, None), found, unknown) or rung
-                if self._closed:
+                if self._descriptor.closing:
                     return []
                 if rung:
                     self._drain()
@@ -245,7 +249,7 @@ class WaitingSelector(Backend):
                     remaining = deadline.remaining()
                 seen.update(unknown)
         except BaseException:
-            if self._beyond and not self._closed:
+            if self._beyond and not self._descriptor.closing:
                 self._arm_again()
             raise
         finally:
@@ -253,7 +257,7 @@ class WaitingSelector(Backend):
             if 4 * n < buffer.capacity > _CAPACITY:
                 buffer.resize(_CAPACITY)
             idle.append(buffer)
-            if self._closed:
+            if self._descriptor.closing:
                 self._end_call()
 
     @staticmethod
@@ -277,7 +281,7 @@ class WaitingSelector(Backend):
 
     def _check(self, errno: int) -> None:
         """Raise for a call that has failed, unless another one is to follow."""
-        if not self._closed and errno != EINTR:
+        if not self._descriptor.closing and errno != EINTR:
             self._check_open()
             raise self._error(errno)
 
@@ -297,15 +301,12 @@ class WaitingSelector(Backend):
         waker = self._waker
         if waker is not None:
             waker.drain()
-            if self._closed:
+            if self._descriptor.closing:
                 waker.ring()  # for the other threads that wait
 
     def _end_call(self) -> None:
-        """Once the selector is closed and no thread waits, close its descriptor and give the waker back.
-
-        Not earlier: a thread may be about to wait on the number, which must not be another file's then.
-        """
-        if self._waits:
+        """Once the selector is closed and no thread waits, close its descriptor; give the waker back."""
+        if self._waits or self._ringing:
             return
         self._descriptor.close()
         waker = self.__dict__.pop("_waker", None)
