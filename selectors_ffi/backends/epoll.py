@@ -132,8 +132,8 @@ class EpollSelector(EpollSet):
             for n in steps:
                 break
             else:  # of a large buffer: see whether it must be as large
-                buffer.forget()
-                buffer = buffer.sized(CHUNK)
+                large, buffer = buffer, buffer.sized(CHUNK)
+                large.forget()
                 n = buffer.step(timeout)
                 if n < 0:
                     return self._wait_on(buffer, n, timeout)

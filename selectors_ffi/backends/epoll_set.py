@@ -29,6 +29,7 @@ from .base import ANY, CLOSED, Backend, Descriptor, SelectorKey
 from .beyond import watched
 from .epoll_buffer import Facts, forget
 from .errors import from_outside, is_open, leaving_nothing, of_handler, take
+from .native import RINGING, RUNG
 from .process import alone
 from .wake import Waker, give_back, lend
 
@@ -59,7 +60,6 @@ class EpollSet(Backend):
     _mechanism = "epoll"
     _waker: Waker | None = None
     _rung: Waker | None = None  # wakes the threads that wait on a set that was replaced
-    _ringing = False  # ``close`` is waking the calls in flight, so none of them closes the set
     _strays = False  # ``_made`` has buffers of threads that stayed in the parent process
     _rebuilder: tuple[Buffer, int] | None = None  # the call that replaces the set, and its thread
 
@@ -149,27 +149,26 @@ class EpollSet(Backend):
         return {fd: self._tokens.get(fd, fd) for fd in self._fd_to_key.copy()}
 
     def _release(self) -> None:
-        self._ringing = True  # before a call can see that it may be the last
-        self._descriptor.closing = True
-        # One by one: another thread may be about to take one, or else asks ``_new_buffer`` for it.
-        unused, self._idle = self._idle, []
+        descriptor, strays = self._descriptor, self._strays or self._forks[1] != process.forks_as_child
+        descriptor.closing = RINGING
+        unused, self._idle = self._idle, []  # another thread may be about to take one of them
         if self._made:
             self._pairs.clear()  # a copy of this selector shares it
             self._records = None
             while (buffer := take(unused)) is not None:
                 self._facts.give_back(buffer)
         try:
-            if self._made and self._in_call():
+            # In a forked child that is one thread, the calls are those of the parent's threads.
+            if self._made and self._in_call() and not (strays and alone()):
                 self._interrupt()
         except (OSError, ValueError) as error:
             if of_handler(error):
                 raise
             # No descriptor is left: the waits end with their timeout.
         finally:
-            self._ringing, self._descriptor.fd = False, -1
-            self._look_for_strays()
-            if self._strays:  # which call would be the last is not known
-                self._descriptor.close()
+            descriptor.fd, descriptor.closing = -1, RUNG
+            if strays and not self._rebuilder:  # which call would be the last is not known
+                descriptor.close()
             self._end()
 
     def _end_call(self, buffer: Buffer) -> None:
@@ -181,7 +180,7 @@ class EpollSet(Backend):
 
     def _end(self) -> None:
         """Once no call is in flight, close the set and give the wakers back."""
-        if self._ringing or (self._made and self._in_call()):
+        if self._descriptor.closing == RINGING or (self._made and self._in_call()):
             return
         self._descriptor.close()
         for name in ("_waker", "_rung"):
@@ -216,8 +215,7 @@ class EpollSet(Backend):
 
     def _is_shared(self) -> bool:
         """Tell whether the set may hold registrations that are not ours."""
-        if self._forks is not process.forks:
-            self._shared = True
+        self._shared = self._shared or self._forks is not process.forks
         return self._shared
 
     def _may_be_of_the_caller(self, token: int) -> bool:
@@ -255,8 +253,6 @@ class EpollSet(Backend):
 
     def _waits_on(self, buffer: Buffer, token: int) -> bool:
         """Take a wake-up; return whether to wait on, since it was for another call or a change."""
-        if self._descriptor.closing:
-            return False  # it stays for the other threads that wait
         if token >> _SERIAL_SHIFT != os.getpid() and -1 not in self._duplex:
             # Another process has rung, and it alone can take that. So this one leaves the set.
             self._look_for_strays()
@@ -270,6 +266,9 @@ class EpollSet(Backend):
         # First: a wake-up that comes after the look at the flag must stay.
         waker = self._waker
         drained = waker is not None and waker.drain()
+        if waker is not None and self._descriptor.closing:
+            waker.ring()  # for the other threads that wait
+            return False
         if self._woken:  # written only then: another thread may be setting it
             self._woken = False
             return False
@@ -371,6 +370,7 @@ class EpollSet(Backend):
 
     def _move_to(self, new: int, dup3: Callable[..., int], strict: bool) -> dict[int, SelectorKey]:
         """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
+        self._check_open()
         facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
         made, flags = self._fd_to_key.copy(), facts.bits if self._beyond else facts.flags
         for fd, key in made.items():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     _Table = dict  # dict[...] as a base is slower to look up on 3.9
 
-__all__ = ["Descriptor", "Directions", "NativeEvent"]
+__all__ = ["RINGING", "RUNG", "Descriptor", "Directions", "NativeEvent"]
 
 if TYPE_CHECKING:
 
@@ -42,14 +42,18 @@ select(2), which has none, the ``EVENT_*`` of its sets. The last three fields ar
 """
 
 
+RINGING, RUNG = 1, 2
+
+
 class Descriptor:
     """The kernel object of a selector, which is closed with its last reference.
 
     It is outside every reference cycle, and has the only finaliser. So a dropped selector gives its
     descriptor back at once, and a copied selector shares it with the original.
 
-    ``closing`` is set when the selector is closed, or a copy of it; then ``fd`` is -1. A thread may be
-    about to wait on the number, which must not be another file's yet. So the last call closes it.
+    ``closing`` is not 0 once the selector is closed, or a copy of it; then ``fd`` is -1. A thread may be
+    about to wait on the number, which must not be another file's yet. So the last call closes it, and
+    not while ``close`` is ``RINGING``.
     """
 
     __slots__ = ("_binding", "_open", "closing", "fd")
@@ -58,7 +62,7 @@ class Descriptor:
         self._binding = binding
         self._open = [fd]
         self.fd: int = fd
-        self.closing: bool = False
+        self.closing: int = 0
 
     @property
     def numbers(self) -> list[int]:

@@ -167,6 +167,8 @@ class _Beside(Backend):
     def _look(self, files: PollSelector, timeout: float | None) -> tuple[list[Pair], bool]:
         """Return the files that are ready, and whether the set has something to report."""
         own = self._descriptor.fd
+        if own < 0:
+            return [], False  # closed by another thread
         if own not in files._fd_to_key:  # at first, and after ``reopen``
             for fd in files.snapshot():
                 if fd not in self._fd_to_key:

@@ -21,6 +21,7 @@ from ..binding import nanoseconds
 from . import process
 from .base import CLOSED, Backend, Descriptor, NativeEvent
 from .errors import from_outside, is_open, of_handler, take
+from .native import RINGING, RUNG
 from .process import Deadline, clock, sleep
 from .wake import Waker, give_back
 
@@ -93,7 +94,6 @@ class WaitingSelector(Backend):
     _make_facts: ClassVar[Any]
 
     _waker: Waker | None = None
-    _ringing = False  # ``close`` is waking the threads that wait, so none of them closes the descriptor
     _descriptor: Owned
 
     def __init__(
@@ -191,10 +191,10 @@ class WaitingSelector(Backend):
         idle, self._idle = self._idle, []
         idle.clear()  # a copy of this selector shares it
         ended = False
-        self._ringing = True  # before a call can see that it may be the last
-        self._descriptor.closing = True
+        descriptor = self._descriptor
+        descriptor.closing = RINGING
         try:
-            if self._waits and not self._descriptor.left_behind():
+            if self._waits and not descriptor.left_behind():
                 self._interrupt()  # the waker stays rung until the last thread has left
                 ended = True
         except (OSError, ValueError) as error:
@@ -202,9 +202,9 @@ class WaitingSelector(Backend):
                 raise
             # No descriptor is left, or closed before: closing it ends the waits, too.
         finally:
-            self._ringing, self._descriptor.fd = False, -1
+            descriptor.fd, descriptor.closing = -1, RUNG
             if not ended:
-                self._descriptor.close()
+                descriptor.close()
             self._end_call()
 
     def _begin(self, buffer: Any) -> None:
@@ -223,6 +223,8 @@ class WaitingSelector(Backend):
         buffer = take(idle) or self._buffer()
         try:
             self._begin(buffer)
+            if self._descriptor.closing:
+                return []  # ``close`` may not have seen this call
             while True:
                 n = self._call(buffer, remaining)
                 if n < 0:
@@ -306,7 +308,7 @@ class WaitingSelector(Backend):
 
     def _end_call(self) -> None:
         """Once the selector is closed and no thread waits, close its descriptor; give the waker back."""
-        if self._waits or self._ringing:
+        if self._waits or self._descriptor.closing == RINGING:
             return
         self._descriptor.close()
         waker = self.__dict__.pop("_waker", None)
