@@ -16,6 +16,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi.backends import epoll_buffer
 from selectors_ffi.backends.epoll_buffer import Buffer, Facts, Records
+from selectors_ffi.backends.epoll_set import WAKE
 from selectors_ffi.binding import REFUSALS
 
 from .kernels.faulty import FaultyLibrary
@@ -428,6 +429,24 @@ def test_nothing_is_kept_of_a_closed_selector(machine, pairs):
             assert len(selector.select(0)) == 2
     kept = (selector._pairs, selector._records or ())
     assert not any((*kept, selector._made, selector._idle))
+
+
+def test_a_wakeup_that_is_taken_while_close_rings(machine):
+    """It may be that of close(), so it is rung again for the other threads that wait."""
+    selector = machine.boot().selector()
+    selector.wakeup()
+    assert selector.select(0) == []
+    waker = selector._waker
+    waker.ring()
+
+    def drained():
+        selector._descriptor.closing = 1
+        return type(waker).drain(waker)
+
+    waker.drain = drained
+    assert not selector._waits_on(None, WAKE | os.getpid() << 32)
+    assert os.read(waker.reader, 9)
+    selector.close()
 
 
 def test_a_handlers_exception_in_close(machine, pairs, monkeypatch):

@@ -664,6 +664,29 @@ def test_a_child_that_closes_ends_the_waits_of_its_own_threads(stage, pair):
         assert found == [[]]
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_child_of_one_thread_that_closes_rings_for_nobody(stage, pair, shared):
+    """The threads of the parent that wait are not the child's to wake."""
+    if stage.session.machine.mechanism == "kqueue":
+        pytest.skip("a child has no kqueue")
+    with stage.selector() as selector:
+        selector.register(pair[0], READ)
+        if shared and hasattr(selector, "fileno"):
+            selector.fileno()
+        crew, found = waiting(stage, selector)
+
+        def child():
+            selector.close()
+            with stage.selector() as own:
+                assert takes(own, 0.1)  # meanwhile the parent would hear of it
+
+        in_child(child)
+        assert (found, stage.sleeping) == ([], 1)  # it still sleeps, and has not begun anew
+        selector.wakeup()
+        crew.join()
+        assert found == [[]]
+
+
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("what", ["wakeup", "reopen", "close"])
 def test_a_wakeup_is_not_heard_in_the_other_process(before, what):
