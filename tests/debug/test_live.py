@@ -288,7 +288,7 @@ def test_threads_that_switch_while_others_work(cls, pairs):
     for thread in threads:
         thread.start()
     try:
-        for _ in range(20):
+        for _ in range(8):
             with switch("events,checks", lambda record: None):
                 ended.wait(0.001)
             ended.wait(0.001)
