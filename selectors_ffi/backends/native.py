@@ -42,6 +42,7 @@ select(2), which has none, the ``EVENT_*`` of its sets. The last three fields ar
 """
 
 
+# States of ``Descriptor.closing``: ``close`` is waking the threads that wait, and it has woken them.
 RINGING, RUNG = 1, 2
 
 

@@ -252,7 +252,7 @@ def _is_polite(handle: object) -> bool:
 
 
 def _task_stepped(callback: Any) -> Any:
-    """Return the task of which a callback is a step; None if it is none."""
+    """Return the task that a callback goes on with; None for any other callback."""
     task = getattr(callback, "__self__", None) if _is_safe(callback) else None
     return task if _is_task(task) else None
 
