@@ -257,6 +257,22 @@ def test_an_exception_takes_nothing_with_it(subject, readable, trigger):
         assert selector.select(0) == [(key, EVENT_READ)]
 
 
+def test_a_change_while_edges_are_armed_again(edges, subject, pair):
+    """What another thread has changed meanwhile is what the kernel watches in the end."""
+    edges.register(pair[0], EVENT_READ, trigger=EDGE)
+    step = "_renew" if subject.mechanism == "kqueue" else "_watch"
+    apply, keys = getattr(edges, step), []
+
+    def late(*arguments):
+        delattr(edges, step)
+        keys.append(edges.modify(pair[0], EVENT_WRITE, trigger=LEVEL))
+        apply(*arguments)
+
+    setattr(edges, step, late)
+    edges._arm_again()
+    assert edges.select(0) == [(keys[0], EVENT_WRITE)]
+
+
 def test_the_events_of_another_selectors_key(make, readable):
     """They are a mask alone: the trigger, and that a ONESHOT has been reported, stay behind."""
     with make() as old, make() as new:

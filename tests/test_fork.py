@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -13,7 +14,7 @@ import pytest
 from selectors_ffi import EDGE, ONESHOT, Debug, debugging
 from selectors_ffi.debug import Lint, RingSink, Syscall
 from selectors_ffi.testing import chaos
-from selectors_ffi.testing.library import proxied
+from selectors_ffi.testing.library import Proxy, proxied
 
 from . import tally
 from .crew import Crew, asleep
@@ -360,6 +361,29 @@ def test_reopen_that_is_refused(session, pair):
 
         in_child(child)
         assert selector.select(1) == [(key, EVENT_WRITE)]
+
+
+def test_close_while_the_child_reopens(pair):
+    """The set keeps its number until it is replaced, so that no other file is."""
+    opened = []
+
+    def hook(call):
+        if call.name == "dup3":
+            selector.close()
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+        return call.run()
+
+    machine = next(machine for machine in SOME if str(machine) == "epoll")
+    selector = machine.boot(lambda whole: Proxy(whole, hook)).selector()
+    selector.register(pair[0], EVENT_READ)
+
+    def child():
+        with contextlib.suppress(OSError, ValueError):
+            selector.reopen()
+        assert os.path.samestat(os.fstat(opened[0]), os.stat(os.devnull))
+
+    in_child(child)
+    selector.close()
 
 
 def test_reopen_of_a_closed_selector(session):

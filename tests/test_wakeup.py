@@ -291,6 +291,23 @@ def test_a_wait_that_ends_while_close_wakes_it(stage, pair):
     assert not selector._descriptor.numbers
 
 
+def test_a_wait_that_begins_beside_close(stage, pair):
+    """close() has not seen it, so it looks itself, and asks the kernel nothing."""
+    selector = stage.selector()
+    if not hasattr(selector, "_begin"):
+        pytest.skip("its buffers tell close() of every wait")
+    selector.register(pair[0], READ)
+    begin = selector._begin
+
+    def late(buffer):
+        selector.close()
+        begin(buffer)
+
+    selector._begin = late
+    assert selector.select() == []
+    assert stage.sleeping == 0
+
+
 def test_a_copy_that_is_closed_ends_the_waits_of_the_original(stage, pair):
     """They share the kernel's object. So the original is closed, too."""
     selector = stage.selector()
