@@ -158,6 +158,21 @@ def test_events_stay_above_the_binding(module):
     assert not names & PUBLIC
 
 
+@pytest.mark.parametrize("module", SOURCES)
+def test_what_a_reader_must_take_in_at_once_is_short(module):
+    """No function has more than 60 lines, and no backend file more than 400."""
+    long = [
+        node.name
+        for node in ast.walk(parse(module))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.end_lineno - node.lineno >= 60
+    ]
+
+    assert not long
+    if layer(module) == "backends":
+        assert len(SOURCES[module].read_text(encoding="utf-8").splitlines()) <= 400
+
+
 #: The other side of the declarations: a simulated kernel has numbers of its own, which
 #: tests/kernels/test_numbers.py compares with the facts.
 KERNELS = "selectors_ffi.testing.kernels."

@@ -132,11 +132,7 @@ class EpollSelector(EpollSet):
             for n in steps:
                 break
             else:  # of a large buffer: see whether it must be as large
-                large, buffer = buffer, buffer.sized(CHUNK)
-                large.forget()
-                n = buffer.step(timeout)
-                if n < 0:
-                    return self._wait_on(buffer, n, timeout)
+                return self._wait_on(buffer.resized(CHUNK), -EINTR, timeout)
             if n == 1 and not self._duplex:
                 token = buffer.token[0]
                 pair = self._pairs.get(token)
@@ -161,24 +157,11 @@ class EpollSelector(EpollSet):
                 except KeyError as error:
                     if of_handler(error):
                         raise
-            else:
-                if n == buffer.capacity:
-                    if self._beyond or self._shared:
-                        buffer, found = self._take_all(buffer, n)
-                        return self._wait_on(buffer, -EINTR, timeout) if found is None else found
-                    buffer, n = buffer.grown(n)
-                found = self._look_up(buffer, n) if buffer.batch else None
-                if found is not None:
-                    return found
-            if n > 0:
-                found = self._decode(buffer, n, None)
-                if found is not None:
-                    return found
-                n = -EINTR  # what was mended may be ready
+            elif buffer.batch and (found := self._look_up(buffer, n)) is not None:
+                return found
             return self._wait_on(buffer, n, timeout)
         except BaseException:
-            # A call that has failed is spent, see ``Binding.calls``.
-            buffer.now = buffer.forever = buffer.timed = buffer.precise = None
+            buffer.bind()  # a call that has failed is spent, see ``Binding.calls``
             if self._beyond:
                 self._arm_again()
             raise
@@ -188,7 +171,9 @@ class EpollSelector(EpollSet):
                 self._end_call(buffer)
 
     def _look_up(self, buffer: Buffer, n: int) -> list[Pair] | None:
-        """Return the results of ``n`` events; None if a table lacks one."""
+        """Return the results of ``n`` events; None if a table lacks one, or more may be ready."""
+        if n == buffer.capacity:
+            return None
         if not self._duplex:
             return buffer.look_up(self._pairs, n, False)
         if not LOOPS:
@@ -227,19 +212,21 @@ class EpollSelector(EpollSet):
 
     # Everything below is cold.
 
-    def _take_all(self, buffer: Buffer, n: int) -> tuple[Buffer, list[Pair] | None]:
-        """Decode a full buffer, and what it had no room for: an edge and a ``ONESHOT`` come once."""
-        taken: dict[int, Pair] = {}
-        ended = False
-        while True:
-            found = self._decode(buffer, n, None)
-            ended = ended or found is not None
-            for key, events in found or ():
-                before, more = taken.get(key.fd, (key, 0))
-                taken[key.fd] = key, events | more if before is key else events
-            if n < buffer.capacity or self._descriptor.closing:
-                return buffer, [*taken.values()] if ended else None
-            buffer, n = buffer.another(n)
+    def _take_all(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> list[Pair] | None:
+        """Decode ``n`` events, and what a full buffer had no room for; None: nothing, wait on."""
+        found = self._decode(buffer, n, native)
+        if n < buffer.capacity or native is not None:
+            return found
+        taken = {key.fd: (key, events) for key, events in found or ()}
+        while n == buffer.capacity and not self._descriptor.closing:
+            n = buffer.resized(max(4 * n, CHUNK)).step(0)
+            more = self._decode(buffer, n, None) if n > 0 else None
+            found = more if found is None else found
+            # The kernel says once more what stays ready, but not an edge or a ``ONESHOT``.
+            for key, events in more or ():
+                before, earlier = taken.get(key.fd, (key, 0))
+                taken[key.fd] = key, events | earlier if before is key else events
+        return None if found is None else [*taken.values()]
 
     def _arm_again(self) -> None:
         """Have the kernel report again what it has told a call that an exception ended."""
@@ -305,16 +292,21 @@ class EpollSelector(EpollSet):
         timeout: float | None,
         native: list[NativeEvent] | None = None,
     ) -> list[Pair]:
-        """Wait on while there is nothing to return.
+        """Deal with the ``n`` events of a call, and wait on while there is nothing to return.
 
         Args:
-            n: what the call before returned: 0, or -errno.
+            n: what the call before returned, or -errno.
             timeout: as given to ``select``.
             native: takes every event as the kernel reported it, if given.
         """
         deadline, timed = Deadline(timeout, buffer.began), timeout is not None and timeout > 0
         while True:
-            if -n in REFUSALS and timed and buffer.timed is buffer.precise:
+            if n > 0:
+                found = self._take_all(buffer, n, native)
+                if native or found is not None:
+                    return found or []
+                n = -EINTR  # what was mended may be ready
+            elif -n in REFUSALS and timed and buffer.timed is buffer.precise:
                 self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
             elif n < 0 and n != -EINTR and not self._descriptor.closing:
                 self._check_open()
@@ -326,10 +318,6 @@ class EpollSelector(EpollSet):
                 return []
             timed = bool(remaining)
             n = buffer.step(remaining)
-            if n > 0:
-                found = self._decode(buffer, n, native)
-                if native or found is not None:
-                    return found or []
 
     def _decode(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> list[Pair] | None:
         """Return what ``n`` events are for the caller; None: nothing, wait on."""

@@ -162,10 +162,6 @@ class Buffer:
         self._made = made
         made.append(self._reference)
 
-    def forget(self) -> None:
-        """Count this buffer no longer."""
-        forget(self._reference, self._made)
-
     def prepare(self) -> bool:
         """Make what reads the buffer fast; return whether it is there."""
         self._uses += 1
@@ -251,37 +247,15 @@ class Buffer:
             break
         return n if n >= 0 else -self._facts.errno(n)
 
-    def sized(self, capacity: int) -> Buffer:
-        """Return another buffer for the same set."""
-        buffer = Buffer(self._facts, self._epfd, capacity, self._made)
-        buffer.began, buffer._uses = self.began, 1
-        buffer.prepare()
-        return buffer
-
-    def grown(self, n: int) -> tuple[Buffer, int]:
-        """Return a buffer that is not full, and how many events are in it.
-
-        More may be ready than this one holds, and what is ready stays ready: ask for all of it.
-        """
-        buffer, more = self, n
-        while more == buffer.capacity:
-            buffer, more = buffer.another(n)
-            n = more or n
-        return buffer, n
-
-    def another(self, n: int) -> tuple[Buffer, int]:
-        """Return a larger buffer than this full one, and how many events are in it now.
-
-        Returns:
-            This buffer and 0, if the call failed, or another thread has taken all.
-        """
-        larger = self.sized(max(2 * n, CHUNK))
-        more = larger.step(0)
-        if more <= 0:
-            larger.forget()
-            return self, 0
-        self.forget()
-        return larger, more
+    def resized(self, capacity: int) -> Buffer:
+        """Make room for so many events; what is in the buffer is gone. Return the buffer."""
+        array = self._facts.ffi.new(self._facts.array, capacity)
+        self.bind()
+        self.batch, self.flags, self.view, self.token = 0, None, None, _NO_TOKEN
+        self.capacity = min(capacity, self.capacity)  # never more than there is, if an exception comes
+        self.array = array
+        self.capacity = capacity
+        return self
 
     def events(self, n: int) -> Iterable[tuple[int, int]]:
         """Return (native flags, token) of ``n`` events."""
