@@ -145,10 +145,16 @@ sys.exit(main(["attach", "1"]))
 
 
 @pytest.mark.parametrize(
-    "words", [("-m", "selectors_ffi", "demo", "--messages", "20"), ("-c", WRITES_BYTES)]
+    "words",
+    [
+        ("-m", "selectors_ffi", "info"),
+        ("-m", "selectors_ffi", "demo", "--messages", "200"),
+        ("-c", WRITES_BYTES),
+    ],
+    ids=["short", "long", "bytes"],
 )
 def test_reader_that_goes_away(words):
-    """Output into a pipe that nobody reads ends quietly."""
+    """Output into a pipe that nobody reads ends quietly, whether it fits into the buffer or not."""
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,

@@ -87,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as error:
             chosen.error(str(error))
     try:
-        return run(options)
+        status = run(options)
+        if not chosen.takes_program:
+            print(end="", flush=True)  # what is left of a short output
+        return status
     except OSError as error:
         if chosen.takes_program or not _reader_has_gone(error):
             raise  # takes_program: the program's own
