@@ -27,6 +27,11 @@ def has(subject, event):
     return subject.mechanism == "kqueue"
 
 
+def shares_triggers(subject):
+    """Tell whether a trigger is of all filters of a descriptor, which is so with libkqueue."""
+    return subject.kernel == "libkqueue"
+
+
 @pytest.fixture
 def tcp():
     """Two connected TCP sockets, which can have urgent data; the first does not block."""
@@ -168,9 +173,13 @@ def test_end_of_the_peer_without_reading(watching, pair):
     assert masks(selector) == [EVENT_HANGUP]
 
 
-def test_end_of_the_peer_while_writing(watching, pair):
+def test_end_of_the_peer_while_writing(subject, watching, pair):
     """EVENT_HANGUP is told from EVENT_WRITE."""
     left, right = pair
+    if shares_triggers(subject):
+        with pytest.raises(NotImplementedError, match="EVENT_WRITE and EVENT_HANGUP without EVENT_READ"):
+            watching(left, EVENT_WRITE | EVENT_HANGUP)
+        return
     selector = watching(left, EVENT_WRITE | EVENT_HANGUP)
 
     assert masks(selector, 5) == masks(selector) == [EVENT_WRITE]

@@ -283,6 +283,12 @@ class KqueueSelector(WaitingSelector):
         return waker
 
     def _lacks(self, interest: Interest) -> str:
+        wanted = interest & (ANY | EVENT_HANGUP)
+        if self._facts.add_refuses_existing and wanted == EVENT_WRITE | EVENT_HANGUP:
+            return (
+                "cannot watch for EVENT_WRITE and EVENT_HANGUP without EVENT_READ: the EV_CLEAR of one"
+                " filter is the other's, too"
+            )
         return lack(interest, self._facts.bits.events, (LEVEL, EDGE, ONESHOT))
 
     def _replace(self, fd: int, was: int, events: int, serial: int) -> int:
