@@ -14,13 +14,16 @@ from selectors import EVENT_READ, EVENT_WRITE
 import pytest
 
 import selectors_ffi
+from selectors_ffi import binding
 from selectors_ffi.backends import epoll_buffer
 from selectors_ffi.backends.epoll_buffer import Buffer, Facts, Records
 from selectors_ffi.backends.epoll_set import WAKE
 from selectors_ffi.binding import REFUSALS
+from selectors_ffi.testing import inject
 
 from .kernels.faulty import FaultyLibrary
 from .kernels.machines import MACHINES
+from .test_async_exceptions import Interrupter
 
 BOTH = EVENT_READ | EVENT_WRITE
 KERNELS = [machine for machine in MACHINES if machine.mechanism == "epoll"]
@@ -51,6 +54,12 @@ def pairs():
     for pair in made:
         for end in pair:
             end.close()
+
+
+@pytest.fixture
+def readable(pairs):
+    """A socket with something to read."""
+    return pairs[0][0]
 
 
 def tokens(session, selector):
@@ -400,6 +409,39 @@ def test_an_exception_while_what_reads_a_buffer_fast_is_made(machine, pairs, mon
             except KeyboardInterrupt:
                 interrupts += 1
         assert interrupts == 1
+
+
+def test_an_exception_in_the_middle_of_what_reads_a_buffer_fast(machine, readable):
+    """One ready descriptor, of which the first look takes a flag and a token: both are there, or neither."""
+    place, interrupted = 0, True
+    while interrupted:
+        place += 1
+        machine.boot().binding.facts(Facts).pool.clear()
+        with machine.boot().selector() as selector:
+            selector._facts.pool.clear()
+            key = selector.register(readable, EVENT_READ)
+            assert selector.select(0) == [(key, EVENT_READ)]
+            interrupter = Interrupter(place)
+            interrupted = interrupter.run(lambda: selector.select(0))
+            assert selector.select(0) == [(key, EVENT_READ)], interrupter.where
+    assert place > 10
+
+
+@pytest.mark.parametrize("code", ["ENOMEM", "EINTR"])
+def test_a_full_buffer_and_no_second_answer(machine, readable, code, monkeypatch):
+    """What the buffer held is returned; the failed call leaves nothing to the next wait."""
+    monkeypatch.setattr(binding, "ATOMIC_STEP", False)  # where a call that has failed must not be stepped
+    made, fds = [], [os.dup(readable.fileno()) for _ in range(20)]
+    text = f"wait:error={code}:when=2"
+    session = machine.boot(lambda whole: made.append(inject(text, whole).lib) or made[0])
+    with session.selector() as selector:
+        for fd in fds:
+            selector.register(fd, EVENT_READ)
+        assert len(selector.select(0)) == 16
+        assert len(selector.select(0)) == 20
+    assert made[0].hook.hits == 1
+    for fd in fds:
+        os.close(fd)
 
 
 def test_a_handlers_exception_is_no_overflow(machine, pairs):

@@ -86,7 +86,7 @@ class Facts:
         if buffer is None:
             return Buffer(self, epfd, _CAPACITY, made)
         buffer.belong(epfd, made)
-        if buffer.flags is None:
+        if buffer.token is _NO_TOKEN:
             buffer.make_views()
         return buffer
 
@@ -141,8 +141,8 @@ class Buffer:
         self.array: Any = facts.ffi.new(facts.array, capacity)
         self._timespec: Any = None  # until a wait has a timeout
         self._timeout: float | None = None  # that of the last call that waited for a time
-        self.token: Any = _NO_TOKEN  # that of the first event, if there are views
-        self.flags: Any = None  # its flags; they come last
+        self.token: Any = _NO_TOKEN  # that of the first event, if there are views; it comes last
+        self.flags: Any = None  # its flags
         self.bind()
         self.view: Any = None
         self.tokens: _Unpackers = facts.tokens
@@ -166,7 +166,7 @@ class Buffer:
         """Make what reads the buffer fast; return whether it is there."""
         self._uses += 1
         if self._uses > 1 and not self.batch:  # the second time, and after one that an exception ended
-            if self.flags is None:
+            if self.token is _NO_TOKEN:
                 self.make_views()
             self.batch = -1 if LOOPS else min(CHUNK, self.capacity - 1)
         return self._uses > 1
@@ -180,12 +180,12 @@ class Buffer:
             halves = (low, low + 1) if sys.byteorder == "little" else (low + 1, low)
             words = ffi.cast("uint32_t *", self.array)
             self.layout = words, self._facts.size // 4, *halves
-            self.token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
             self.flags = words
+            self.token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
         else:
             self.view = memoryview(ffi.buffer(self.array))
-            self.token = self.view[offset : offset + 8].cast("Q")
             self.flags = self.view[:4].cast("I")
+            self.token = self.view[offset : offset + 8].cast("Q")  # last: it says that the rest is there
 
     def bind(self) -> None:
         """Have the calls bound anew when they are next made."""
@@ -245,13 +245,16 @@ class Buffer:
             steps = self.bind_now() if timeout <= 0 else self.until(timeout)
         for n in steps:
             break
-        return n if n >= 0 else -self._facts.errno(n)
+        if n < 0:
+            n = -self._facts.errno(n)
+            self.bind()  # a call that has failed is spent, see ``Binding.calls``
+        return n
 
     def resized(self, capacity: int) -> Buffer:
         """Make room for so many events; what is in the buffer is gone. Return the buffer."""
         array = self._facts.ffi.new(self._facts.array, capacity)
         self.bind()
-        self.batch, self.flags, self.view, self.token = 0, None, None, _NO_TOKEN
+        self.batch, self.token, self.flags, self.view = 0, _NO_TOKEN, None, None
         self.capacity = min(capacity, self.capacity)  # never more than there is, if an exception comes
         self.array = array
         self.capacity = capacity
