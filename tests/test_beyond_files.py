@@ -15,7 +15,7 @@ import time
 import pytest
 
 from selectors_ffi import EDGE, EVENT_READ, EVENT_WRITE, ONESHOT
-from selectors_ffi.backends import KqueueSelector
+from selectors_ffi.backends import KqueueSelector, regular_files
 from selectors_ffi.debug import Debug, debugging, switch
 from selectors_ffi.testing import kernel
 
@@ -262,6 +262,30 @@ def test_another_thread_ends_the_wait(ready, terminal, method):
 
     assert not thread.is_alive()
     assert found == [[]]
+
+
+def test_closed_between_two_looks(refusing, file, pair, monkeypatch):
+    """A wait that goes on because the set reports what is of no registration ends with its selector."""
+    left, right = pair
+    refusing.register(file, EVENT_READ, trigger=ONESHOT)
+    assert masks(refusing) == [EVENT_READ]
+    refusing.fileno()  # from now on the set is not replaced
+    number = os.dup(left.fileno())
+    refusing.register(number, EVENT_READ)
+    os.close(number)
+    refusing.unregister(number)
+    right.send(b"x")
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        refusing.close()  # as another thread does
+
+    monkeypatch.setattr(regular_files, "sleep", sleep)
+    assert refusing.select(30) == []
+    assert len(pauses) == 1
+    with pytest.raises(ValueError, match="closed"):
+        refusing.select(30)
 
 
 def test_wakeup_before_the_wait(ready, terminal):

@@ -130,27 +130,32 @@ class _Beside(Backend):
         make: Callable[[Any, int], list[Any]],
     ) -> list[Any]:
         """Return what ``wait`` does for the set, and what ``make`` makes of the files that are ready."""
-        deadline, remaining, idle = Deadline(timeout, clock()), timeout, 0
+        deadline, remaining, idle, begun = Deadline(timeout, clock()), timeout, 0, False
         while True:
-            files = self._files
-            if files is None or len(files._fd_to_key) == (self._descriptor.fd in files._fd_to_key):
-                result = self._wait_alone(remaining, wait)
-                if result or self._closed or not self.__dict__.pop("_moved", False):
-                    return result
-            else:
-                self._check_open()
-                found, more = self._look(files, remaining)
-                result = [one for key, events in found for one in make(key, events)]
-                if self._closed:
-                    return []
-                woken = self._woken
-                if more or woken:
-                    result = wait(0) + result
-                moved = self.__dict__.pop("_moved", False)
-                if result or (woken and not moved):
-                    return result
-                idle = idle + 1 if more else 0
-            remaining = deadline.remaining()
+            try:
+                files = self._files
+                if files is None or len(files._fd_to_key) == (self._descriptor.fd in files._fd_to_key):
+                    result = self._wait_alone(remaining, wait)
+                    if result or self._closed or not self.__dict__.pop("_moved", False):
+                        return result
+                else:
+                    self._check_open()
+                    found, more = self._look(files, remaining)
+                    result = [one for key, events in found for one in make(key, events)]
+                    if self._closed:
+                        return []
+                    woken = self._woken
+                    if more or woken:
+                        result = wait(0) + result
+                    moved = self.__dict__.pop("_moved", False)
+                    if result or (woken and not moved):
+                        return result
+                    idle = idle + 1 if more else 0
+            except ValueError as error:
+                if of_handler(error) or not (begun and self._closed):
+                    raise
+                return []  # closed by another thread between two looks
+            begun, remaining = True, deadline.remaining()
             if remaining == 0:
                 return []
             if idle > 1:
