@@ -293,6 +293,33 @@ def test_the_parents_waiting_threads_are_not_in_the_child(session, pair):
         assert found == [(key, EVENT_READ)]
 
 
+@pytest.mark.parametrize("change", ["modify", "register"])
+def test_what_a_child_puts_back_is_heard(session, pair, change):
+    """A thread of the parent waits at the time of the fork: what the child changes for a while still comes."""
+    if session.machine.mechanism != "epoll" or session.machine.simulated:
+        pytest.skip("only the host's epoll is shared with a child")
+    near, far = pair
+    found = []
+    with session.selector() as selector:
+        key = selector.register(near, EVENT_READ)
+        crew = waiting(session, selector, found)
+
+        def child():
+            if change == "modify":
+                selector.modify(near, BOTH)
+                selector.modify(near, EVENT_READ)
+            else:
+                selector.unregister(near)
+                selector.register(near, EVENT_READ)
+
+        in_child(child)
+        selector.wakeup()
+        crew.join()
+        far.send(b"x")
+        for _ in range(3):
+            assert selector.select(30) == [(key, EVENT_READ)]
+
+
 def test_wakeup_before_reopen_is_kept(session):
     """A wakeup() of the child ends its next wait, though the waker is a new one."""
     with session.selector() as selector:

@@ -48,11 +48,11 @@ __all__ = ["WAKE", "EpollSet"]
 _SERIAL_SHIFT = 32
 _SERIAL_BITS = 27
 #: Above the serial, in five bits: it tells our tokens from a caller's, see ``_may_be_of_the_caller``.
-#: No pointer has it: 1 would be code of an i386 process, 31 its stack. No usual double has it.
+#: No pointer has it: 1 would be code of an i386 process, 31 its stack. No usual double has it. A forked
+#: child, whose serials its parent does not know, has the next one; its own child has this one again.
 _MARK = 9
 WAKE = 0xFFFF_FFFF  # of a waker's token: no descriptor is as large; above it is the process
 _serials = count()
-
 
 class EpollSet(Backend):
     """What ``EpollSelector`` has of the kernel, and the tables that go with it."""
@@ -143,8 +143,7 @@ class EpollSet(Backend):
         self._facts = facts = binding.facts(Facts)
         self._descriptor.rebind(binding)
         for one in self._made.copy():
-            buffer = one()
-            if buffer is not None:
+            if buffer := one():
                 buffer.rebind(facts)
         return {fd: self._tokens.get(fd, fd) for fd in self._fd_to_key.copy()}
 
@@ -209,7 +208,7 @@ class EpollSet(Backend):
         return len(idle) + ours < len(made)
 
     def _new_token(self, fd: int) -> int:
-        serial = _MARK << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
+        serial = _MARK + process.forks_as_child % 2 << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
         token = self._tokens[fd] = fd | serial << _SERIAL_SHIFT
         return token
 
@@ -219,12 +218,13 @@ class EpollSet(Backend):
         return self._shared
 
     def _may_be_of_the_caller(self, token: int) -> bool:
-        """Tell whether the caller may have made a registration itself.
+        """Tell whether the caller, or the other process after a fork, may have made a registration.
 
         ``select.epoll`` writes the descriptor into half of a token, and leaves in the other half
         whatever was there.
         """
-        return token >> _SERIAL_SHIFT + _SERIAL_BITS != _MARK and self._is_shared()
+        mark = _MARK + process.forks_as_child % 2
+        return token >> _SERIAL_SHIFT + _SERIAL_BITS != mark and self._is_shared()
 
     def _repair(self, buffer: Buffer, unknown: list[tuple[int, int]]) -> bool:
         """Make the kernel agree with the registry about what it should not have reported.
@@ -361,8 +361,7 @@ class EpollSet(Backend):
             if self._rebuilder is mark:
                 del self._rebuilder
         for one in self._made.copy():
-            other = one()
-            if other:
+            if other := one():
                 other.unknown = ()
         for fd in {*made, *self._fd_to_key.copy()}:  # changes that went to the old set meanwhile
             self._settle(fd, made.get(fd))
