@@ -412,7 +412,7 @@ def test_an_exception_while_what_reads_a_buffer_fast_is_made(machine, pairs, mon
 
 
 def test_an_exception_in_the_middle_of_what_reads_a_buffer_fast(machine, readable):
-    """One ready descriptor, of which the first look takes a flag and a token: both are there, or neither."""
+    """Of one ready descriptor the next wait reads token and flags: both are there, or neither."""
     place, interrupted = 0, True
     while interrupted:
         place += 1
@@ -430,7 +430,7 @@ def test_an_exception_in_the_middle_of_what_reads_a_buffer_fast(machine, readabl
 @pytest.mark.parametrize("code", ["ENOMEM", "EINTR"])
 def test_a_full_buffer_and_no_second_answer(machine, readable, code, monkeypatch):
     """What the buffer held is returned; the failed call leaves nothing to the next wait."""
-    monkeypatch.setattr(binding, "ATOMIC_STEP", False)  # where a call that has failed must not be stepped
+    monkeypatch.setattr(binding, "ATOMIC_STEP", False)  # a call that has failed must not be stepped
     made, fds = [], [os.dup(readable.fileno()) for _ in range(20)]
     text = f"wait:error={code}:when=2"
     session = machine.boot(lambda whole: made.append(inject(text, whole).lib) or made[0])

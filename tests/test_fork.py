@@ -266,6 +266,30 @@ def test_reopen_while_another_thread_waits(session, pair):
         assert found == [(key, EVENT_READ)]
 
 
+def test_reopen_that_an_exception_ends_while_another_thread_waits(session, pair):
+    """What woke the thread does not go on waking all waits of the set that stayed."""
+    if session.machine.mechanism != "epoll":
+        pytest.skip("only an epoll set is replaced")
+    near, far = pair
+    raising, found = [KeyboardInterrupt()], []
+
+    def hook(call):
+        if call.name == "dup3" and raising:
+            raise raising.pop()
+        return call.run()
+
+    session = session.machine.boot(lambda whole: Proxy(whole, hook))
+    with session.selector() as selector:
+        key = selector.register(near, EVENT_READ)
+        crew = waiting(session, selector, found)
+        with pytest.raises(KeyboardInterrupt):
+            selector.reopen()
+        assert session.watched(selector) == {near.fileno(): EVENT_READ}
+        far.send(b"x")
+        crew.join()
+        assert found == [(key, EVENT_READ)]
+
+
 def test_the_parents_waiting_threads_are_not_in_the_child(session, pair):
     """A thread of the parent waits at the time of the fork: the child's changes and waits do not."""
     near, far = pair
@@ -295,7 +319,7 @@ def test_the_parents_waiting_threads_are_not_in_the_child(session, pair):
 
 @pytest.mark.parametrize("change", ["modify", "register"])
 def test_what_a_child_puts_back_is_heard(session, pair, change):
-    """A thread of the parent waits at the time of the fork: what the child changes for a while still comes."""
+    """The parent, in which a thread waited at the fork, hears of what the child puts back."""
     if session.machine.mechanism != "epoll" or session.machine.simulated:
         pytest.skip("only the host's epoll is shared with a child")
     near, far = pair

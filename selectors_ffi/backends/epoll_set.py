@@ -31,7 +31,7 @@ from .epoll_buffer import Facts, forget
 from .errors import from_outside, is_open, leaving_nothing, of_handler, take
 from .native import RINGING, RUNG
 from .process import alone
-from .wake import Waker, give_back, lend
+from .wake import Waker, give_back, lend, rung
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _SERIAL_BITS = 27
 _MARK = 9
 WAKE = 0xFFFF_FFFF  # of a waker's token: no descriptor is as large; above it is the process
 _serials = count()
+
 
 class EpollSet(Backend):
     """What ``EpollSelector`` has of the kernel, and the tables that go with it."""
@@ -131,8 +132,7 @@ class EpollSet(Backend):
     def _go_on_alone(self, buffer: Buffer) -> None:
         """Have a set of this process's own; ``buffer`` is that of the call."""
         for name in ("_waker", "_rung"):
-            waker: Waker | None = self.__dict__.get(name)
-            if waker is not None and not waker.intact():
+            if (waker := self.__dict__.get(name)) and not waker.intact():
                 self.__dict__.pop(name, None)
         self._rebuild(buffer, strict=False)
         self._forks = process.forks
@@ -208,8 +208,8 @@ class EpollSet(Backend):
         return len(idle) + ours < len(made)
 
     def _new_token(self, fd: int) -> int:
-        serial = _MARK + process.forks_as_child % 2 << _SERIAL_BITS | next(_serials) % (1 << _SERIAL_BITS)
-        token = self._tokens[fd] = fd | serial << _SERIAL_SHIFT
+        mark, serial = _MARK + process.forks_as_child % 2, next(_serials) % (1 << _SERIAL_BITS)
+        token = self._tokens[fd] = fd | (mark << _SERIAL_BITS | serial) << _SERIAL_SHIFT
         return token
 
     def _is_shared(self) -> bool:
@@ -383,17 +383,18 @@ class EpollSet(Backend):
                 gone = not strict and (not is_open(fd) or fd == new)
                 if from_outside(error) or (self._fd_to_key.get(fd) is key and not gone):
                     raise
-        waker = self._waker
-        if waker:
+        if waker := self._waker:
             self._watch_waker(new, waker)
-        if not alone():
-            # Never drained, so every thread that waits on the old set leaves it.
-            rung = self._rung
-            if rung is None or not rung.ring():
-                rung = self._rung = lend()
-                rung.ring()
-            self._watch_waker(epfd, rung)
-        call(dup3, new, epfd, os.O_CLOEXEC)
+        try:
+            if not alone():
+                # Never drained, so every thread that waits on the old set leaves it.
+                self._rung = rung(self._rung)
+                self._watch_waker(epfd, self._rung)
+            call(dup3, new, epfd, os.O_CLOEXEC)
+        except BaseException:
+            if self._rung:  # the old set stays: it must not report this on and on
+                self._step(facts.DEL, self._rung.reader, facts.NULL)
+            raise
         if self._waker is not waker and self._waker:  # another thread has added it to the old set
             self._watch_waker(epfd, self._waker)
         return made

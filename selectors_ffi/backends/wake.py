@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
-__all__ = ["SocketWaker", "Waker", "give_back", "lend"]
+__all__ = ["SocketWaker", "Waker", "give_back", "lend", "rung"]
 
 _POOL_SIZE = 8
 
@@ -155,6 +155,14 @@ def lend(kind: type[Waker] = Waker) -> Waker:
             return kind()
         if waker.drain():
             return waker
+
+
+def rung(waker: Waker | None) -> Waker:
+    """Return a waker that has been rung: this one if it is intact, or another."""
+    if waker is None or not waker.ring():
+        waker = lend()
+        waker.ring()
+    return waker
 
 
 def give_back(waker: Waker) -> None:
