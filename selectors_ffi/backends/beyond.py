@@ -62,6 +62,10 @@ class Interest(int):
         """Tell whether it may be reported now. With ``ONESHOT`` one caller of all is told so."""
         return self.trigger is not ONESHOT or self.__dict__.pop("_armed", False)
 
+    def arm(self) -> None:
+        """Have it reported once more: the caller was not told."""
+        self._armed = True
+
 
 _PLAIN = Interest(0)
 

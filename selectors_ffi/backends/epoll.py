@@ -49,6 +49,7 @@ from .process import Deadline, clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from .native import Pair
@@ -163,7 +164,7 @@ class EpollSelector(EpollSet):
         except BaseException:
             buffer.bind()  # a call that has failed is spent, see ``Binding.calls``
             if self._beyond:
-                self._arm_again()
+                self._arm_again(buffer.fired)
             raise
         finally:
             idle.append(buffer)
@@ -228,8 +229,10 @@ class EpollSelector(EpollSet):
                 taken[key.fd] = key, events | earlier if before is key else events
         return None if found is None else [*taken.values()]
 
-    def _arm_again(self) -> None:
+    def _arm_again(self, fired: Sequence[Interest] = ()) -> None:
         """Have the kernel report again what it has told a call that an exception ended."""
+        for interest in fired:
+            interest.arm()
         for fd, key in self._fd_to_key.copy().items():
             if watched(key.events) and getattr(key.events, "trigger", LEVEL) is not LEVEL:
                 try:
@@ -300,6 +303,7 @@ class EpollSelector(EpollSet):
             native: takes every event as the kernel reported it, if given.
         """
         deadline, timed = Deadline(timeout, buffer.began), timeout is not None and timeout > 0
+        buffer.fired = []
         while True:
             if n > 0:
                 found = self._take_all(buffer, n, native)
@@ -346,7 +350,11 @@ class EpollSelector(EpollSet):
             if key is None:
                 events = 0
             elif self._beyond:
+                if type(key[2]) is Interest:
+                    buffer.fired.append(key[2])  # first: an exception may come right after the report
                 events = facts.bits.report(flags, key[2])
+                if not events and type(key[2]) is Interest:
+                    buffer.fired.pop()
             else:
                 events = facts.directions[flags] & key[2]
             if key is not None and events:

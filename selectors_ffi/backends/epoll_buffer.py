@@ -10,7 +10,7 @@ from operator import itemgetter
 from struct import Struct
 
 from ..binding import INT_MAX, milliseconds, nanoseconds
-from .beyond import EpollBits
+from .beyond import EpollBits, Interest
 from .errors import of_handler, take
 from .process import clock
 
@@ -123,8 +123,8 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "_epfd", "_facts", "_made", "_reference", "_timeout", "_timespec", "_uses",
-        "array", "batch", "began", "capacity", "cut", "flags", "forever", "layout", "now", "precise",
-        "timed", "token", "tokens", "unknown", "view",
+        "array", "batch", "began", "capacity", "cut", "fired", "flags", "forever", "layout", "now",
+        "precise", "timed", "token", "tokens", "unknown", "view",
     )  # fmt: skip
 
     now: Iterator[int] | None
@@ -148,6 +148,7 @@ class Buffer:
         self.tokens: _Unpackers = facts.tokens
         self.began: float = 0.0  # when the last wait with a timeout > 0 began
         self.cut: bool = False  # whether that was longer than a call can wait
+        self.fired: list[Interest] = []  # what the call that uses it has reported, or is about to
         self.belong(epfd, made)
 
     def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
