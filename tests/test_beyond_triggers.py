@@ -254,9 +254,10 @@ def test_an_exception_takes_nothing_with_it(subject, readable, trigger):
     with subject.cls(binding=proxied(subject.new_binding(), hook)) as selector:
         key = selector.register(readable, EVENT_READ, trigger=trigger)
         for timeout in (0, 5, None):
-            raising.append(KeyboardInterrupt())
-            with pytest.raises(KeyboardInterrupt):
-                selector.select(timeout)
+            for wait in (selector.select, selector.select_raw):
+                raising.append(KeyboardInterrupt())
+                with pytest.raises(KeyboardInterrupt):
+                    wait(timeout)
         assert selector.select(0) == [(key, EVENT_READ)]
 
 

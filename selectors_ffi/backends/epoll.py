@@ -202,6 +202,10 @@ class EpollSelector(EpollSet):
             buffer.began = clock()
             self._wait_on(buffer, -EINTR, timeout, native)
             return native
+        except BaseException:
+            if self._beyond:
+                self._arm_again(buffer.fired)
+            raise
         finally:
             buffer.bind()
             idle.append(buffer)
