@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,11 +91,11 @@ def test_what_the_standard_library_runs(monkeypatch, ours, alone, runs):
 
 
 def test_suite_in_which_nothing_passes(capsys):
-    """A suite that does not run on either side has not shown anything."""
+    """A suite that does not run on either side has not shown anything, and both sides are told."""
     broken = {"x": "ended with status 1: ImportError"}
 
     assert programs.compare(Suite("x", ()), broken, broken) == ["nothing"]
-    assert "ImportError" in capsys.readouterr().out
+    assert f"nothing passed: {broken} on the stdlib, {broken} on ours\n" in capsys.readouterr().out
 
 
 def test_selection():
@@ -115,6 +117,12 @@ def test_weekly_suites_exist():
     assert set(WEEKLY) <= {suite.name for suite in SUITES}
 
 
+INTERRUPT = """
+import signal, unittest
+class Case(unittest.TestCase):
+    def test_interrupt(self):
+        with self.assertRaises(KeyboardInterrupt): signal.raise_signal(signal.SIGINT)
+"""
 UNITTEST = """
 import selectors, unittest
 class Case(unittest.TestCase):
@@ -140,12 +148,17 @@ def test_error(broken): pass
 """
 
 
-def outcomes(folder, whose, *what):
-    """Run ``outcomes.py`` in a folder; return what it wrote, by the last part of each name."""
+def outcomes(folder, whose, *what, before=None):
+    """Run ``outcomes.py`` in a folder; return what it wrote, by the last part of each name.
+
+    ``before`` is called in its process first.
+    """
     file = folder / "outcomes.json"
     command = [sys.executable, str(HERE / "outcomes.py"), whose, str(file), *what]
     environment = {"PYTHONPATH": f"{folder}:{HERE.parents[1]}", "PATH": ""}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, preexec_fn=before
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_text("utf-8"))
     return {name.replace("::", ".").rpartition(".")[2]: value for name, value in found.items()}
@@ -173,3 +186,15 @@ def test_outcomes(tmp_path, whose):
         "test_skipped": "skipped",
         "test_error": "failed",
     }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell there has SIGINT ignored")
+def test_a_suite_is_interrupted_in_the_background(tmp_path):
+    """SIGINT interrupts a suite, also if this program ignores it, as what a script starts with & does.
+
+    Some tests of asyncio go on until they have interrupted themselves.
+    """
+    (tmp_path / "cases.py").write_text(INTERRUPT)
+    ignored = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+
+    assert outcomes(tmp_path, "stdlib", "cases", before=ignored) == {"test_interrupt": "passed"}

@@ -148,7 +148,7 @@ def compare(suite: Suite, stdlib: Outcomes, ours: Outcomes) -> list[str]:
     for test in different:
         print(f"    {test}: {stdlib.get(test)} on the stdlib, {ours.get(test)} on ours")
     if not passed:
-        print(f"    nothing passed: {ours}")
+        print(f"    nothing passed: {stdlib} on the stdlib, {ours} on ours")
         return ["nothing"]
     return different
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import unittest
 from typing import Any
@@ -91,6 +92,8 @@ def run_pytest(arguments: list[str]) -> dict[str, str]:
 
 def main(whose: str, file: str, what: list[str]) -> None:
     """Install our selectors if asked to, run, write."""
+    # In the background a shell ignores it. Then tests that interrupt themselves would go on without end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if whose == "ours":
         import selectors_ffi
 
