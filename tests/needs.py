@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 
 import pytest
@@ -27,3 +28,7 @@ refusals_at_once = _mark(os.name == "posix", "Windows hears of a number in the w
 resets = _mark(os.name == "posix", "wine closes in order whatever SO_LINGER says")
 poll = _mark(hasattr(select, "poll"), "Windows has no poll()")
 selector_loop = _mark(os.name == "posix", "asyncio's default loop on Windows does not use selectors")
+interpreter_lock = _mark(
+    getattr(sys, "_is_gil_enabled", lambda: True)(),
+    "CPython 3.13 without its lock keeps classes for ever, and what a program holds at its end",
+)

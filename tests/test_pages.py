@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import selectors_ffi
+from tests import needs
 from tests.pages import Page, Run, agrees, masked, run
 
 #: Pages with programs and commands; docs/testing.md has tests of its own.
@@ -35,6 +36,7 @@ as_shown = pytest.mark.skipif(
 
 
 @as_shown
+@needs.interpreter_lock
 @pytest.mark.parametrize("one", RUNS, ids=[f"{one.page}: {one.command[:60]}" for one in RUNS])
 def test_what_a_page_shows(one: Run, tmp_path: Path) -> None:
     """A command or program of a page runs, and prints what the page says, but for numbers."""

@@ -736,7 +736,7 @@ def test_a_wakeup_is_not_heard_in_the_other_process(before, what):
             assert selector.select(PATIENCE) == []
         stage.sleeping = 0
         assert takes(selector, 0.02)
-        assert stage.sleeping <= 2  # once more, since it has gone on in a set of its own
+        assert stage.sleeping < 10  # each thread a few times more, as it goes on in a set of its own
         if what == "close":
             selector.wakeup()
             crew.join()

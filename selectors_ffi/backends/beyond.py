@@ -180,10 +180,19 @@ class Bits:
             found = int(asked)
         return found
 
-    def report(self, flags: int, asked: int) -> int:
-        """Return what ``ready`` does, but 0 if another call has reported the ``ONESHOT`` already."""
+    def report(self, flags: int, asked: int, fired: list[Interest]) -> int:
+        """Return what ``ready`` does, but 0 if another call has reported the ``ONESHOT`` already.
+
+        Args:
+            fired: takes an ``Interest`` that is reported, to be armed again if an exception comes.
+        """
         found = self.ready(flags, asked)
-        return 0 if found and isinstance(asked, Interest) and not asked.fire() else found
+        if found and isinstance(asked, Interest):
+            fired.append(asked)  # first: the exception may come right after
+            if not asked.fire():
+                found = 0
+                fired.pop()
+        return found
 
 
 class PollBits(Bits):

@@ -49,7 +49,6 @@ from .process import Deadline, clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from .native import Pair
@@ -164,7 +163,7 @@ class EpollSelector(EpollSet):
         except BaseException:
             buffer.bind()  # a call that has failed is spent, see ``Binding.calls``
             if self._beyond:
-                self._arm_again(buffer.fired)
+                self._arm_again()
             raise
         finally:
             idle.append(buffer)
@@ -204,7 +203,7 @@ class EpollSelector(EpollSet):
             return native
         except BaseException:
             if self._beyond:
-                self._arm_again(buffer.fired)
+                self._arm_again()
             raise
         finally:
             buffer.bind()
@@ -217,15 +216,17 @@ class EpollSelector(EpollSet):
 
     # Everything below is cold.
 
-    def _take_all(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> list[Pair] | None:
+    def _take_all(
+        self, buffer: Buffer, n: int, native: list[NativeEvent] | None, fired: list[Interest]
+    ) -> list[Pair] | None:
         """Decode ``n`` events, and what a full buffer had no room for; None: nothing, wait on."""
-        found = self._decode(buffer, n, native)
+        found = self._decode(buffer, n, native, fired)
         if n < buffer.capacity or native is not None:
             return found
         taken = {key.fd: (key, events) for key, events in found or ()}
         while n == buffer.capacity and not self._descriptor.closing:
             n = buffer.resized(max(4 * n, CHUNK)).step(0)
-            more = self._decode(buffer, n, None) if n > 0 else None
+            more = self._decode(buffer, n, None, fired) if n > 0 else None
             found = more if found is None else found
             # The kernel says once more what stays ready, but not an edge or a ``ONESHOT``.
             for key, events in more or ():
@@ -233,10 +234,8 @@ class EpollSelector(EpollSet):
                 taken[key.fd] = key, events | earlier if before is key else events
         return None if found is None else [*taken.values()]
 
-    def _arm_again(self, fired: Sequence[Interest] = ()) -> None:
+    def _arm_again(self) -> None:
         """Have the kernel report again what it has told a call that an exception ended."""
-        for interest in fired:
-            interest.arm()
         for fd, key in self._fd_to_key.copy().items():
             if watched(key.events) and getattr(key.events, "trigger", LEVEL) is not LEVEL:
                 try:
@@ -249,8 +248,7 @@ class EpollSelector(EpollSet):
     def _forget_records(self, token: int) -> None:
         records = self._records
         if records is not None:
-            for record in records.of.pop(token, ()):
-                records.pairs.pop(record, None)
+            records.forget(token)
             if not self._duplex:  # from now on a change need not forget them
                 self._records = None
 
@@ -307,28 +305,35 @@ class EpollSelector(EpollSet):
             native: takes every event as the kernel reported it, if given.
         """
         deadline, timed = Deadline(timeout, buffer.began), timeout is not None and timeout > 0
-        buffer.fired = []
-        while True:
-            if n > 0:
-                found = self._take_all(buffer, n, native)
-                if native or found is not None:
-                    return found or []
-                n = -EINTR  # what was mended may be ready
-            elif -n in REFUSALS and timed and buffer.timed is buffer.precise:
-                self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
-            elif n < 0 and n != -EINTR and not self._descriptor.closing:
-                self._check_open()
-                raise self._binding.error(-n)
-            remaining = deadline.remaining(n == 0)
-            if self._descriptor.closing:
-                return []
-            if remaining == 0 and deadline.over(n < 0):
-                return []
-            timed = bool(remaining)
-            n = buffer.step(remaining)
+        fired: list[Interest] = []
+        try:
+            while True:
+                if n > 0:
+                    found = self._take_all(buffer, n, native, fired)
+                    if native or found is not None:
+                        return found or []
+                    n = -EINTR  # what was mended may be ready
+                elif -n in REFUSALS and timed and buffer.timed is buffer.precise:
+                    self._facts.precise = None  # an old kernel, or a sandbox: epoll_wait will do
+                elif n < 0 and n != -EINTR and not self._descriptor.closing:
+                    self._check_open()
+                    raise self._binding.error(-n)
+                remaining = deadline.remaining(n == 0)
+                if self._descriptor.closing:
+                    return []
+                if remaining == 0 and deadline.over(n < 0):
+                    return []
+                timed = bool(remaining)
+                n = buffer.step(remaining)
+        except BaseException:
+            for interest in fired:
+                interest.arm()
+            raise
 
-    def _decode(self, buffer: Buffer, n: int, native: list[NativeEvent] | None) -> list[Pair] | None:
-        """Return what ``n`` events are for the caller; None: nothing, wait on."""
+    def _decode(
+        self, buffer: Buffer, n: int, native: list[NativeEvent] | None, fired: list[Interest]
+    ) -> list[Pair] | None:
+        """Return what ``n`` events are to the caller; None: wait on. For ``fired`` see ``Bits``."""
         table: dict[Any, Pair] = self._pairs
         if self._duplex:
             records = self._records  # read once: a handler or another thread may drop them
@@ -354,11 +359,7 @@ class EpollSelector(EpollSet):
             if key is None:
                 events = 0
             elif self._beyond:
-                if type(key[2]) is Interest:
-                    buffer.fired.append(key[2])  # first: an exception may come right after the report
-                events = facts.bits.report(flags, key[2])
-                if not events and type(key[2]) is Interest:
-                    buffer.fired.pop()
+                events = facts.bits.report(flags, key[2], fired)
             else:
                 events = facts.directions[flags] & key[2]
             if key is not None and events:

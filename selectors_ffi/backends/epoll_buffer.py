@@ -10,7 +10,7 @@ from operator import itemgetter
 from struct import Struct
 
 from ..binding import INT_MAX, milliseconds, nanoseconds
-from .beyond import EpollBits, Interest
+from .beyond import EpollBits
 from .errors import of_handler, take
 from .process import clock
 
@@ -113,6 +113,11 @@ class Records:
         self.pairs: dict[bytes, Pair] = {}
         self.of: dict[int, list[bytes]] = {}
 
+    def forget(self, token: int) -> None:
+        """Forget the events of a token."""
+        for record in self.of.pop(token, ()):
+            self.pairs.pop(record, None)
+
 
 class Buffer:
     """An output buffer that belongs to one call at a time, and the calls bound to it.
@@ -123,8 +128,8 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "_epfd", "_facts", "_made", "_reference", "_timeout", "_timespec", "_uses",
-        "array", "batch", "began", "capacity", "cut", "fired", "flags", "forever", "layout", "now",
-        "precise", "timed", "token", "tokens", "unknown", "view",
+        "array", "batch", "began", "capacity", "cut", "flags", "forever", "layout", "now", "precise",
+        "timed", "token", "tokens", "unknown", "view",
     )  # fmt: skip
 
     now: Iterator[int] | None
@@ -148,7 +153,6 @@ class Buffer:
         self.tokens: _Unpackers = facts.tokens
         self.began: float = 0.0  # when the last wait with a timeout > 0 began
         self.cut: bool = False  # whether that was longer than a call can wait
-        self.fired: list[Interest] = []  # what the call that uses it has reported, or is about to
         self.belong(epfd, made)
 
     def belong(self, epfd: int, made: list[ref[Buffer]]) -> None:
@@ -220,10 +224,13 @@ class Buffer:
         return self._bind_timed(timeout) if steps is None or timeout != self._timeout else steps
 
     def _bind_timed(self, timeout: float) -> Iterator[int]:
-        """Return the same, bound anew; whole milliseconds need no struct, which takes longer."""
+        """Return the same, bound anew; whole milliseconds need no struct, which takes longer.
+
+        With one, the calls are bound once, so that a large buffer's come to an end.
+        """
         facts, ns = self._facts, nanoseconds(timeout)
         self.timed = None  # until the end, so that an exception leaves no half of it
-        if facts.precise is None or not ns % 1_000_000:
+        if facts.precise is None or (not ns % 1_000_000 and self.capacity <= CHUNK):
             ms = milliseconds(timeout)
             self.cut = ms == INT_MAX
             steps = self._calls(facts.epoll_wait, ms)

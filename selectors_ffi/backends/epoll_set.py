@@ -273,7 +273,7 @@ class EpollSet(Backend):
             self._woken = False
             return False
         # That of another process would be reported on and on; of ours, the set was replaced.
-        return drained or not self._is_shared()
+        return drained or token >> _SERIAL_SHIFT == os.getpid()
 
     def _add_waker(self) -> Waker:
         """Have the set watch a waker; the threads that wait already are woken by it, too."""
@@ -317,9 +317,7 @@ class EpollSet(Backend):
             if not errno:
                 return
         self._check_open()
-        if tries:
-            raise self._binding.error(errno)
-        raise leaving_nothing(self._binding.error(errno))
+        raise self._binding.error(errno) if tries else leaving_nothing(self._binding.error(errno))
 
     def _step(self, operation: int, fd: int, event: Any) -> int:
         """Call epoll_ctl(2); return its errno, or 0."""
@@ -385,15 +383,16 @@ class EpollSet(Backend):
                     raise
         if waker := self._waker:
             self._watch_waker(new, waker)
+        leave = None
         try:
             if not alone():
                 # Never drained, so every thread that waits on the old set leaves it.
-                self._rung = rung(self._rung)
-                self._watch_waker(epfd, self._rung)
+                leave = self._rung = rung(self._rung)
+                self._watch_waker(epfd, leave)
             call(dup3, new, epfd, os.O_CLOEXEC)
         except BaseException:
-            if self._rung:  # the old set stays: it must not report this on and on
-                self._step(facts.DEL, self._rung.reader, facts.NULL)
+            if leave:  # the old set stays: it must not report this on and on
+                self._step(facts.DEL, leave.reader, facts.NULL)
             raise
         if self._waker is not waker and self._waker:  # another thread has added it to the old set
             self._watch_waker(epfd, self._waker)

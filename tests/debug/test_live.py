@@ -561,6 +561,7 @@ def test_a_layout_of_its_own_is_left_out(pair):
     sys.implementation.name == "pypy",
     reason="what PyPy has compiled may keep a class that nothing refers to",
 )
+@needs.interpreter_lock
 def test_nothing_stays(cls, pair):
     """The class that was made for a living selector goes with the switch."""
     selector = cls()
