@@ -53,6 +53,18 @@ def cls(request):
     return getattr(selectors if module else backends, name)
 
 
+@pytest.fixture
+def known():
+    """The selectors that a switch finds, for tests of what it does with them.
+
+    It looks through all objects for them, which takes PyPy a third of a second among those of pytest.
+    """
+    found = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(live, "alive", lambda: [one for one in tuple(found) if live._usable(one)])
+        yield found
+
+
 def names(kept):
     """Return the kinds of records."""
     return [type(record).__name__ for record in kept]
@@ -94,7 +106,7 @@ def test_a_living_selector_is_seen_and_then_left_as_it_was(cls, pairs):
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_switching_off_in_the_middle_of_a_call(cls, pairs, monkeypatch, early):
+def test_switching_off_in_the_middle_of_a_call(cls, known, pairs, monkeypatch, early):
     """A call goes on unseen if another thread switches off after it has begun, or just before."""
     near = pairs[0][0]
     look = watch._observer_of
@@ -109,6 +121,7 @@ def test_switching_off_in_the_middle_of_a_call(cls, pairs, monkeypatch, early):
         return found
 
     with cls() as selector:
+        known.append(selector)
         for method, arguments in (
             ("register", (near, EVENT_READ)), ("modify", (near, EVENT_WRITE)), ("select", (0,)),
             ("unregister", (near,)), ("close", ()),
@@ -178,10 +191,11 @@ def test_a_selector_that_was_made_as_debugging_was_switched_off(backend, monkeyp
 
 
 @pytest.mark.parametrize("method", ["modify", "unregister"])
-def test_switching_off_just_as_a_method_begins(cls, pairs, monkeypatch, method):
+def test_switching_off_just_as_a_method_begins(cls, known, pairs, method):
     """A method that was looked up before works for a selector that has its own class again."""
     near = pairs[0][0]
     with cls() as selector:
+        known.append(selector)
         selector.register(near, EVENT_READ)
         with switch("events", print):
             bound = getattr(selector, method)
@@ -189,9 +203,10 @@ def test_switching_off_just_as_a_method_begins(cls, pairs, monkeypatch, method):
         assert len(selector.get_map()) == (method == "modify")
 
 
-def test_a_selector_that_cannot_be_released(backend, monkeypatch):
+def test_a_selector_that_cannot_be_released(backend, known, monkeypatch):
     """The others are released all the same."""
     with backend() as first, backend() as second, backend() as third:
+        known += (first, second, third)
         made = switch("events", lambda record: None)
         monkeypatch.setattr(second, "_rebind", lambda binding: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -249,10 +264,11 @@ def test_switching_off_while_selectors_are_looked_for(cls, monkeypatch):
             assert type(another) is cls
 
 
-def test_two_threads_switch_at_once(cls, monkeypatch):
+def test_two_threads_switch_at_once(cls, known, monkeypatch):
     """A selector is shown by the one that has taken it first."""
     first, second = [], []
     with cls() as selector:
+        known.append(selector)
         with monkeypatch.context() as patched:
             patched.setattr(live, "seen", lambda selector: False)
             one = switch("events", first.append)
@@ -266,8 +282,13 @@ def test_two_threads_switch_at_once(cls, monkeypatch):
     assert second == []
 
 
-def test_threads_that_switch_while_others_work(cls, pairs):
-    """Nothing gets into calls that are under way as debugging is switched."""
+@pytest.mark.parametrize("walk", [True, False])
+def test_threads_that_switch_while_others_work(cls, request, pairs, walk):
+    """Nothing gets into calls that are under way as debugging is switched.
+
+    Once with the walk through all objects, and many times without it.
+    """
+    known = [] if walk else request.getfixturevalue("known")
     near = pairs[0][0]
     failures = []
     ended = threading.Event()
@@ -276,11 +297,13 @@ def test_threads_that_switch_while_others_work(cls, pairs):
         try:
             while not ended.is_set():
                 with cls() as selector:
+                    known.append(selector)
                     for _ in range(20):
                         selector.register(near, EVENT_WRITE)
                         selector.modify(near, EVENT_READ | EVENT_WRITE)
                         assert len(selector.select(0)) == 1
                         selector.unregister(near)
+                known.remove(selector)
         except BaseException as error:
             failures.append(error)
 
@@ -288,7 +311,7 @@ def test_threads_that_switch_while_others_work(cls, pairs):
     for thread in threads:
         thread.start()
     try:
-        for _ in range(8):
+        for _ in range(1 if walk else 20):
             with switch("events,checks", lambda record: None):
                 ended.wait(0.001)
             ended.wait(0.001)
@@ -344,9 +367,10 @@ def test_a_selector_that_is_made_meanwhile(backend, pairs):
     assert type(backend()) is backend
 
 
-def test_closed_while_registered_before(cls, pairs):
+def test_closed_while_registered_before(cls, known, pairs):
     """A check tells of a registration that is older than the check, and says that it is."""
     selector = cls()
+    known.append(selector)
     near = pairs[0][0]
     selector.register(near, EVENT_READ)
     near.close()
@@ -368,13 +392,14 @@ def test_stats_and_describe_of_the_standard_library(pairs):
         assert "EVENT_WRITE" in str(describe(selector))
 
 
-def test_a_wait_that_is_under_way(cls, pairs):
+def test_a_wait_that_is_under_way(cls, known, pairs):
     """It ends as it began, and the next one is seen; switching off in the middle is as quiet."""
     near, far = pairs[0]
     kept = []
     steps = threading.Semaphore(0)
     results = []
     with cls() as selector:
+        known.append(selector)
         selector.register(near, EVENT_READ)
 
         def wait():
@@ -452,10 +477,11 @@ def test_what_has_flags_already_is_left(backend):
     assert second == []
 
 
-def test_one_switch_at_a_time(backend):
+def test_one_switch_at_a_time(backend, known):
     """A second call takes the place of the first; none at all switches off."""
     first, second = [], []
     with backend() as selector:
+        known.append(selector)
         one = switch("events", first.append)
         two = switch(Debug.EVENTS, second.append)
         selector.select(0)
@@ -505,7 +531,8 @@ def test_a_note_that_cannot_be_written(capsys):
     assert capsys.readouterr().err.count("full disk") == 1
 
 
-def test_bad_flags_switch_nothing(backend):
+@pytest.mark.usefixtures("backend", "known")
+def test_bad_flags_switch_nothing():
     """An unknown name lists the known ones, and what is on stays on."""
     with switch("events", lambda record: None) as made:
         with pytest.raises(ValueError, match=r"switch\(\): unknown debug flag 'evnts'; known are"):
