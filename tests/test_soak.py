@@ -188,7 +188,7 @@ def test_selectors_come_and_go(machine):
                 selector.close()
             elif i % 4 == 0:
                 del selector
-                if sys.implementation.name != "cpython" and i % 40 == 0:
+                if sys.implementation.name != "cpython" and i % 100 == 0:
                     gc.collect()
         selector = None
         gc.collect()
