@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,17 +64,27 @@ def run(*arguments, **environment):
     )
 
 
+@pytest.fixture(scope="module")
+def suites():
+    """Start CPython's suite on every backend at the same time: most of its seconds are waits."""
+    import selectors_ffi
+
+    # Not leaks: test_register_file really leaves a selector open.
+    words = "-c", PROGRAM, "syscalls,events,stats,checks"
+    with ThreadPoolExecutor(len(BACKENDS)) as pool:
+        yield {name: pool.submit(run, *words, name) for name in BACKENDS if hasattr(selectors_ffi, name)}
+
+
 @pytest.mark.skipif(bool(SUITE), reason=SUITE)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_suite_of_cpython(backend):
+def test_suite_of_cpython(suites, backend):
     """CPython's own selector suite passes on every backend, traced and checked, without a lint."""
     if backend in ("EpollSelector", "KqueueSelector"):
         import selectors_ffi
 
         if not hasattr(selectors_ffi, backend):
             pytest.skip("not on this system")
-    # Not leaks: test_register_file really leaves a selector open.
-    done = run("-c", PROGRAM, "syscalls,events,stats,checks", backend)
+    done = suites[backend].result()
 
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"classes=1 lines=[1-9]\d\d+ lints=\[\]", done.stdout), done.stdout
