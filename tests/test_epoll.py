@@ -374,14 +374,17 @@ def test_a_refused_call_with_nanoseconds_is_not_made_again(machine, name, code, 
 
 @pytest.mark.parametrize(("machine", "name"), PRECISE, ids=str)
 @pytest.mark.parametrize("timeout", [None, 0, 1])
-def test_a_refused_call_without_another_form_is_an_error(machine, name, timeout, pairs):
-    """EPERM of the plain call is no reason to do without the other: it is raised."""
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_refused_call_without_another_form_is_an_error(machine, name, timeout, interrupted, pairs):
+    """EPERM of the plain call is no reason to do without the other: it is raised, at once or later."""
     library = []
     session = machine.boot(lambda whole: library.append(FaultyLibrary(whole)) or library[0])
     with session.selector() as selector:
         selector.register(pairs[0][0], EVENT_READ)
         plain = {"epoll_pwait2": "epoll_wait", "ppoll": "poll"}[name]
-        library[0].plan[session.binding.find(plain)[0], 1] = errno.EPERM
+        symbol, precise = (session.binding.find(one)[0] for one in (plain, name))
+        library[0].plan[symbol, 1] = errno.EINTR if interrupted else errno.EPERM
+        library[0].plan[precise, 1] = library[0].plan[symbol, 2] = errno.EPERM
         with pytest.raises(PermissionError):
             selector.select(timeout)
 

@@ -232,6 +232,7 @@ class EpollSelector(EpollSet):
             for key, events in more or ():
                 before, earlier = taken.get(key.fd, (key, 0))
                 taken[key.fd] = key, events | earlier if before is key else events
+        buffer.bind()  # the last call may have failed
         return None if found is None else [*taken.values()]
 
     def _arm_again(self) -> None:
@@ -319,9 +320,8 @@ class EpollSelector(EpollSet):
                     self._check_open()
                     raise self._binding.error(-n)
                 remaining = deadline.remaining(n == 0)
-                if self._descriptor.closing:
-                    return []
-                if remaining == 0 and deadline.over(n < 0):
+                if self._descriptor.closing or (remaining == 0 and deadline.over(n < 0)):
+                    buffer.bind()  # the last call may have failed
                     return []
                 timed = bool(remaining)
                 n = buffer.step(remaining)

@@ -245,7 +245,7 @@ class Buffer:
         return steps
 
     def step(self, timeout: float | None) -> int:
-        """Call once; return the number of events, or -errno."""
+        """Call once; return the number of events, or -errno; then ``bind`` is to follow."""
         self.bind()
         if timeout is None:
             steps = self.bind_forever()
@@ -253,10 +253,7 @@ class Buffer:
             steps = self.bind_now() if timeout <= 0 else self.until(timeout)
         for n in steps:
             break
-        if n < 0:
-            n = -self._facts.errno(n)
-            self.bind()  # a call that has failed is spent, see ``Binding.calls``
-        return n
+        return n if n >= 0 else -self._facts.errno(n)
 
     def resized(self, capacity: int) -> Buffer:
         """Make room for so many events; what is in the buffer is gone. Return the buffer."""
