@@ -216,13 +216,10 @@ class EpollSelector(EpollSet):
 
     # Everything below is cold.
 
-    def _take_all(
-        self, buffer: Buffer, n: int, native: list[NativeEvent] | None, fired: list[Interest]
+    def _take_more(
+        self, buffer: Buffer, n: int, found: list[Pair] | None, fired: list[Interest]
     ) -> list[Pair] | None:
-        """Decode ``n`` events, and what a full buffer had no room for; None: nothing, wait on."""
-        found = self._decode(buffer, n, native, fired)
-        if n < buffer.capacity or native is not None:
-            return found
+        """Add to ``found`` what a full buffer had no room for."""
         taken = {key.fd: (key, events) for key, events in found or ()}
         while n == buffer.capacity and not self._descriptor.closing:
             n = buffer.resized(max(4 * n, CHUNK)).step(0)
@@ -292,11 +289,7 @@ class EpollSelector(EpollSet):
             self._reconcile(fd, events, errno)
 
     def _wait_on(
-        self,
-        buffer: Buffer,
-        n: int,
-        timeout: float | None,
-        native: list[NativeEvent] | None = None,
+        self, buffer: Buffer, n: int, timeout: float | None, native: list[NativeEvent] | None = None
     ) -> list[Pair]:
         """Deal with the ``n`` events of a call, and wait on while there is nothing to return.
 
@@ -305,12 +298,15 @@ class EpollSelector(EpollSet):
             timeout: as given to ``select``.
             native: takes every event as the kernel reported it, if given.
         """
-        deadline, timed = Deadline(timeout, buffer.began), timeout is not None and timeout > 0
+        deadline: Deadline | None = None  # the first events need none
+        timed = timeout is not None and timeout > 0
         fired: list[Interest] = []
         try:
             while True:
                 if n > 0:
-                    found = self._take_all(buffer, n, native, fired)
+                    found = self._decode(buffer, n, native, fired)
+                    if n == buffer.capacity and native is None:
+                        found = self._take_more(buffer, n, found, fired)
                     if native or found is not None:
                         return found or []
                     n = -EINTR  # what was mended may be ready
@@ -319,6 +315,7 @@ class EpollSelector(EpollSet):
                 elif n < 0 and n != -EINTR and not self._descriptor.closing:
                     self._check_open()
                     raise self._binding.error(-n)
+                deadline = deadline or Deadline(timeout, buffer.began)
                 remaining = deadline.remaining(n == 0)
                 if self._descriptor.closing or (remaining == 0 and deadline.over(n < 0)):
                     buffer.bind()  # the last call may have failed
