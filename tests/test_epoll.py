@@ -16,7 +16,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import binding
 from selectors_ffi.backends import epoll_buffer
-from selectors_ffi.backends.epoll_buffer import Buffer, Facts, Records
+from selectors_ffi.backends.epoll_buffer import CHUNK, Buffer, Facts, Records
 from selectors_ffi.backends.epoll_set import WAKE
 from selectors_ffi.binding import REFUSALS
 from selectors_ffi.testing import inject
@@ -370,6 +370,32 @@ def test_a_refused_call_with_nanoseconds_is_not_made_again(machine, name, code, 
     with session.selector() as another:
         assert another.select(0.0015) == []
         assert library[0].calls[symbol] == first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
+@pytest.mark.parametrize("timeouts", [(0,), (None,), (1,), (1, 2), (1.0005, 2.0005)], ids=str)
+def test_a_large_buffer_becomes_small_again(timeouts):
+    """Whatever the timeouts are, once there is less to report."""
+    near, far = os.pipe()
+    fds = [os.dup(near) for _ in range(CHUNK + 1)]
+    try:
+        os.write(far, b"x")
+        with selectors_ffi.backends.EpollSelector() as selector:
+            if len(timeouts) > 1 and not selector._facts.precise:
+                pytest.skip("without epoll_pwait2 it stays as large while the timeout changes")
+            for fd in fds:
+                selector.register(fd, EVENT_READ)
+            assert len(selector.select(0)) == len(fds)
+            assert [buffer.capacity > CHUNK for buffer in selector._idle] == [True]
+            for fd in fds[1:]:
+                selector.unregister(fd)
+            for _ in range(CHUNK + 1):
+                for timeout in timeouts:
+                    assert len(selector.select(timeout)) == 1
+            assert [buffer.capacity for buffer in selector._idle] == [CHUNK]
+    finally:
+        for fd in (near, far, *fds):
+            os.close(fd)
 
 
 @pytest.mark.parametrize(("machine", "name"), PRECISE, ids=str)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import threading
 import traceback
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -285,6 +286,32 @@ def test_reopen_that_an_exception_ends_while_another_thread_waits(session, pair)
         with pytest.raises(KeyboardInterrupt):
             selector.reopen()
         assert session.watched(selector) == {near.fileno(): EVENT_READ}
+        far.send(b"x")
+        crew.join()
+        assert found == [(key, EVENT_READ)]
+
+
+def test_a_thread_that_moves_to_another_set_waits_on(session, pair):
+    """It is woken before the process has the new set; a set shared with a child is no other matter."""
+    if session.machine.mechanism != "epoll":
+        pytest.skip("only an epoll set is replaced")
+    near, far = pair
+    found, looks = [], threading.Semaphore(0)
+
+    def hook(call):
+        if call.name.startswith("epoll_") and "wait" in call.name:
+            looks.release()
+        if call.name == "dup3":
+            for _ in range(3):  # the thread has come back from the old set, and looks again
+                assert looks.acquire(timeout=5)
+        return call.run()
+
+    session = session.machine.boot(lambda whole: Proxy(whole, hook))
+    with session.selector() as selector:
+        key = selector.register(near, EVENT_READ)
+        crew = waiting(session, selector, found)
+        in_child(bool)  # from now on the set may be another process's, too
+        selector.reopen()
         far.send(b"x")
         crew.join()
         assert found == [(key, EVENT_READ)]
