@@ -11,7 +11,14 @@ import os
 import sys
 from importlib import import_module
 
-from . import _first_contact, backends, binding  # the first says so if there is no cffi
+try:
+    import _cffi_backend  # all else needs it
+except ImportError as _error:
+    from ._first_contact import explain_missing_cffi
+
+    explain_missing_cffi(_error)
+
+from . import backends, binding
 from .backends import EDGE as EDGE
 from .backends import EVENT_HANGUP as EVENT_HANGUP
 from .backends import EVENT_PRIORITY as EVENT_PRIORITY
@@ -23,7 +30,7 @@ from .backends import BaseSelector as BaseSelector
 from .backends import SelectorKey as SelectorKey
 from .backends.base import _BaseSelectorImpl
 from .backends.base import _fileobj_to_fd as _fileobj_to_fd
-from .selftest import SHORTAGE, TESTS, SelfTestError
+from .selftest import SHORTAGE, TESTS, SelfTestError, require
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time those that this host can run, see below
@@ -68,31 +75,36 @@ _CLASSES = {
 }
 
 
-def _can_use(name: str) -> type[_BaseSelectorImpl] | None:
-    """Return the class of a mechanism if one can be made here, else None."""
+# Mechanisms without a kernel object. Their classes are imported when they are first asked for.
+_TABLES = ("poll", "select")
+#: Names of classes that are usable, and not imported yet.
+_pending: set[str] = set()
+
+
+def _can_use(name: str) -> bool:
+    """Tell whether a selector of a mechanism can be made here."""
     try:
-        if not binding.default().has(TESTS[name][0]):
-            return None  # before the module of the class is imported
-    except OSError:
-        return None
-    cls: type[_BaseSelectorImpl] = getattr(backends, _CLASSES[name])
-    try:
-        cls().close()
+        kernel = binding.default()
+        if not kernel.has(TESTS[name][0]):
+            return False  # before the module of the class is imported
+        if name in _TABLES:
+            require(kernel, name)
+        else:
+            getattr(backends, _CLASSES[name])().close()
     except SelfTestError:
-        return None
+        return False
     except OSError as error:  # that no descriptor is left says nothing about the mechanism
-        return cls if error.errno in SHORTAGE else None
-    return cls
+        return error.errno in SHORTAGE
+    return True
 
 
-def _choose(usable: dict[str, type[_BaseSelectorImpl]]) -> type[_BaseSelectorImpl] | None:
+def _choose(usable: list[str]) -> str | None:
+    """Return the mechanism of ``DefaultSelector``."""
     wanted = os.environ.get("SELECTORS_FFI_BACKEND")
-    if not wanted:
-        return next(iter(usable.values()), None)
-    if wanted not in usable:
+    if wanted and wanted not in usable:
         known = ", ".join(usable) or "none"
         raise ValueError(f"SELECTORS_FFI_BACKEND={wanted!r} is not usable here; usable: {known}")
-    return usable[wanted]
+    return wanted or next(iter(usable), None)
 
 
 def _load_debug() -> Any:
@@ -112,14 +124,18 @@ def _guard(selector: Any, debug: Any) -> None:
 
 def _choose_classes() -> None:
     """Export the classes that can be made now, and those alone."""
+    global _pending
     names = globals()
     for name in _CLASSES.values():
         names.pop(name, None)
-    usable = {name: cls for name in _CLASSES if (cls := _can_use(name))}
-    names.update({cls.__name__: cls for cls in usable.values()})
+    usable = [name for name in _CLASSES if _can_use(name)]
     default = _choose(usable)
+    _pending = {_CLASSES[name] for name in usable if name in _TABLES and name != default}
+    for name in usable:
+        if _CLASSES[name] not in _pending:
+            names[_CLASSES[name]] = getattr(backends, _CLASSES[name])
     if default is not None:  # pragma: no branch: Android, AIX, Hurd and others without a known ABI
-        names["DefaultSelector"] = default
+        names["DefaultSelector"] = names[_CLASSES[default]]
 
 
 def _begin() -> None:
@@ -152,7 +168,9 @@ def _begin() -> None:
 try:
     _begin()
 except ValueError as _error:
-    _first_contact.end_of_command(_error, 2)
+    from ._first_contact import end_of_command
+
+    end_of_command(_error, 2)
     raise
 
 
@@ -172,10 +190,18 @@ _LATER = {
 # Packages of the same kind.
 _PACKAGES = {"debug": ".debug", "testing": ".testing"}
 # What is here for this module itself.
-_OWN = {"SHORTAGE", "TESTS", "TYPE_CHECKING", "annotations", "import_module", "os", "sys"}
+_OWN = {"SHORTAGE", "TESTS", "TYPE_CHECKING", "annotations", "import_module", "os", "require", "sys"}
 
 
 def __getattr__(name: str) -> Any:
+    names = globals()
+    if name in _pending:
+        names[name] = getattr(backends, name)
+        _pending.discard(name)  # it can be deleted, as any name of a module
+    if name in names:
+        return names[name]  # now, or another thread was faster
+    if name == "__all__":
+        return [name for name in {*names, *_pending} - _OWN if not name.startswith("_")]
     if name in _LATER:
         return getattr(import_module(_LATER[name], __name__), name)
     if name in _PACKAGES:
@@ -186,5 +212,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    names = {*globals(), *_LATER, *_PACKAGES} - _OWN
+    names = {*globals(), *_pending, *_LATER, *_PACKAGES} - _OWN
     return sorted(name for name in names if not name.startswith("_") or name.startswith("__"))

@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["end_of_command", "need_cffi"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+__all__ = ["end_of_command", "explain_missing_cffi"]
 
 
-def need_cffi() -> None:
-    """Import what cffi needs at run time.
-
-    Raises:
-        ImportError: cffi is missing, or cannot be loaded in this interpreter.
-    """
-    try:
-        import _cffi_backend  # noqa: F401
-    except ModuleNotFoundError as error:
+def explain_missing_cffi(error: ImportError) -> NoReturn:
+    """Raise ``error``, which says why cffi cannot be imported, with what to do if that is known."""
+    if isinstance(error, ModuleNotFoundError):
         message = "selectors_ffi needs cffi: pip install cffi"
         end_of_command(message, 1)
         raise ModuleNotFoundError(message, name=error.name) from None
-    except ImportError as error:
-        if "subinterpreter" not in str(error):
-            raise
-        raise ImportError(
-            "selectors_ffi needs cffi, which an isolated subinterpreter cannot load;"
-            " use the standard library's selectors there, or import selectors_ffi in the main"
-            " interpreter",
-            name=error.name,
-        ) from None
+    if "subinterpreter" not in str(error):
+        raise error
+    raise ImportError(
+        "selectors_ffi needs cffi, which an isolated subinterpreter cannot load;"
+        " use the standard library's selectors there, or import selectors_ffi in the main"
+        " interpreter",
+        name=error.name,
+    ) from None
 
 
 def end_of_command(message: object, status: int) -> None:
@@ -46,6 +43,3 @@ def end_of_command(message: object, status: int) -> None:
                 sys.exit(status)
             return
         frame = frame.f_back  # type: ignore[assignment] # None at the end
-
-
-need_cffi()

@@ -105,16 +105,61 @@ def test_import_loads_one_target():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
-def test_import_leaves_other_systems_alone():
-    """The modules of mechanisms that this system lacks are imported when their classes are asked for."""
-    theirs = {f"selectors_ffi.backends.{name}" for name in ("kqueue", "devpoll", "eventport", "windows")}
+def test_import_leaves_other_mechanisms_alone():
+    """The modules of a mechanism are imported when its class is asked for, but for the default one."""
+    names = "poll", "select", "table", "tables", "kqueue", "devpoll", "eventport", "windows"
+    others = {f"selectors_ffi.backends.{name}" for name in names}
     code = (
         "import sys, selectors_ffi as s\n"
-        f"print(sorted({theirs!r} & set(sys.modules)))\n"
-        "print(s.backends.KqueueSelector.__module__, 'PollSelector' in dir(s.backends))"
+        "s.DefaultSelector().select(0)\n"
+        f"print(sorted({others!r} & set(sys.modules)))\n"
+        "print(s.backends.KqueueSelector.__module__, 'PollSelector' in dir(s.backends))\n"
+        "print(s.PollSelector.__module__, vars(s)['PollSelector'] is s.backends.PollSelector)"
     )
 
-    assert python("-c", code).split() == ["[]", "selectors_ffi.backends.kqueue", "True"]
+    assert python("-c", code).split() == [
+        *("[]", "selectors_ffi.backends.kqueue", "True", "selectors_ffi.backends.poll", "True")
+    ]
+
+
+def test_all_that_a_star_imports():
+    """A star import gives every class, asked for before or not, and no module that we import."""
+    code = (
+        "import os, selectors_ffi\n"
+        "from selectors_ffi import *\n"
+        "names = {n for n in dir(selectors_ffi) if n.endswith('Selector')}\n"
+        "print(names <= set(globals()), PollSelector is selectors_ffi.PollSelector, 'sys' in globals())"
+    )
+
+    assert python("-c", code).split() == ["True", "True", "False"]
+
+
+def test_a_class_can_be_taken_out():
+    """A class that a program deletes, to force another mechanism, stays away."""
+    code = (
+        "import selectors_ffi as s\n"
+        "print(hasattr(s, 'SelectSelector'))\n"
+        "del s.SelectSelector\n"
+        "print(hasattr(s, 'SelectSelector'), 'SelectSelector' in dir(s))"
+    )
+
+    assert python("-c", code).split() == ["True", "False", "False"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs simulated kernels")
+def test_classes_before_and_after_a_block():
+    """A simulated kernel has classes of its own; afterwards this host's are all there."""
+    code = (
+        "import selectors_ffi as s\n"
+        "from selectors_ffi.testing import on_kernel\n"
+        "before = dir(s)\n"
+        "with on_kernel('darwin'):\n"
+        "    s.SelectSelector().close()\n"
+        "    print(hasattr(s, 'KqueueSelector'), hasattr(s, 'EpollSelector'))\n"
+        "print(dir(s) == before, hasattr(s, 'KqueueSelector'), s.SelectSelector.__name__)"
+    )
+
+    assert python("-c", code).split() == ["True", "False", "True", "False", "SelectSelector"]
 
 
 def test_no_program_is_called(tmp_path):

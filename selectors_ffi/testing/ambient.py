@@ -78,7 +78,7 @@ def restore_classes(kernel: Binding) -> None:
 
 
 def _exported() -> set[str]:
-    return {*_package()._CLASSES.values(), "DefaultSelector"}
+    return {*_package()._CLASSES.values(), "DefaultSelector", "_pending"}
 
 
 def _tell_installation() -> None:
