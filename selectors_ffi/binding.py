@@ -34,7 +34,6 @@ from __future__ import annotations
 import os
 import sys
 from errno import EACCES, EINTR, EINVAL, ENOSYS, ENOTSUP, EPERM
-from functools import cache, partial
 from itertools import chain, repeat, starmap, takewhile
 from math import ceil
 from operator import neg
@@ -45,11 +44,23 @@ from ._abi.target import host, presence, symbols_for
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, TypeVar
 
-__all__ = ["Binding", "default", "load", "milliseconds", "nanoseconds", "pointer_to"]
+    F = TypeVar("F", bound=Any)
+
+__all__ = [
+    "Binding",
+    "default",
+    "load",
+    "milliseconds",
+    "nanoseconds",
+    "pointer_to",
+    "unpatched",
+]
 
 ATOMIC_STEP = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
+if ATOMIC_STEP:
+    from _functools import partial  # type: ignore[import-not-found] # functools takes 1 ms to import
 INT_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 #: Why an old kernel or a sandbox refuses a call that has an older form (epoll_pwait2, ppoll).
@@ -73,10 +84,9 @@ class Binding:
         self.steps: Callable[..., Iterator[int]] = starmap
         #: (failed step) -> its errno. To be called in the function that made the step, at once.
         #: ``getattr(ffi, "errno", step)`` ignores the step: ffi always has an errno.
-        self.errno: Callable[[int], int] = partial(getattr, ffi, "errno")
+        self.errno: Callable[[int], int] = partial(getattr, ffi, "errno") if ATOMIC_STEP else abs
         if not ATOMIC_STEP:
             self.steps = _steps_with_errno(ffi)
-            self.errno = abs
         self._facts: dict[Any, Any] = {}
         self.refused: set[str] = set()  #: functions that failed a self-test, as if not there
         self.proven: set[str] = set()  #: mechanisms whose self-test need not be asked for again
@@ -187,8 +197,12 @@ class Binding:
                 raise self.error(errno)
 
 
-#: Close a descriptor; an object that libraries which replace functions of ``os`` do not know.
-_close_by_os: Callable[[int], None] = partial(os.close)
+def unpatched(function: F) -> F:
+    """Return ``function`` as an object that libraries which replace it everywhere do not know."""
+    return function.__call__  # type: ignore[no-any-return]
+
+
+_close_by_os = unpatched(os.close)
 
 
 def _steps_with_errno(ffi: Any) -> Callable[..., Iterator[int]]:
@@ -213,7 +227,8 @@ def load(target: str | None = None, *, library: str | None = None) -> Binding:
         OSError: ENOSYS if nothing certain is known of this system, or the library cannot be opened.
         ValueError: there is no such target.
     """
-    return _load() if target is None and library is None else _load(target, library)
+    binding = _loaded.get((target, library))
+    return binding or _loaded.setdefault((target, library), _load(target, library))
 
 
 def default() -> Binding:
@@ -221,11 +236,14 @@ def default() -> Binding:
 
     It is ``load()``'s, unless ``selectors_ffi.testing`` has set ``ambient``.
     """
-    return _load() if ambient is None else ambient()  # without arguments it is found faster
+    # The look-up is that of ``load``, and faster.
+    return (_loaded.get((None, None)) or load()) if ambient is None else ambient()
 
 
-@cache
-def _load(target: str | None = None, library: str | None = None) -> Binding:
+_loaded: dict[tuple[str | None, str | None], Binding] = {}
+
+
+def _load(target: str | None, library: str | None) -> Binding:
     if target is None:
         decision = host(presence(open_library))
         if decision.target is None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC, ENOSYS, EPERM
-from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,7 +214,10 @@ def _epoll(binding: Binding, fds: list[int], epfd: int) -> Iterator[Any]:
     yield from _records(count, seen, dict.fromkeys(markers.values(), writable))
     yield from _touched(ffi, room, READY * ffi.sizeof("struct epoll_event"))
     if binding.has("epoll_pwait2"):
-        pwait2 = partial(call, function("epoll_pwait2"), epfd, events, READY)
+
+        def pwait2(*time: Any) -> int:
+            return call(function("epoll_pwait2"), epfd, events, READY, *time)
+
         for problem in _time(ffi, "epoll_pwait2", "timespec", pwait2, READY, ffi.NULL):
             yield "epoll_pwait2", problem
 
@@ -253,7 +255,10 @@ def _poll(binding: Binding, fds: list[int], _: int) -> Iterator[Any]:
     yield from _polled(binding, fds, count, entries)
     yield from _touched(ffi, room, READY * ffi.sizeof("struct pollfd"))
     if binding.has("ppoll"):
-        ppoll = partial(binding.call, binding.function("ppoll"), entries, READY)
+
+        def ppoll(*time: Any) -> int:
+            return binding.call(binding.function("ppoll"), entries, READY, *time)
+
         for problem in _time(ffi, "ppoll", "timespec", ppoll, READY, ffi.NULL):
             yield "ppoll", problem
 
@@ -339,7 +344,10 @@ def _select(binding: Binding, fds: list[int], _: int) -> Iterator[str]:
             yield f"{count} ready of {READY}, set {seen.hex()} of {wanted.hex()}"
         yield from _touched(ffi, room, used)
         yield from _touched(ffi, clock, ffi.sizeof("struct timeval"))
-    no_set = partial(binding.call, select, 0, null, null, null)
+
+    def no_set(*time: Any) -> int:
+        return binding.call(select, 0, null, null, null, *time)
+
     yield from _time(ffi, "select", "timeval", no_set, 0)
 
 

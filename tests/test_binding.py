@@ -17,9 +17,11 @@ from selectors_ffi.binding import Binding, load
 @pytest.fixture
 def fresh():
     """Bindings are kept; these are forgotten."""
-    binding._load.cache_clear()
+    kept = binding._loaded.copy()
+    binding._loaded.clear()
     yield
-    binding._load.cache_clear()
+    binding._loaded.clear()
+    binding._loaded.update(kept)
 
 
 def test_one_binding_of_the_process(fresh):

@@ -164,6 +164,7 @@ def test_unknown_system(capsys, monkeypatch):
     def refuse(*_, **__):
         raise OSError(ENOSYS, reason)
 
+    monkeypatch.setattr("selectors_ffi.binding._loaded", {})
     monkeypatch.setattr("selectors_ffi.binding._load", refuse)
     monkeypatch.delattr(selectors_ffi, "DefaultSelector")
     for name in selectors_ffi._CLASSES.values():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from _weakref import ref
-from functools import cache, partial
 from itertools import islice, repeat
 from operator import itemgetter
 from struct import Struct
@@ -71,14 +70,32 @@ class Facts:
         event = Struct(f"=I{self.offset - 4}xQ")
         self.pack: Callable[..., bytes] = event.pack
         self.events: Callable[..., Iterator[Any]] = event.iter_unpack
-        self.tokens: _Unpackers = _unpackers(f"{self.offset}xQ")
-        self.records: _Unpackers = _unpackers(f"{self.size}s")
+        # n -> a function from (buffer, offset) to the tokens, or the whole records, of n successive
+        # events. Lists, because a dict that makes what is missing is looked up five times slower.
+        self.tokens: _Unpackers = []
+        self.records: _Unpackers = []
 
     def create(self) -> int:
         """Return the descriptor of a new set."""
         create, flags = self._create
         fd = create(flags) if self.opened else -1  # a plain call, as in ``EpollSelector._watch``
         return fd if fd >= 0 else self._binding.call(create, flags)
+
+    def expect(self, n: int) -> None:
+        """Make what unpacks up to ``n`` events; each is compiled by its first call."""
+
+        def lengthen(functions: _Unpackers, field: str) -> None:
+            def make(n: int, buffer: Any, offset: int) -> tuple[Any, ...]:
+                unpack = functions[n] = Struct("=" + field * n).unpack_from
+                return unpack(buffer, offset)
+
+            start, stop = len(functions), min(n, CHUNK) + 1
+            functions[start:stop] = [  # which does not cut what another thread has made longer meanwhile
+                lambda buffer, offset=0, n=n: make(n, buffer, offset) for n in range(start, stop)
+            ]
+
+        lengthen(self.tokens, f"{self.offset}xQ")
+        lengthen(self.records, f"{self.size}s")
 
     def lend(self, epfd: int, made: list[ref[Buffer]]) -> Buffer:
         """Return a buffer for the set ``epfd``, noted in ``made``."""
@@ -188,6 +205,7 @@ class Buffer:
             self.flags = words
             self.token = ffi.cast("int64_t *", ffi.addressof(self.array[0], "data"))
         else:
+            self._facts.expect(self.capacity)
             self.view = memoryview(ffi.buffer(self.array))
             self.flags = self.view[:4].cast("I")
             self.token = self.view[offset : offset + 8].cast("Q")  # last: it says that the rest is there
@@ -199,6 +217,8 @@ class Buffer:
     def rebind(self, facts: Facts) -> None:
         """Have later calls made through the library of ``facts``."""
         self._facts = facts
+        if self.view is not None:
+            facts.expect(self.capacity)
         self.bind()
 
     def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:
@@ -303,19 +323,3 @@ class Buffer:
                 raise
             return None
         return result
-
-
-@cache
-def _unpackers(field: str) -> _Unpackers:
-    """Return n -> a function from (buffer, offset) to a field of each of n successive events.
-
-    Each is made by its first call. A list, because a dict that makes what is missing is looked up
-    five times slower.
-    """
-
-    def make(n: int, *arguments: Any) -> tuple[Any, ...]:
-        unpack = functions[n] = Struct("=" + field * n).unpack_from
-        return unpack(*arguments)
-
-    functions: _Unpackers = [partial(make, n) for n in range(CHUNK + 1)]
-    return functions

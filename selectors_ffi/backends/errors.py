@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import stat
 from errno import EBADF, EINVAL, EPERM
-from functools import partial
+
+from ..binding import unpatched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -51,7 +51,7 @@ def from_outside(error: BaseException) -> bool:
     if traceback is None:
         return False
     name = traceback.tb_frame.f_globals.get("__name__")
-    return name != "functools" and not f"{name}.".startswith(_PACKAGE)  # PyPy's ``partial`` is Python
+    return not f"{name}.".startswith(_PACKAGE)
 
 
 def take(pool: list[T]) -> T | None:
@@ -64,8 +64,7 @@ def take(pool: list[T]) -> T | None:
         return None
 
 
-#: fstat(2), as an object that libraries which replace functions of ``os`` do not know.
-fstat: Callable[[int], os.stat_result] = partial(os.fstat)
+fstat = unpatched(os.fstat)
 
 #: What a mechanism says of a file that it cannot watch, and poll(2) can.
 OF_FILES = {"epoll": EPERM, "kqueue": EINVAL}

@@ -16,11 +16,11 @@ import os
 import sys
 import time
 from _thread import _count
-from functools import partial
+
+from ..binding import unpatched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
 
 __all__ = ["PATIENCE", "Deadline", "alone", "clock", "forks", "forks_as_child", "frames", "sleep"]
@@ -28,13 +28,17 @@ __all__ = ["PATIENCE", "Deadline", "alone", "clock", "forks", "forks_as_child", 
 PATIENCE = 100  # system calls; between two of them a real clock advances, and no signal storm is as long
 
 #: Return seconds from some fixed point.
-clock: Callable[[], float] = partial(time.monotonic)
+clock = unpatched(time.monotonic)
 if not isinstance(time.monotonic, type(len)) and hasattr(time, "clock_gettime"):
-    # A replacement. This one is left alone.
-    clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+    _gettime = unpatched(time.clock_gettime)  # that one was replaced; this is left alone
+
+    def clock() -> float:
+        """Return seconds from some fixed point."""
+        return _gettime(time.CLOCK_MONOTONIC)
+
 
 #: Sleep for seconds.
-sleep: Callable[[float], None] = partial(time.sleep)
+sleep = unpatched(time.sleep)
 
 
 class Deadline:
