@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # at run time those that this host can run, see below
     from .backends import KqueueSelector as KqueueSelector
     from .backends import PollSelector as PollSelector
     from .backends import SelectSelector as SelectSelector
+    from .backends.base import Backend as _Backend
     from .debug import Debug as Debug
     from .debug import RawEvent as RawEvent
     from .debug import debugging as debugging
@@ -53,7 +54,7 @@ if TYPE_CHECKING:  # at run time those that this host can run, see below
     from .installation import install as install
     from .installation import uninstall as uninstall
 
-    class DefaultSelector(_BaseSelectorImpl):
+    class DefaultSelector(_Backend):
         """The most efficient class of this host, or the one that SELECTORS_FFI_BACKEND names."""
 
         def select(  # type: ignore[override]

@@ -43,6 +43,8 @@ def every_class(sock: socket.socket) -> None:
             key = selector.register(sock, selectors.EVENT_READ, Connection())
             assert_type(key.data, Connection)
             assert_type(selector.modify(sock, selectors.EVENT_WRITE, "text").data, str)
+            armed = selector.modify(sock, selectors.EVENT_WRITE, 7, trigger=selectors.ONESHOT)
+            assert_type(armed.data, int)
 
 
 def receive(key: selectors.SelectorKey[Connection]) -> bytes:
