@@ -100,11 +100,14 @@ def test_an_end_closes_once():
 
 
 def test_demo_of_an_unknown_backend(capsys):
-    """An unknown backend is status 2, and the known ones are listed."""
-    assert main(["demo", "--backend", "iocp"]) == 2
-    shown = capsys.readouterr().out
+    """An unknown backend is status 2 and one line that lists the usable ones."""
+    with pytest.raises(SystemExit) as caught:
+        main(["demo", "--backend", "iocp"])
 
-    assert "iocp" in shown
+    assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert "no backend 'iocp'" in shown
+    assert shown.count("\n") == 1
     assert all(name in shown for name in USABLE)
 
 
@@ -114,8 +117,9 @@ def test_demo_of_an_unknown_backend(capsys):
         (["demo", "--clients", "0"], "argument --clients: '0' is not a number above 0"),
         (["demo", "--messages", "x"], "argument --messages: 'x' is not a number above 0"),
         (["demo", "--no-such-flag"], "unrecognized arguments: --no-such-flag"),
-        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--no-such-flag"], "python -m selectors_ffi: unrecognized arguments: --no-such-flag"),
         (["no"], "unknown command 'no'; known are info, demo, trace"),
+        ([__file__], f"; to run it: python -m selectors_ffi run {__file__}"),
     ],
 )
 def test_wrong_arguments(capsys, arguments, message):

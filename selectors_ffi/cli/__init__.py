@@ -49,11 +49,12 @@ def _reader_has_gone(error: OSError) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand, ``info`` if none is named; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or (given[0].startswith("-") and given[0] not in ANYWHERE):
+    named = bool(given) and (not given[0].startswith("-") or given[0] in ANYWHERE)
+    if not named:
         given.insert(0, "info")
     parser = Parser(
         prog="python -m selectors_ffi",
-        description="The selectors of this host, called through cffi in ABI mode.",
+        description="See what the kernel tells an event loop, and decide what it says.",
     )
     parser.add_argument("-V", "--version", action="store_true", help="show versions, and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
@@ -70,11 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if command not in subparsers.choices:
         if command not in ("-h", "--help"):
-            parser.error(f"unknown command {command!r}; known are {', '.join(COMMANDS)}")
+            program = f"; to run it: {parser.prog} run {command}" if os.path.exists(command) else ""
+            parser.error(f"unknown command {command!r}; known are {', '.join(COMMANDS)}{program}")
         parser.print_help()
         return 0
     # Not through the parser above, which would say its own usage when an option is unknown.
     chosen: Parser = subparsers.choices[command]
+    if not named:
+        chosen.prog = parser.prog  # whose --help lists the commands
     options = chosen.parse_args(rest)
     if command not in WITHOUT_A_SELECTOR and not _any_works():
         chosen.exit(1, f"{chosen.prog}: no selector works on this system; {parser.prog} says why\n")

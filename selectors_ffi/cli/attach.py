@@ -68,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--format", choices=("text", "json"), default="text")
     add_looks(group)
     parser.add_examples(
-        ("what the kernel reports, and to whom it belongs", "1234"),
+        ("what the kernel reports, and for which connection or task", "1234"),
         ("common mistakes, until Ctrl-C", "-e checks 1234"),
         ("what took the loop longer than 10 ms", "-e events --slower 10ms 1234"),
         ("how busy the loop is, and what wakes it", "--summary --limit 1 1234"),

@@ -34,10 +34,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--first", type=int, metavar="SEED", default=1, help="default: %(default)s")
     parser.add_argument("--seed", type=int, help="run this seed alone, in this process")
     parser.add_argument(
-        "--spurious", action="store_true", help="report sockets as readable that are not, too"
+        "--spurious", action="store_true", help="also report sockets as readable that are not"
     )
     parser.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", help="a longer run has failed; default: none has"
+        "--timeout", type=_seconds, metavar="SECONDS", help="a longer run counts as failed"
     )
     parser.add_argument("--without", action="store_true", help=argparse.SUPPRESS)
     parser.add_examples(

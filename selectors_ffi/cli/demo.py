@@ -17,12 +17,21 @@ STALLED = 20.0  # seconds without any readiness after which the demo gives up
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand and its options."""
-    parser = subparsers.add_parser("demo", help="an echo server and clients that end by themselves")
-    parser.add_argument("--backend", metavar="NAME", help="epoll, poll, select, kqueue or devpoll")
-    parser.add_argument("--clients", type=count, default=3, metavar="N")
-    parser.add_argument("--messages", type=count, default=4, metavar="N", help="per client")
+    parser = subparsers.add_parser(
+        "demo",
+        help="an echo server and clients that end by themselves",
+        description="Run an echo server and its clients on loopback, in one selector. Print each event:"
+        " the descriptor, who has it, what the kernel said, and what select() returned.",
+    )
+    parser.add_argument(
+        "--backend", metavar="NAME", help="epoll, poll, select, kqueue, devpoll or eventport"
+    )
+    parser.add_argument("--clients", type=count, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--messages", type=count, default=4, metavar="N", help="per client; default: %(default)s"
+    )
     parser.add_examples(("watch every event of three clients", ""), ("with poll", "--backend poll"))
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, fail=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,8 +41,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         cls = backend(selectors_ffi, options.backend)
     except LookupError as error:
-        print(error.args[0])
-        return 2
+        options.fail(error.args[0])  # exits
     with cls() as selector:
         demo = Demo(selector, options.clients, options.messages)
         try:
@@ -54,7 +62,7 @@ def backend(module: Any, name: str | None) -> Any:
     }
     if name is None or name.lower() not in here:
         known = ", ".join(sorted(here)) or "none"
-        raise LookupError(f"no backend {name!r} on this host; there is: {known}")
+        raise LookupError(f"no backend {name!r} on this host; usable: {known}")
     return here[name.lower()]
 
 

@@ -57,7 +57,7 @@ def _add_what(group: Any) -> None:
     group.add_argument(
         "--summary",
         action="store_true",
-        help="a table of calls, errors and times at the end, and who woke the loop most",
+        help="a table of calls, errors and times at the end, and what woke the loop most",
     )
 
 
