@@ -67,6 +67,11 @@ INT64_MAX = 2**63 - 1
 REFUSALS = (ENOSYS, EPERM, EACCES, ENOTSUP, EINVAL)
 
 
+#: What to do about a function that this host lacks.
+_ELSEWHERE = (
+    "DefaultSelector is a class that works here, and python -m selectors_ffi lists all of them;"
+    " binding=selectors_ffi.testing.kernel(...) simulates other systems"
+)
 #: Set by ``selectors_ffi.testing`` while it decides what the kernel says; see ``default``.
 ambient: Callable[[], Binding] | None = None
 
@@ -126,7 +131,10 @@ class Binding:
         found = self.find(name)
         if found is None:
             symbols = " or ".join(symbols_for(self.target, name))
-            raise OSError(ENOSYS, f"{os.strerror(ENOSYS)}: no {symbols} in target {self.target}")
+            error = OSError(ENOSYS, f"{os.strerror(ENOSYS)}: no {symbols} in target {self.target}")
+            if self.opened and hasattr(error, "add_note"):
+                error.add_note(_ELSEWHERE)
+            raise error
         return found[1]
 
     def constant(self, name: str) -> int:

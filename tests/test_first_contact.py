@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import selectors as stdlib
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +12,12 @@ from pathlib import Path
 import pytest
 
 import selectors_ffi
+from selectors_ffi import backends
 from selectors_ffi.cli import COMMANDS
+from selectors_ffi.testing import kernel
 
 ROOT = Path(__file__).parent.parent
+CLASSES = [name for name in backends.__all__ if name.endswith("Selector") and name != "BaseSelector"]
 
 
 def python(*arguments, cwd=ROOT, **variables):
@@ -142,6 +147,43 @@ def test_isolated_subinterpreter():
         " standard library's selectors there, or import selectors_ffi in the main interpreter\n"
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("cls", [backends.EpollSelector, backends.PollSelector, backends.KqueueSelector])
+def test_something_else_for_a_binding(cls):
+    """What is no binding is a TypeError that says what returns one."""
+    with pytest.raises(TypeError, match=r"kernel\(\) returns, not 'freebsd'"):
+        cls(binding="freebsd")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes from CPython 3.11 on")
+def test_notes_say_what_to_do():
+    """A class that this system lacks, and a second registration, have a note that says what to do."""
+    missing = next(name for name in CLASSES if not hasattr(selectors_ffi, name))
+    with pytest.raises(OSError, match="in target") as lacking:
+        getattr(backends, missing)()
+    assert "DefaultSelector is a class that works here" in lacking.value.__notes__[0]
+
+    near, far = socket.socketpair()
+    with near, far, selectors_ffi.DefaultSelector() as selector:
+        selector.register(near, 1)
+        with pytest.raises(KeyError) as twice:
+            selector.register(near, 2)
+    assert "call modify()" in twice.value.__notes__[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="simulated kernels need a Unix host")
+def test_no_note_about_this_system():
+    """A simulated kernel that lacks a function says nothing of the host."""
+    with pytest.raises(OSError, match="no epoll_ctl in target freebsd") as caught:
+        backends.EpollSelector(binding=kernel("freebsd"))
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_native_events_of_another_selector():
+    """select_raw() of a selector of the standard library is a TypeError that names it."""
+    with stdlib.DefaultSelector() as selector, pytest.raises(TypeError, match="not <selectors"):
+        selectors_ffi.debug.select_raw(selector)
 
 
 def test_version():

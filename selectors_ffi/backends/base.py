@@ -38,11 +38,11 @@ from __future__ import annotations
 
 from errno import EBADF
 
-from ..binding import default
+from ..binding import Binding, default
 from ..selftest import require
 from . import interface
 from .beyond import Interest, adopt, differ
-from .errors import explain, from_outside, is_open, left_nothing, of_handler
+from .errors import REGISTERED, advised, explain, from_outside, is_open, left_nothing, of_handler
 from .interface import CLOSED as CLOSED
 from .interface import (
     EVENT_READ,
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
 
     from _typeshed import FileDescriptorLike
 
-    from ..binding import Binding
     from .interface import Data
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
@@ -113,10 +112,15 @@ class _BaseSelectorImpl(Additions):
         """Return the kernel interface to use; the debug package overrides this to watch it.
 
         Raises:
+            TypeError: it is no ``Binding``.
             SelfTestError: a real kernel's answer does not fit the declarations.
         """
         if binding is None:
             binding = default()
+        elif not isinstance(binding, Binding):
+            raise TypeError(
+                f"binding= takes what inject(), chaos() or kernel() returns, not {binding!r}"
+            )
         if self._mechanism in binding.proven or not binding.opened:
             return binding
         return require(binding, self._mechanism)
@@ -180,7 +184,7 @@ class _BaseSelectorImpl(Additions):
             if of_handler(error):
                 raise
         if key is ANYTHING:
-            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+            raise advised(KeyError(f"{fileobj!r} (FD {fd}) is already registered"), REGISTERED)
         self._settle(fd, key)
         return key
 

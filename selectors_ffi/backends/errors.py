@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OF_FILES",
+    "REGISTERED",
+    "advised",
     "explain",
     "from_outside",
     "fstat",
@@ -93,6 +95,20 @@ def explain(error: OSError, fd: int, mechanism: str) -> None:
     else:
         error.strerror = f"{error.strerror}: {note}"
         error.__dict__.setdefault("__notes__", []).append(note)
+
+
+#: What to do where ``register`` finds the number in the registry.
+REGISTERED = (
+    "call modify() to change a registration. If the registered file was closed and its number given out"
+    " again, call unregister() before close()"
+)
+
+
+def advised(error: KeyError, note: str) -> KeyError:
+    """Return ``error`` with a note (PEP 678); before CPython 3.11, as it is."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    return error
 
 
 def leaving_nothing(error: OSError) -> OSError:

@@ -87,7 +87,13 @@ class RawEvent(NamedTuple):
 
 
 def select_raw(selector: Any, timeout: float | None = None) -> list[RawEvent]:
-    """Wait once and return the native events; see ``select_raw`` of the selectors."""
+    """Wait once and return the native events; see ``select_raw`` of the selectors.
+
+    Raises:
+        TypeError: it is no selector of this package.
+    """
+    if not hasattr(selector, "_native"):
+        raise TypeError(f"select_raw() needs a selector of selectors_ffi, not {selector!r}")
     events: list[NativeEvent] = selector._native(timeout)
     if not events:
         return []
