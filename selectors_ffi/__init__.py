@@ -1,8 +1,8 @@
 """I/O readiness over many file objects: the standard library's ``selectors``, bound by cffi.
 
-``import selectors_ffi as selectors`` is all it takes. Besides the stdlib's names: ``backends``
-with all six classes on every system, ``binding`` for the kernel interface, ``Debug`` and
-``debugging`` to see what the kernel said.
+``import selectors_ffi as selectors`` is all it takes. Beside the standard library's names it has
+``backends`` with all six classes on every system, ``debug`` to see what the kernel said, ``testing`` to
+decide what it says, and ``binding``, the kernel interface.
 """
 
 from __future__ import annotations

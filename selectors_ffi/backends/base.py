@@ -93,6 +93,19 @@ class _BaseSelectorImpl(Additions):
         debug: object = None,
         regular_files: str | None = None,
     ) -> None:
+        """Make a selector.
+
+        Args:
+            binding: the kernel interface, such as ``testing.kernel("freebsd")``; None is this host's.
+            debug: what to show: ``Debug`` flags or their names, such as ``"syscalls,checks"``.
+            regular_files: ``"ready"``: watch files that the kernel refuses, too; see ``docs/beyond.md``.
+
+        Raises:
+            ValueError: ``debug`` or ``regular_files`` has an unknown name.
+            TypeError: ``binding`` or ``debug`` is something else.
+            OSError: this system lacks the mechanism (ENOSYS), or no descriptor is left (EMFILE).
+            SelfTestError: the kernel's answers do not fit the declarations.
+        """
         self._prepare(debug, regular_files)
 
     def _prepare(self, debug: object, regular_files: str | None) -> None:
@@ -149,7 +162,7 @@ class _BaseSelectorImpl(Additions):
             data: anything; comes back in the key.
             trigger: ``LEVEL``, the default: report it while it is ready. ``EDGE``: report what has
                 become ready. ``ONESHOT``: report it once, and again after ``modify``.
-            exclusive: of the processes and threads that watch it exclusively, wake one or some.
+            exclusive: wake one or some of the processes and threads that watch it so, not all.
 
         Returns:
             The new key.

@@ -1,8 +1,7 @@
 """Debug: shows what a selector asked the kernel and what the kernel said.
 
-The first of the names below that is asked for imports the package, which makes ``debug=``,
-``debugging()`` and ``SELECTORS_FFI_DEBUG`` work; selectors that are made without any of them stay
-exactly what they are without it. Development mode alone needs ``leaks`` alone.
+The modules are imported when ``debug=``, ``SELECTORS_FFI_DEBUG`` or one of the names below is first
+used. Selectors that are made without a flag stay as they are. Development mode imports ``leaks`` alone.
 See ``docs/debugging.md``.
 """
 

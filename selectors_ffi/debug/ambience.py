@@ -64,9 +64,9 @@ class debugging:
 
     Args:
         flags: ``Debug`` flags or their names.
-        sink: where to: a callable that takes a record, a path, a descriptor, a text file, "logging"
-            for the logger ``selectors_ffi``; None is what ``SELECTORS_FFI_SINK`` names, else standard
-            error. A path's file stays open as long as the selectors that were made with it.
+        sink: where records go: a callable that takes a record, a path, a descriptor, a text file,
+            "logging" for the logger ``selectors_ffi``; None is what ``SELECTORS_FFI_SINK`` names, else
+            standard error. A path's file stays open as long as the selectors that were made with it.
 
     Yields:
         The sink.

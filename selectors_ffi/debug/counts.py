@@ -90,12 +90,12 @@ class Stats(Locked):
         empty: how many of them returned nothing.
         ready: how many keys they returned in all.
         turns: durations of what the program did between two waits.
-        longest: of the longest turn, the line that ran if it took long, and what was ready before it.
+        longest: the line that ran in the longest turn, if that took long, and what was ready before it.
         kinds: native flags as text -> how often the kernel reported them.
         woken: descriptor and its owner -> how often it was ready.
         dropped: reason -> how many events were not handed on.
-        late: of waits that timed out, by how much the wait exceeded the timeout.
-        processes: how many the figures are of.
+        late: by how much the waits that timed out exceeded their timeouts.
+        processes: how many processes the figures cover.
     """
 
     def __init__(self) -> None:

@@ -50,7 +50,7 @@ class Document(Locked):
         join: continue a document of the same head and tail that another process has begun.
 
     Raises:
-        TypeError: the target is neither of the three.
+        TypeError: the target is none of the three.
         OSError: the path cannot be opened, or the descriptor is closed.
     """
 

@@ -38,7 +38,7 @@ class SelectorWarning(UserWarning):
     """A mistake in the use of a selector.
 
     Attributes:
-        id: names the lint for good.
+        id: the name of the lint, which never changes.
         cause: why it happens, one sentence.
         cure: what to do next, one sentence; it ends the message.
         page: where the lint is explained.

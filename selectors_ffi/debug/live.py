@@ -35,7 +35,7 @@ class Switched:
 
     Attributes:
         flags: what is shown.
-        sink: where to.
+        sink: where records go.
         ours: how many selectors of this package were alive, and are seen from now on.
         others: how many of the standard library were.
         left: how many show something already, and were left as they are.
@@ -74,7 +74,7 @@ class Switched:
         return self in _current
 
     def off(self) -> None:
-        """Give every selector back what it had. Twice is once."""
+        """Give every selector back what it had. A second call does nothing."""
         try:
             _current.remove(self)
         except ValueError:  # it is not on, or another thread has been here
@@ -132,7 +132,7 @@ class Switched:
 
 
 def switch(flags: FlagsLike, sink: SinkLike = None) -> Switched:
-    """Show what ``flags`` ask for of every selector that is alive, and of those that are made.
+    """Switch flags on for every selector that is alive, and for those that are made later.
 
     It replaces what an earlier call has switched on. With no flag it only switches off. Any thread may
     call it, and a signal handler. The selectors are found by a walk through all objects that the garbage
@@ -141,7 +141,7 @@ def switch(flags: FlagsLike, sink: SinkLike = None) -> Switched:
     Args:
         flags: ``Debug`` flags or their names; None or "" switches off. LEAKS concerns a selector's
             creation, and is ignored.
-        sink: where to, as in ``debugging()``.
+        sink: where records go, as in ``debugging()``.
 
     Returns:
         The ``Switched``, whose ``off()``, or the end of a ``with`` block, switches off.

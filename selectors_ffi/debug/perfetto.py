@@ -30,7 +30,7 @@ class PerfettoSink(Locked):
     """Write trace events to a path, which is replaced, a descriptor or a text file.
 
     Args:
-        target: where to. A path's file is valid JSON at every moment, other targets when closed.
+        target: where to write. A path's file is valid JSON at every moment, other targets when closed.
         join: add to the file of another process that is being traced, instead of replacing it.
 
     Raises:

@@ -55,7 +55,7 @@ class RawEvent(NamedTuple):
     filter: int = 0
     """kqueue: ``EVFILT_READ``, ``EVFILT_WRITE``, ...; otherwise 0."""
     state: int = 0
-    """What the properties are made of."""
+    """The bits that the properties test."""
     eof: bool | None = None
     """Whether the other end will send no more, though there may be data left to read; None if that
     is not known: the event is not about reading, or the system does not tell."""

@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Source(NamedTuple):
-    """Who made a record."""
+    """Which process, thread and selector made a record."""
 
     pid: int
     thread: int
@@ -159,7 +159,7 @@ class Registration(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """One ``select()`` of the selector: asked, waited, got."""
+    """One ``select()``: its timeout, how long it took, and how much was ready."""
 
     time: int
     source: Source

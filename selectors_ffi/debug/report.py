@@ -63,7 +63,7 @@ class ReportSink(Locked):
     """Write an HTML page to a path, which is replaced, a descriptor or a text file.
 
     Args:
-        target: where to. A path's file is complete at every moment, other targets when closed.
+        target: where to write. A path's file is complete at every moment, other targets when closed.
         join: add to the page of another process that is being traced, instead of replacing it.
 
     Raises:

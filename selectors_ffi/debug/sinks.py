@@ -129,7 +129,7 @@ class FileSink(Locked):
     lines of several processes do not mix.
 
     Raises:
-        TypeError: it is neither of the three.
+        TypeError: it is none of the three.
         OSError: the path cannot be opened, or the descriptor is closed.
     """
 
@@ -287,12 +287,12 @@ class RingSink:
 
     Args:
         size: how many records to keep.
-        dump: where to write them, any sink; None is standard error. A sink of the caller's stays
+        dump: where to write them, any sink; None is standard error. A sink that the caller made stays
             open, so that the next dump can follow.
 
     Raises:
         ValueError: the size is negative.
-        TypeError: ``dump`` can be no sink.
+        TypeError: ``dump`` is no sink.
     """
 
     def __init__(self, size: int = 256, dump: SinkLike = None) -> None:
@@ -334,7 +334,7 @@ class RingSink:
 
 
 def tee(sinks: Iterable[Sink]) -> Sink:
-    """Return a sink that gives each record to several; each is guarded for itself.
+    """Return a sink that gives each record to several. If one raises, the others still get it.
 
     Raises:
         TypeError: one of them is no callable.

@@ -62,7 +62,7 @@ class Threshold:
 
 
 def blocked_after(seconds: float) -> None:
-    """Set how long the program may keep a loop from its next wait before SEL010 tells of it.
+    """Set how long the program may keep a loop from its next wait before SEL010 warns.
 
     Args:
         seconds: 0 switches the lint off.

@@ -94,7 +94,7 @@ class Chaos:
     """The hook of a ``Proxy`` that alters what waits answer; see the module.
 
     Args:
-        seed: of the decisions.
+        seed: decides; see ``chaos``.
         spurious: whether to report readiness that is not there, too.
 
     ``counts`` says how often each kind of answer has been given.
@@ -271,8 +271,8 @@ def chaos(seed: int, binding: Binding | None = None, spurious: bool = False) -> 
     What it decides, and how often, is ``binding.lib.hook``, a ``Chaos``.
 
     Args:
-        seed: of the decisions; the same seed and the same program take the same ones.
-        binding: the kernel interface below; None is the one that a selector would get now.
+        seed: an integer. The same seed and the same program lead to the same decisions.
+        binding: the kernel interface whose calls are altered; None is what a selector would get.
         spurious: whether to report readiness that is not there, too.
 
     Raises:

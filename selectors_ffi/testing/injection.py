@@ -127,7 +127,7 @@ def inject(text: str, binding: Binding | None = None) -> Binding:
 
     Args:
         text: expressions, see ``selectors_ffi.testing.grammar``.
-        binding: the kernel interface below; None is the one that a selector would get now.
+        binding: the kernel interface whose calls are altered; None is what a selector would get.
 
     Raises:
         ValueError: an expression is wrong; the message says where, and lists what is known.

@@ -37,8 +37,8 @@ def kernel(name: str, **options: Any) -> Binding:
     The simulated kernel itself is ``binding.lib.kernel``. Each call makes a fresh one.
 
     Args:
-        name: one of ``NAMES``.
-        options: in what the system is to deviate, see ``options_of``.
+        name: one of ``selectors_ffi.testing.KERNELS``.
+        options: what the system is to do differently, see ``options_of``.
 
     Raises:
         ValueError: there is no such kernel, or it has no such option; the message lists what
