@@ -241,4 +241,4 @@ def test_chaos_without_a_temporary_folder(monkeypatch, tmp_path, capsys):
 
     told = capsys.readouterr()
     assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
-    assert "what the program writes is kept in a temporary file: " in told.err
+    assert "no temporary file for the program's output: " in told.err

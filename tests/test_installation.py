@@ -595,7 +595,7 @@ def test_derived_class_with_private_names(tmp_path):
     told = (
         "__main__.Exclusive uses _PollLikeSelector, _selector of the standard library's selectors,"
         " so it is derived from the standard library's class."
-        " If the class means an attribute of its own, rename that"
+        " If the class has an attribute of its own by that name, rename it"
     )
     assert lines == [f"{[told]} [True]", "selectors.EpollSelector 1", "selectors_ffi.EpollSelector 1"]
 

@@ -55,14 +55,14 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
 
 
 def run(options: argparse.Namespace) -> int:
     """Return 0 if the program ends well under every seed, 1 if it fails under one."""
     if options.seeds < 1:
-        options.fail("--seeds is at least 1")
+        options.fail("--seeds must be at least 1")
     if options.program[:1] == ["-"]:
         options.fail("a program from standard input cannot be run again; give a file or -c CODE")
     try:
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         output = tempfile.TemporaryFile()  # noqa: SIM115 # closed below
     except OSError as error:
-        options.fail(f"what the program writes is kept in a temporary file: {error}")  # exits
+        options.fail(f"no temporary file for the program's output: {error}")  # exits
     try:
         with output:
             return _try_all(options, output)
@@ -130,7 +130,7 @@ def _try(options: argparse.Namespace, seed: int | None, output: IO[bytes]) -> st
             status = child.wait(options.timeout)
         except subprocess.TimeoutExpired:
             child.kill()
-            return f"not through after {options.timeout:g} s"
+            return f"not finished after {options.timeout:g} s"
         except BaseException:
             child.kill()
             raise

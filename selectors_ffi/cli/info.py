@@ -96,7 +96,7 @@ def judge(rows: dict[str, dict[str, Any]], default: str | None, reason: str) -> 
     if not usable:
         return False, f"{name} does not work here: {why}; use the standard library's selectors"
     if refused:
-        return False, f"{name} works here only in part, DefaultSelector is {default}; refused is {why}"
+        return False, f"{name} works here only in part, DefaultSelector is {default}; refused: {why}"
     return True, f"{name} works here: DefaultSelector is {default}; usable: {usable}"
 
 

@@ -108,7 +108,7 @@ def add_filters(group: Any, default: str) -> None:
     )
     group.add_argument("-Z", dest="failed", action="store_true", help="only what failed")
     group.add_argument(
-        "--slower", type=duration, default=0, metavar="TIME", help="only what took so long: 10ms, 2s"
+        "--slower", type=duration, default=0, metavar="TIME", help="only what took that long: 10ms, 2s"
     )
     group.add_argument("--limit", type=count, default=0, metavar="N", help="at most N records")
 
@@ -143,7 +143,7 @@ def check_times(options: argparse.Namespace) -> None:
     if options.time and options.relative:
         options.fail("-t and -r are two ways to show the time; choose one")
     if options.time > 3:
-        options.fail("there is -t, -tt and -ttt")
+        options.fail("write -t, -tt or -ttt")
     options.stamp = "r" if options.relative else "t" * options.time
 
 

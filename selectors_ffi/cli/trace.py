@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
         help="run a Python program and show its selectors' system calls",
         description="Run a Python program with this package in place of the standard library's"
         " selectors (asyncio, socketserver, subprocess, ...) and show what it asks of the kernel."
-        " Options are those of strace where strace has them.",
+        " Options that strace has, too, are named as there.",
         usage="%(prog)s [OPTION ...] PROGRAM [ARGUMENT ...]\n"
         "PROGRAM is what python takes: a file, a directory, a zip file, -m MODULE, -c CODE, or -",
     )

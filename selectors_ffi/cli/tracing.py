@@ -45,7 +45,7 @@ _OTHER_LOOPS = {
     "gevent": "the loop was gevent's, which does not use selectors",
     "eventlet": "the loop was eventlet's, which does not use selectors",
     "asyncio.windows_events": "asyncio's default loop on Windows does not use selectors,"
-    " that of selectors_ffi.run() does",
+    " but selectors_ffi.run() does",
 }
 
 

@@ -84,7 +84,7 @@ class Document(Locked):
         elif callable(getattr(target, "write", None)):
             self._file = target
         else:
-            raise TypeError(f"it goes to a path, a descriptor or a text file, not {target!r}")
+            raise TypeError(f"the target is a path, a descriptor or a text file, not {target!r}")
         if not self._rewritten:
             self._stream(self._head)
         _all.add(self)

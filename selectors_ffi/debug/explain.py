@@ -43,8 +43,7 @@ CALLS = {
     "port_create": "makes an event port and returns its descriptor.",
     "port_associate": "asks an event port for the next event of an object: port_associate(port, source,"
     " object, events, user).",
-    "port_dissociate": "asks an event port for no more event of an object: port_dissociate(port, source,"
-    " object).",
+    "port_dissociate": "tells an event port to forget an object: port_dissociate(port, source, object).",
     "port_send": "puts an event into the queue of a port, which wakes a thread: port_send(port, events,"
     " user).",
     "port_getn": "waits for events of a port: port_getn(port, events, room, at least so many, timeout)."

@@ -180,7 +180,7 @@ def nanoseconds_of(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?(ns|us|ms|s)", text)
     if match is None:
-        raise ValueError(f"{text!r} is no duration; one is a number with ns, us, ms or s, as 10ms")
+        raise ValueError(f"{text!r} is no duration; write a number with ns, us, ms or s, such as 10ms")
     whole, part, unit = match[1], match[2] or "", _UNITS[match[3]]
     # Not as a float, which may be infinite.
     parts: int = 10 ** len(part)

@@ -95,7 +95,7 @@ def keep_out(package: ModuleType, stdlib: dict[str, type]) -> None:
             warnings.warn(
                 f"{cls.__module__}.{cls.__qualname__} uses {', '.join(sorted(used))} of the standard"
                 f" library's selectors, so it is derived from the standard library's class."
-                f" If the class means an attribute of its own, rename that",
+                f" If the class has an attribute of its own by that name, rename it",
                 RuntimeWarning,
                 stacklevel=3,
             )

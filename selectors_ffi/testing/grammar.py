@@ -97,14 +97,14 @@ def parse(text: str, known: Sequence[str]) -> list[Rule]:
         ValueError: an expression is wrong; the message says where, and lists what is known.
     """
     if not isinstance(text, str):
-        raise ValueError(f"an injection is a text, not {text!r}; one is {_FORM}")
+        raise ValueError(f"an injection is a text, not {text!r}; write {_FORM}")
     rules, place = [], 0
     for expression in text.split(";"):
         if expression.strip():
             rules.append(_Expression(text, place, expression, known).rule())
         place += len(expression) + 1
     if not rules:
-        raise ValueError(f"no injection in {text!r}; one is {_FORM}")
+        raise ValueError(f"no injection in {text!r}; write {_FORM}")
     return rules
 
 

@@ -279,11 +279,11 @@ def test_children_of_fork_do_not_print_the_summary(script):
         (["-e", "stats", "x.py"], "-e: stats alone shows no line; --summary prints its table"),
         (["-e", "signal=none", "x.py"], "'signal=none' is neither FLAGS nor trace=CALLS"),
         (["-P", "7x", "x.py"], "-P: '7x' is neither a descriptor's number nor an existing path"),
-        (["--slower", "3", "x.py"], "'3' is no duration; one is a number with ns, us, ms or s"),
+        (["--slower", "3", "x.py"], "'3' is no duration; write a number with ns, us, ms or s"),
         (["--limit", "0", "x.py"], "'0' is not a number above 0"),
         (["-ff", "x.py"], "-ff needs -o FILE"),
         (["-t", "-r", "x.py"], "choose one"),
-        (["-tttt", "x.py"], "there is -t, -tt and -ttt"),
+        (["-tttt", "x.py"], "write -t, -tt or -ttt"),
         (["--format", "json", "-t", "x.py"], "-t is for --format text"),
         (["--format", "json", "-r", "x.py"], "-r is for --format text"),
         (["--format", "json", "--no-fold", "x.py"], "--no-fold is for --format text"),
@@ -353,7 +353,7 @@ def test_a_program_without_selectors(script):
         ("import uvloop", "the loop was uvloop, which does not use selectors"),
         (
             "import sys; sys.modules['asyncio.windows_events'] = sys",
-            "asyncio's default loop on Windows does not use selectors, that of selectors_ffi.run() does",
+            "asyncio's default loop on Windows does not use selectors, but selectors_ffi.run() does",
         ),
     ],
 )

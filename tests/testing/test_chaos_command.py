@@ -151,7 +151,7 @@ def test_a_program_that_hangs():
     status, output, _ = command("--timeout", "2", "-c", "import threading; threading.Event().wait()")
 
     assert status == 1
-    assert "without chaos: not through after 2 s" in output
+    assert "without chaos: not finished after 2 s" in output
 
 
 def test_spurious_readiness_is_asked_for():
@@ -172,8 +172,8 @@ def test_spurious_readiness_is_asked_for():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--seeds", "0", "x.py"], "--seeds is at least 1"),
-        (["--timeout", "nan", "x.py"], "argument --timeout: 'nan' is no number of seconds above 0"),
+        (["--seeds", "0", "x.py"], "--seeds must be at least 1"),
+        (["--timeout", "nan", "x.py"], "argument --timeout: 'nan' is not a number of seconds above 0"),
         (["--seed", "x", "x.py"], "argument --seed: invalid int value: 'x'"),
         (["-"], "a program from standard input cannot be run again; give a file or -c CODE"),
         (["nothing.py"], "can't open file 'nothing.py': No such file or directory"),

@@ -320,7 +320,7 @@ def test_what_is_parsed():
         ("close:retval=3:made=1", "made=1 goes with error="),
         ("close:error=EIO; kevent:errr=EIO", "unknown key 'errr' at character 25 of "),
         (" ; ", "no injection in ' ; '"),
-        (None, "an injection is a text, not None; one is FUNCTION:error=ERRNO"),
+        (None, "an injection is a text, not None; write FUNCTION:error=ERRNO"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told(text, said):

@@ -161,7 +161,7 @@ DEVPOLL_COMMANDS = {
 }
 PORT_SOURCES = {
     "PORT_SOURCE_USER": "the event was sent by the program, with port_send.",
-    "PORT_SOURCE_FD": "the object is a descriptor, and its events are those of poll.",
+    "PORT_SOURCE_FD": "the object is a descriptor, and its events are poll's flags.",
 }
 OPEN_FLAGS = {
     "O_RDWR": "opens for reading and writing.",
