@@ -71,7 +71,7 @@ TAIL = """
 
 | test | afterwards |
 |---|---|
-| each system call fails, at each place of a program, with each errno of its manual | the caller gets that errno in the right subclass of `OSError`, or never hears of it; registry, kernel and the caller's view agree; the same call succeeds when made again; no descriptor is left |
+| each system call fails, at each place of a program, with each errno of its manual | the caller gets that errno in the right subclass of `OSError`, or does not notice it; registry, kernel and the caller's view agree; the same call succeeds when made again; no descriptor is left |
 | random programs of calls, closes, duplicates, reused numbers, writes, shutdowns and signals | each step is what an oracle of the mechanism predicts; the standard library's selector on the same descriptors agrees |
 | threads register, change, remove, wait and close at once | no wake-up is lost, no key is wrong, no wait returns before its time |
 | a second thread does its whole register, modify or unregister before or after each system call of the first one's, on the same descriptor | registry and kernel agree, and what is ready is reported as it is registered |
@@ -109,7 +109,7 @@ whose ABI is not known.
   set is replaced by one without it, unless the set may not be ours alone: after `fileno()` or a fork,
   and on a kernel without dup3(2). Then `select()` returns an empty list at once, over and over, as the
   standard library does. libkqueue reports such a descriptor too, and nothing can stop it; a wait that
-  hears of nothing else looks again every 20 ms.
+  gets no other event looks again every 20 ms.
 - With several registrations of one number that changed its file back and forth while all those
   files stayed open, epoll's event of one may be taken for another's; the oracle calls it vague.
 - What /dev/poll reports for a closed descriptor before it is unregistered differs between
