@@ -76,7 +76,8 @@ def options_of(name: str) -> dict[str, Any]:
 def _options(name: str) -> dict[str, tuple[Any, str]]:
     """Return {option: (default, annotation)} of a kernel."""
     if name not in NAMES:
-        raise ValueError(f"unknown kernel {name!r}; known: {', '.join(NAMES)}")
+        known = ", ".join(NAMES).replace("darwin", "darwin (macOS)")
+        raise ValueError(f"unknown kernel {name!r}; known: {known}")
     if os.name != "posix":
         return {}
     family, system = _family(name)
