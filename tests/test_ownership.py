@@ -8,6 +8,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -15,9 +16,12 @@ import pytest
 
 from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
+from selectors_ffi import ONESHOT
 from selectors_ffi.backends import SelectSelector
+from selectors_ffi.backends.wake import SocketWaker, Waker
 
 from . import needs
+from .crew import PATIENCE
 from .wakers import close_idle_wakers
 
 ROOT = Path(__file__).parent.parent
@@ -92,9 +96,133 @@ def test_a_copy_leaves_the_original_alone(subject, pair, used, tmp_path):
         os.fstat(innocent.fileno())
 
 
+STAGES = ["made", "waited", "registered", "reported"]  # what the original has done when it is copied
+
+
+def two(make, copied, register=bool):
+    """Return a selector and its copy. ``register`` is called before or after the copy is made."""
+    selector = make()
+    for step in STAGES[1 : STAGES.index(copied) + 1]:
+        register(selector) if step == "registered" else [selector.select(0) for _ in range(3)]
+    other = copy.copy(selector)
+    if copied in ("made", "waited"):
+        register(selector)
+    return selector, other
+
+
+def both_say(selectors, expected):
+    """Tell whether each selector returns the same, also when it is asked again."""
+    ordered = [sorted(one.select(0), key=str) for one in selectors * 3]
+    return ordered == [sorted(expected, key=str)] * len(ordered)
+
+
+@pytest.mark.parametrize("events", [READ, BOTH])
+@pytest.mark.parametrize("copied", STAGES)
+@pytest.mark.parametrize("turn", [1, -1], ids=["original", "copy"])
+def test_what_changes_one_copy_changes_the_other(make, pairs, events, copied, turn):
+    """A key that one of them has changed or removed is never returned by the other."""
+    (near, far), (late, peer), *rest = pairs
+    for end in (far, peer):
+        end.send(b"x")
+    key = []
+    selectors = two(make, copied, lambda one: key.append(one.register(near, events, "old")))
+    assert both_say(selectors, [(key[0], events)])
+    one, other = selectors[::turn]
+    for data in ("new", "newer"):
+        changed = one.modify(near, events, data)
+        assert both_say(selectors, [(changed, events)])
+        one, other = other, one
+    changed = one.modify(near, BOTH if events == READ else READ)
+    assert both_say(selectors, [(changed, changed.events)])
+    one.unregister(near)
+    changed = one.register(near, events, "again")
+    assert both_say(selectors, [(changed, events)])
+    added = other.register(late, events)
+    assert both_say(selectors, [(changed, events), (added, events)])
+    more = [(one.register(end, WRITE), WRITE) for end, _ in rest]
+    more += [(other.register(end, WRITE), WRITE) for _, end in rest]
+    assert both_say(selectors, [(changed, events), (added, events), *more])
+    changed = other.modify(near, WRITE, "last")
+    assert both_say(selectors, [(changed, WRITE), (added, events), *more])
+    one.unregister(near)
+    assert both_say(selectors, [(added, events), *more])
+
+
+@pytest.mark.parametrize("copied", ["made", "reported"])
+def test_one_copy_knows_of_the_triggers_of_the_other(make, pair, copied):
+    """What ONESHOT has reported to one of them is not reported to the other, and can be armed by it."""
+    pair[1].send(b"x")
+    one, other = two(make, copied)
+    try:
+        key = one.register(pair[0], READ, trigger=ONESHOT)
+    except NotImplementedError:
+        pytest.skip("it has no such trigger")
+    for first, second in ((other, one), (one, other)):
+        assert first.select(0) == [(key, READ)]
+        assert first.select(0) == second.select(0) == []
+        key = second.modify(pair[0], READ)
+
+
+@pytest.mark.parametrize("copied", ["made", "waited"])
+@pytest.mark.parametrize("woken", [False, True])
+@pytest.mark.parametrize("turn", [1, -1], ids=["original", "copy"])
+def test_a_copy_wakes_its_original(make, pair, copied, woken, turn):
+    """wakeup() of either ends the next wait of either, and no wait after it."""
+    selectors = two(make, copied, lambda one: one.register(pair[0], READ))
+    if woken:
+        selectors[0].wakeup()
+        selectors[0].select(PATIENCE)
+    one, other = selectors[::turn]
+    for waits in (other, one):
+        one.wakeup()
+        assert waits.select(PATIENCE) == []
+        for quiet in (one, other):
+            begin = time.monotonic()
+            assert quiet.select(0.02) == []
+            assert time.monotonic() - begin >= 0.02
+
+
+@pytest.mark.parametrize("copied", STAGES)
+@pytest.mark.parametrize("turn", [1, -1], ids=["original", "copy"])
+def test_to_close_one_copy_is_to_close_the_other(make, pair, copied, turn):
+    """On every class: what remains says that it is closed, and no waker is given back twice."""
+    selectors = two(make, copied, lambda one: one.register(pair[0], READ))
+    selectors[0].wakeup()
+    selectors[0].select(PATIENCE)
+    one, other = selectors[::turn]
+    one.close()
+    assert other.get_map() is None
+    for use in (other.select, other.wakeup, lambda: other.register(pair[0], READ)):
+        with pytest.raises(ValueError, match="closed selector"):
+            use()
+    other.close()
+    for kind in (Waker, SocketWaker):
+        assert len(kind.pool) == len(set(map(id, kind.pool)))
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["original", "copy"])
+def test_one_copy_outlives_the_other(subject, pair, turn):
+    """With the attributes of a subclass, in slots and out of them."""
+
+    class Labelled(subject.cls):
+        __slots__ = ("label",)
+
+    pair[1].send(b"x")
+    selector = Labelled(**({"binding": subject.binding()} if subject.binding else {}))
+    selector.label, selector.more = "in a slot", "beside it"
+    key = selector.register(pair[0], BOTH)
+    one = [selector, copy.copy(selector)][::turn].pop()
+    del selector
+    collect()
+    with one:
+        assert type(one) is Labelled
+        assert (one.label, one.more) == ("in a slot", "beside it")
+        assert both_say((one,), [(key, BOTH)])
+
+
 @needs.procfs
 @pytest.mark.skipif(not REFERENCE_COUNTS, reason="this interpreter collects later")
-@pytest.mark.parametrize("used", ["never", "registered", "waited", "woken", "mapped"])
+@pytest.mark.parametrize("used", ["never", "registered", "waited", "woken", "mapped", "copied"])
 def test_a_dropped_selector_frees_its_descriptor(subject, pair, used):
     """Without the cycle collector: no selector is in a cycle."""
     if not subject.on_host:
@@ -113,7 +241,8 @@ def test_a_dropped_selector_frees_its_descriptor(subject, pair, used):
                 selector.wakeup()
                 selector.select(0)
             view = selector.get_map() if used == "mapped" else None
-            del selector, view
+            other = copy.copy(selector) if used == "copied" else None
+            del selector, view, other
         close_idle_wakers()
         assert len(os.listdir("/proc/self/fd")) == len(before)
     finally:

@@ -101,8 +101,7 @@ class _BaseSelectorImpl(Additions):
             regular_files: ``"ready"``: watch files that the kernel refuses, too; see ``docs/beyond.md``.
 
         Raises:
-            ValueError: ``debug`` or ``regular_files`` has an unknown name.
-            TypeError: ``binding`` or ``debug`` is something else.
+            ValueError, TypeError: an argument is wrong.
             OSError: this system lacks the mechanism (ENOSYS), or no descriptor is left (EMFILE).
             SelfTestError: the kernel's answers do not fit the declarations.
         """
@@ -125,15 +124,12 @@ class _BaseSelectorImpl(Additions):
         """Return the kernel interface to use; the debug package overrides this to watch it.
 
         Raises:
-            TypeError: it is no ``Binding``.
             SelfTestError: a real kernel's answer does not fit the declarations.
         """
         if binding is None:
             binding = default()
         elif not isinstance(binding, Binding):
-            raise TypeError(
-                f"binding= takes what inject(), chaos() or kernel() returns, not {binding!r}"
-            )
+            raise TypeError(f"binding= takes what kernel() or inject() returns, not {binding!r}")
         if self._mechanism in binding.proven or not binding.opened:
             return binding
         return require(binding, self._mechanism)
@@ -329,6 +325,18 @@ class _BaseSelectorImpl(Additions):
 
 class Backend(_BaseSelectorImpl):
     """What our six selectors share beyond the registry."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Become a copy, as ``copy.copy`` makes it: share every attribute, also one that changes later.
+
+        A copy has the same registry and kernel object. So it must have what is known of them, too: which
+        results are out of date, who waits, and what is to wake it.
+        """
+        if isinstance(state, tuple):  # of a subclass with __slots__
+            state, slots = state
+            for name, value in slots.items():
+                setattr(self, name, value)
+        self.__dict__ = state
 
     def modify(
         self,
