@@ -242,9 +242,14 @@ def observe(selector: Any, flags: Debug, sink: Sink) -> bool:
     """
     flags &= TAPPED
     observer = Observer(selector, flags, sink)
-    if vars(selector).setdefault("_observer", observer) is not observer:
+    found = vars(selector).setdefault("_observer", observer)
+    if found is not observer:
         observer.stop()
-        return False
+        if found.selector() is selector or found.stopped:
+            return False
+        # A copy of an observed selector, with which it shares all but the class.
+        selector.__class__ = new_subclass(type(selector), flags, Living)
+        return True
     try:
         selector.__class__ = new_subclass(type(selector), flags, Living)
     except TypeError:
@@ -266,7 +271,10 @@ def release(selector: Any) -> None:
     first call, or the next switch, does the rest.
     """
     observer, plain = vars(selector).get("_observer"), vars(type(selector)).get("class_without_flags")
-    if observer is None or plain is None:
+    if plain is None:
+        return
+    if observer is None:  # released already, by a copy
+        selector.__class__ = plain
         return
     observer.stop()
     if not is_made(selector) or not observer.given_up():

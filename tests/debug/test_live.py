@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import selectors
@@ -103,6 +104,34 @@ def test_a_living_selector_is_seen_and_then_left_as_it_was(cls, pairs):
     actions = [record.action for record in kept if isinstance(record, Registration)]
     assert [action for action in actions if action == "modify"] == ["modify"]
     assert actions[-1] == "unregister"
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_copy_is_seen_as_its_original_is(cls, known, pair, drop):
+    """Also if only one of the two is left when debugging is switched off."""
+    kept = []
+    selector = cls()
+    selector.register(pair[0], EVENT_READ)
+    other = copy.copy(selector)
+    known += [selector, other]
+    with switch("events", kept.append) as made:
+        for one in (selector, other):
+            one.select(0)
+            assert names(kept) == ["Wait"]
+            kept.clear()
+        assert made.ours + made.others == 2
+        if drop:
+            known.clear()
+            del one, selector
+            gc.collect()
+    other.modify(pair[0], EVENT_WRITE)
+    assert len(other.select(0)) == 1
+    assert type(other) is cls
+    assert not kept
+    assert "_observer" not in vars(other)
+    for one in (other, *known):  # the standard library's are closed one by one
+        one.close()
+    gc.collect()  # and are in a cycle with their map
 
 
 @pytest.mark.parametrize("early", [True, False])
