@@ -152,7 +152,7 @@ def test_isolated_subinterpreter():
 @pytest.mark.parametrize("cls", [backends.EpollSelector, backends.PollSelector, backends.KqueueSelector])
 def test_something_else_for_a_binding(cls):
     """What is no binding is a TypeError that says what returns one."""
-    with pytest.raises(TypeError, match=r"kernel\(\) returns, not 'freebsd'"):
+    with pytest.raises(TypeError, match=r"inject\(\) returns, not 'freebsd'"):
         cls(binding="freebsd")
 
 
