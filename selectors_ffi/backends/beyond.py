@@ -58,9 +58,17 @@ class Interest(int):
         """Whether it may still be reported: not so after the one report of ``ONESHOT``."""
         return "_armed" in self.__dict__
 
-    def fire(self) -> bool:
-        """Tell whether it may be reported now. With ``ONESHOT`` one caller of all is told so."""
-        return self.trigger is not ONESHOT or self.__dict__.pop("_armed", False)
+    def fire(self, fired: list[Interest]) -> bool:
+        """Tell whether it may be reported now. With ``ONESHOT`` one caller of all is told so.
+
+        Args:
+            fired: takes it, to be armed again if an exception comes before the caller has the report.
+        """
+        fired.append(self)  # first: the exception may come right after
+        if self.trigger is not ONESHOT or self.__dict__.pop("_armed", False):
+            return True
+        fired.pop()
+        return False
 
     def arm(self) -> None:
         """Have it reported once more: the caller was not told."""
@@ -181,17 +189,10 @@ class Bits:
         return found
 
     def report(self, flags: int, asked: int, fired: list[Interest]) -> int:
-        """Return what ``ready`` does, but 0 if another call has reported the ``ONESHOT`` already.
-
-        Args:
-            fired: takes an ``Interest`` that is reported, to be armed again if an exception comes.
-        """
+        """Return what ``ready`` does, but 0 if another call has reported the ``ONESHOT`` already."""
         found = self.ready(flags, asked)
-        if found and isinstance(asked, Interest):
-            fired.append(asked)  # first: the exception may come right after
-            if not asked.fire():
-                found = 0
-                fired.pop()
+        if found and isinstance(asked, Interest) and not asked.fire(fired):
+            found = 0
         return found
 
 

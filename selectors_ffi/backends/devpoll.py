@@ -199,7 +199,7 @@ class DevpollSelector(WaitingSelector):
             if key is not None and not flags & facts.NVAL:
                 events = facts.directions[flags] & key.events
                 if self._beyond:
-                    events = self._report(flags, key)
+                    events = self._report(flags, key, buffer.fired)
             if key is not None and events:
                 found[fd] = key, events
             else:
@@ -210,12 +210,12 @@ class DevpollSelector(WaitingSelector):
     def _lacks(self, interest: Interest) -> str:
         return lack(interest, self._facts.bits.events, (LEVEL, ONESHOT))
 
-    def _report(self, flags: int, key: SelectorKey) -> int:
+    def _report(self, flags: int, key: SelectorKey, fired: list[Interest]) -> int:
         """Return what of ``key`` is ready. With ``ONESHOT`` it is taken out of the set."""
         found, interest = self._facts.bits.ready(flags, key.events), key.events
         if not found or not isinstance(interest, Interest) or interest.trigger is not ONESHOT:
             return found
-        first = interest.fire()
+        first = interest.fire(fired)
         self._renew(key.fd, interest)
         self._settle(key.fd, key)
         return found if first else 0

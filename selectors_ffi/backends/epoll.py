@@ -330,7 +330,7 @@ class EpollSelector(EpollSet):
     def _decode(
         self, buffer: Buffer, n: int, native: list[NativeEvent] | None, fired: list[Interest]
     ) -> list[Pair] | None:
-        """Return what ``n`` events are to the caller; None: wait on. For ``fired`` see ``Bits``."""
+        """Return what ``n`` events are to the caller; None: wait on. For ``fired`` see ``Interest``."""
         table: dict[Any, Pair] = self._pairs
         if self._duplex:
             records = self._records  # read once: a handler or another thread may drop them

@@ -167,7 +167,7 @@ class EventPortSelector(WaitingSelector):
                 native.append(NativeEvent(key, fd, flags))
             events = facts.directions[flags] & key.events
             if self._beyond:
-                events = facts.bits.report(flags, key.events, [])  # ``ONESHOT``: not associated again
+                events = facts.bits.report(flags, key.events, buffer.fired)
             if events:
                 found[fd] = key, events
         if not buffer.alone:

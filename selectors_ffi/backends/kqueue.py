@@ -248,7 +248,7 @@ class KqueueSelector(WaitingSelector):
                 native.append(NativeEvent(key, fd, *rest))
             event = facts.event_of.get(kevent.filter, 0)
             if key is not None and type(key.events) is Interest:
-                event = self._report(key, kevent, fd in found)
+                event = self._report(key, kevent, fd in found, buffer.fired)
                 if not event:
                     continue
             if key is not None and key.events & event:
@@ -261,12 +261,6 @@ class KqueueSelector(WaitingSelector):
     def _renew(self, fd: int, events: int) -> None:
         # The serial stays: another thread may hold an event of the current registration.
         self._reconcile(fd, events, self._serials.get(fd, 0))
-
-    def _arm_again(self) -> None:
-        for fd, key in self._fd_to_key.copy().items():
-            if type(key.events) is Interest:
-                self._renew(fd, key.events)
-                self._settle(fd, key)
 
     def _add_waker(self) -> Waker:
         """Have the kqueue watch a waker; this wakes the threads that wait already."""
@@ -301,11 +295,12 @@ class KqueueSelector(WaitingSelector):
             refused = refused or self._apply(fd, (change,), serial)
         return refused
 
-    def _report(self, key: SelectorKey, kevent: Any, more: bool) -> int:
+    def _report(self, key: SelectorKey, kevent: Any, more: bool, fired: list[Interest]) -> int:
         """Return what an event says of ``key``, whose events are an ``Interest``.
 
         Args:
             more: whether this call has reported the key already.
+            fired: see ``Interest``.
 
         Returns:
             0 if it is nothing to the caller: data while only their end is waited for, or a ``ONESHOT``
@@ -319,7 +314,7 @@ class KqueueSelector(WaitingSelector):
             event |= EVENT_HANGUP if ended else 0
             event = event & interest or int(interest)
         event &= interest
-        if not event or not (more or interest.fire()):
+        if not event or not (more or interest.fire(fired)):
             return 0
         ends = ended and not interest & EVENT_READ and interest.trigger is LEVEL and not interest.ended
         if ends:

@@ -119,8 +119,7 @@ class TableSelector(Backend):
                 found: list[Pair] = table.ready(n)
                 if found:
                     return found
-            result, again = self._take(table, n, 0)
-            return self._wait(table, 0) if again and not result else result
+            return self._wait(table, 0, None, n)
         except BaseException:
             table.unbind()
             raise
@@ -250,14 +249,24 @@ class TableSelector(Backend):
         return self._closed
 
     def _wait(
-        self, table: Any, timeout: float | None, native: list[NativeEvent] | None = None
+        self, table: Any, timeout: float | None, native: list[NativeEvent] | None = None, n: int = 0
     ) -> list[Pair]:
-        """Wait until there is something to return; ``native``, if given, takes every event."""
+        """Wait until there is something to return.
+
+        Args:
+            native: takes every event, if given.
+            n: what a call has returned already, if one was made.
+        """
+        fired: list[Interest] = []
         start, deadline, ended = clock(), None, False
         remaining = timeout if timeout is None else 0 if timeout <= 0 else float(timeout)
         asleep = self._asleep
         asleep[table] = None  # from now on a change interrupts the call
         try:
+            if n:
+                result, again = self._take(table, n, 0, native, fired)
+                if result or not again:
+                    return result
             while not self._closed:
                 if table.latest is not self._latest:
                     ended = self._update(table) or ended
@@ -279,7 +288,7 @@ class TableSelector(Backend):
                     found: list[Pair] = table.ready(n)
                     if found:
                         return found
-                result, again = self._take(table, n, 0 if ended else remaining, native)
+                result, again = self._take(table, n, 0 if ended else remaining, native, fired)
                 if deadline is None:
                     deadline = Deadline(remaining, start)
                 remaining = deadline.remaining(n == 0)
@@ -288,13 +297,21 @@ class TableSelector(Backend):
                     self._woken = False  # a wake-up that came meanwhile is this wait's, too
                     return result
             return []
+        except BaseException:
+            self._arm_again(fired)
+            raise
         finally:
             asleep.pop(table, None)
             if self._closed:
                 table.give_back()
 
     def _take(
-        self, table: Any, n: int, timeout: float | None, native: list[NativeEvent] | None = None
+        self,
+        table: Any,
+        n: int,
+        timeout: float | None,
+        native: list[NativeEvent] | None,
+        fired: list[Interest],
     ) -> tuple[list[Pair], bool]:
         """Deal with ``n`` entries of a call that has waited ``timeout``, or -errno if it failed.
 
@@ -315,13 +332,21 @@ class TableSelector(Backend):
             if native is not None:
                 native.append(NativeEvent(key if current else None, fd, flags))
             if current and events and self._beyond and type(key[2]) is Interest:
-                current = key[2].fire()
+                current = key[2].fire(fired)
                 if key[2].trigger is ONESHOT:
                     self._disarm(fd, table)
             if current and events:
                 result.append((key, events))
             again = again or not current
         return result, again
+
+    def _arm_again(self, fired: list[Interest]) -> None:
+        """Watch again what was decoded for a call that an exception has ended."""
+        for interest in fired:
+            interest.arm()
+            for fd, key in self._fd_to_key.copy().items():
+                if key.events is interest:
+                    self._watch(fd, interest, ANY)
 
     def _recover(self, table: Any, errno: int, timeout: float | None) -> None:
         """Prepare for another call after one has failed, or raise."""

@@ -20,6 +20,7 @@ from errno import EINTR
 from ..binding import nanoseconds
 from . import process
 from .base import CLOSED, Backend, Descriptor, NativeEvent
+from .beyond import Interest
 from .errors import from_outside, is_open, of_handler, take
 from .native import RINGING, RUNG
 from .process import Deadline, clock, sleep
@@ -41,6 +42,8 @@ _PAUSE = 0.02  # seconds between two looks while only stale registrations are re
 
 class Buffer:
     """Room for events, which belongs to one call at a time."""
+
+    fired: list[Interest]  # what the call has decoded of it, see ``Interest``
 
     def __init__(self, ffi: Any, ctype: str) -> None:
         self._ffi = ffi
@@ -219,9 +222,11 @@ class WaitingSelector(Backend):
             nanoseconds(timeout)  # refuses what cannot be waited for
         remaining, deadline = timeout, Deadline(timeout, clock())
         seen: set[tuple[int, int]] = set()
+        fired: list[Interest] = []
         idle, n = self._idle, 0
         buffer = take(idle) or self._buffer()
         try:
+            buffer.fired = fired
             self._begin(buffer)
             if self._descriptor.closing:
                 return []  # ``close`` may not have seen this call
@@ -252,7 +257,7 @@ class WaitingSelector(Backend):
                 seen.update(unknown)
         except BaseException:
             if self._beyond and not self._descriptor.closing:
-                self._arm_again()
+                self._arm_again(fired)
             raise
         finally:
             self._waits.discard(buffer)
@@ -278,8 +283,14 @@ class WaitingSelector(Backend):
         unknown.update(more[1])
         return more[2]
 
-    def _arm_again(self) -> None:
+    def _arm_again(self, fired: list[Interest]) -> None:
         """Have the kernel report again what it may have told a call that an exception has ended."""
+        for interest in fired:
+            interest.arm()
+        for fd, key in self._fd_to_key.copy().items():
+            if type(key.events) is Interest:
+                self._renew(fd, key.events)
+                self._settle(fd, key)
 
     def _check(self, errno: int) -> None:
         """Raise for a call that has failed, unless another one is to follow."""
