@@ -14,12 +14,13 @@ import time
 
 import pytest
 
-from selectors_ffi import EDGE, EVENT_READ, EVENT_WRITE, ONESHOT
+from selectors_ffi import EDGE, EVENT_READ, EVENT_WRITE, LEVEL, ONESHOT
 from selectors_ffi.backends import KqueueSelector, regular_files
 from selectors_ffi.debug import Debug, debugging, switch
 from selectors_ffi.testing import kernel
 
 from .crew import PATIENCE
+from .test_races import Handler, every
 
 pytestmark = pytest.mark.ours
 
@@ -146,6 +147,9 @@ def test_modify(ready, file):
     ready.modify(file, EVENT_READ)
     assert masks(ready, 5) == [EVENT_READ]
 
+    ready.modify(file, EVENT_READ, trigger=LEVEL)
+    assert masks(ready, 5) == masks(ready) == [EVENT_READ]
+
 
 def test_no_edges(refusing, file):
     """poll(2) shows no edges, so the kernel's refusal stays one."""
@@ -241,6 +245,86 @@ def test_another_thread_registers_a_file(ready, file, terminal, first):
     thread.join()
 
     assert found == [(key, EVENT_READ)]
+
+
+def test_all_waits_hear_of_a_file(refusing, file, pair):
+    """Each thread that waits while another one registers the first file returns it."""
+    refusing.register(pair[0], EVENT_READ)
+    found = []
+    threads = [threading.Thread(target=lambda: found.extend(refusing.select(20))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    key = refusing.register(file, EVENT_READ)
+    begun = time.monotonic()
+    for thread in threads:
+        thread.join()
+
+    assert found == [(key, EVENT_READ)] * 3
+    assert time.monotonic() - begun < 15
+
+
+def test_a_wakeup_beside_a_file(refusing, file, pair):
+    """wakeup() ends a wait also if a file comes and goes at the same time."""
+    refusing.register(pair[0], EVENT_READ)
+    for turn in range(20):
+        found = []
+        thread = threading.Thread(target=lambda found=found: found.append(masks(refusing, 20)))
+        thread.start()
+        if turn % 2:
+            time.sleep(0.001)
+        refusing.register(file, EVENT_READ)
+        refusing.unregister(file)
+        refusing.wakeup()
+        begun = time.monotonic()
+        thread.join()
+
+        assert found in ([[]], [[EVENT_READ]])
+        assert time.monotonic() - begun < 15
+        if found[0]:  # which has left the wake-up to the next one
+            masks(refusing)
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize("timeout", [0, 20])
+def test_two_waits_begin(make_ready, file, timeout):
+    """A file is reported to a signal handler's wait, and to the one that it interrupts.
+
+    At every seventh bytecode, on PyPy at every third line; at every one with the long profile.
+    """
+    place, reached = 1, True
+    while reached:
+        with make_ready() as selector:
+            found = []
+
+            def wait(selector=selector, found=found):
+                found.append(selector.select(timeout))
+
+            key = selector.register(file, EVENT_READ)
+            reached = Handler(place, wait).run(wait)
+            assert found == [[(key, EVENT_READ)]] * (1 + reached), f"at bytecode {place}"
+        place += every(7)
+
+
+def test_a_file_comes_as_a_wait_begins(refusing, file, pair):
+    """A wait reports a file that a signal handler registers, wherever it is before it sleeps.
+
+    At every seventh bytecode, on PyPy at every third line; at every one with the long profile.
+    """
+    refusing.register(pair[0], EVENT_READ)
+    place, reached = 1, True
+    while reached:
+        came = []
+
+        def register(came=came):
+            came.append((refusing.register(file, EVENT_READ), time.monotonic()))
+
+        handler, found, begun = Handler(place, register), [], time.monotonic()
+        reached = handler.run(lambda found=found: found.extend(refusing.select(0.3)))
+        if reached:
+            key, when = came[0]
+            assert found == [(key, EVENT_READ)] or when - begun > 0.2, f"at bytecode {place}"
+            refusing.unregister(file)
+        place += every(7)
 
 
 @pytest.mark.parametrize("method", ["wakeup", "close"])

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
-from . import base
+from . import base, process
 from .base import ANY, BOTH, EVENT_READ, Backend, NativeEvent
 from .beyond import EVENT_HANGUP, EVENT_PRIORITY, Interest
 from .errors import OF_FILES, from_outside, is_open, of_handler
@@ -40,6 +40,7 @@ def admit(selector: Any) -> None:
     cls = type(selector)
     if not issubclass(cls, _Beside):  # else it is made of such a selector's own class
         selector.__class__ = _subclass(cls)
+    selector._alone = []
 
 
 def _subclass(cls: type[Any]) -> type[Any]:
@@ -63,6 +64,15 @@ class _Untold:
         """Call no other."""
 
 
+class _Alone:
+    """A wait for the set alone, in a process that is ``child``."""
+
+    moved = False  # a file has come: it is to begin anew
+
+    def __init__(self) -> None:
+        self.child = process.forks_as_child
+
+
 class _Beside(Backend):
     """Stands just before ``EpollSelector`` or ``KqueueSelector``, and after a class of the caller's."""
 
@@ -70,6 +80,8 @@ class _Beside(Backend):
     _facts: Any
     _files: PollSelector | None = None  # the files, and the descriptor of the set
     _check_open: Callable[[], None]
+    _asked = False  # ``wakeup`` was called, and no wait has ended since
+    _alone: list[_Alone]
 
     @property
     def _elsewhere(self) -> Collection[int]:
@@ -96,18 +108,30 @@ class _Beside(Backend):
         files = self._files
         if files is None:
             files = self.__dict__.setdefault("_files", self._new_files())
-        options: dict[str, Any] = {}
-        if isinstance(events, Interest):
-            options = {"trigger": events.trigger, "exclusive": events.exclusive}
-        try:
-            files.register(fd, int(events), **options)
-        except KeyError as error:
-            if of_handler(error):
-                raise
-            files.modify(fd, int(events), **options)
-        if self.__dict__.get("_alone"):  # waits of the set alone: they are to begin anew
-            self._moved = self._woken = True
+        # A plain mask is said to be LEVEL: ``modify`` would keep a ONESHOT.
+        told = events if isinstance(events, Interest) else Interest(events)
+        change = files.register
+        while True:
+            try:
+                change(fd, int(events), trigger=told.trigger, exclusive=told.exclusive)
+                break
+            except KeyError as error:
+                if of_handler(error):
+                    raise
+                change = files.register if change == files.modify else files.modify
+        for wait in self._alone.copy():
+            wait.moved = True
+        self._tell_alone()
+
+    def _tell_alone(self) -> None:
+        """End a wait of the set alone that does not know of a file; when it ends it tells the next."""
+        if any(wait.moved and wait.child == process.forks_as_child for wait in self._alone.copy()):
+            self._woken = True
             super()._interrupt()
+
+    def wakeup(self) -> None:
+        self._asked = True  # first: ``_woken`` also ends a wait that goes on
+        super().wakeup()
 
     def _new_files(self) -> PollSelector:
         # Debugging shows its calls, which are made through the same binding, and not its changes.
@@ -133,44 +157,55 @@ class _Beside(Backend):
         deadline, remaining, idle, begun = Deadline(timeout, clock()), timeout, 0, False
         while True:
             try:
-                files = self._files
-                if files is None or len(files._fd_to_key) == (self._descriptor.fd in files._fd_to_key):
-                    result = self._wait_alone(remaining, wait)
-                    if result or self._closed or not self.__dict__.pop("_moved", False):
-                        return result
+                if not self._has_files():
+                    result, ended = self._wait_alone(remaining, wait)
                 else:
                     self._check_open()
-                    found, more = self._look(files, remaining)
-                    result = [one for key, events in found for one in make(key, events)]
+                    found, more = self._look(remaining)
+                    result, ended = [one for key, events in found for one in make(key, events)], False
                     if self._closed:
                         return []
-                    woken = self._woken
-                    if more or woken:
+                    if more or self._woken:
                         result = wait(0) + result
-                    moved = self.__dict__.pop("_moved", False)
-                    if result or (woken and not moved):
-                        return result
+                        self._tell_alone()  # it may have taken what was said to another wait
                     idle = idle + 1 if more else 0
             except ValueError as error:
                 if of_handler(error) or not (begun and self._closed):
                     raise
                 return []  # closed by another thread between two looks
+            if result or ended or self._asked:
+                self._asked = False
+                return result
             begun, remaining = True, deadline.remaining()
             if remaining == 0:
                 return []
             if idle > 1:
                 sleep(_PAUSE if remaining is None else min(_PAUSE, remaining))
 
-    def _wait_alone(self, timeout: float | None, wait: Callable[[float | None], list[Any]]) -> list[Any]:
-        alone, mark = self.__dict__.setdefault("_alone", set()), object()
-        alone.add(mark)  # so that ``_watch_file`` knows of this wait
-        try:
-            return wait(timeout)
-        finally:
-            alone.discard(mark)
+    def _has_files(self) -> bool:
+        """Tell whether there are files, besides the set itself."""
+        files = self._files
+        return files is not None and (self._descriptor.fd in files._fd_to_key) < len(files._fd_to_key)
 
-    def _look(self, files: PollSelector, timeout: float | None) -> tuple[list[Pair], bool]:
+    def _wait_alone(
+        self, timeout: float | None, wait: Callable[[float | None], list[Any]]
+    ) -> tuple[list[Any], bool]:
+        """Wait for the set alone; return its results, and False if there are files by now."""
+        mine = _Alone()
+        self._alone.append(mine)  # from now on ``_watch_file`` ends this wait
+        try:
+            if self._has_files():
+                return [], False
+            result = wait(timeout)
+            return result, self._closed or not mine.moved
+        finally:
+            self._alone.remove(mine)
+            if mine.moved:
+                self._tell_alone()
+
+    def _look(self, timeout: float | None) -> tuple[list[Pair], bool]:
         """Return the files that are ready, and whether the set has something to report."""
+        files: Any = self._files  # which are there
         own = self._descriptor.fd
         if own < 0:
             return [], False  # closed by another thread
@@ -178,7 +213,11 @@ class _Beside(Backend):
             for fd in files.snapshot():
                 if fd not in self._fd_to_key:
                     files.discard(fd)
-            files.register(own, EVENT_READ)
+            try:
+                files.register(own, EVENT_READ)
+            except KeyError as error:  # by another thread that begins to wait
+                if of_handler(error):
+                    raise
         try:
             ready = files.select(timeout)
         except ValueError as error:
