@@ -270,8 +270,8 @@ def test_a_wakeup_beside_a_file(refusing, file, pair):
         found = []
         thread = threading.Thread(target=lambda found=found: found.append(masks(refusing, 20)))
         thread.start()
-        if turn % 2:
-            time.sleep(0.001)
+        while turn % 2 and not refusing._alone:
+            pass  # the wait has not begun
         refusing.register(file, EVENT_READ)
         refusing.unregister(file)
         refusing.wakeup()
