@@ -226,7 +226,7 @@ def test_without_a_waker(machine, pair, monkeypatch, reason):
     with no_descriptor_left(), session.selector() as selector:
         if reason == "no descriptor is left":
 
-            def refuse():
+            def refuse(**_):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
             monkeypatch.setattr(devpoll, "lend", refuse)

@@ -341,7 +341,7 @@ def test_no_descriptor_for_one_thread(kernel, pair):
 def test_no_descriptor_is_left_for_a_waker(kernel, monkeypatch):
     """wakeup() says that no descriptor is left; close() ends what it can, and closes the kqueue."""
 
-    def refuse():
+    def refuse(**_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(kqueue, "lend", refuse)

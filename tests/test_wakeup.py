@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import gc
 import os
 import signal
@@ -637,6 +638,37 @@ def test_a_program_that_closed_all_descriptors(stage, pair, tmp_path):
             assert innocent.read() == b""
         for number in numbers:
             os.close(number)
+
+
+@pytest.mark.parametrize("change", ["unregister", "modify"])
+def test_a_waker_in_the_place_of_a_closed_descriptor(stage, pair, change):
+    """What is closed first and unregistered or modified later gives its number to no waker."""
+    if stage.session.machine.mechanism in ("poll", "select"):
+        pytest.skip("a closed descriptor ends each wait, and the kernel keeps no list")
+    close_idle_wakers()
+    gc.collect()
+    closed, far = socket.socketpair()
+    with far, closed, contextlib.ExitStack() as lower, stage.selector() as selector:
+        selector.register(pair[0], READ)
+        selector.register(closed, READ)
+        while (number := os.dup(far.fileno())) < closed.fileno():
+            lower.callback(os.close, number)
+        os.close(number)
+        closed.close()  # now its number is the lowest that is free
+        crew, found = waiting(stage, selector, PATIENCE)
+        selector.wakeup()
+        crew.join()
+        if change == "unregister":
+            selector.unregister(closed)
+        else:
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                selector.modify(closed, BOTH)
+        crew, found = waiting(stage, selector, PATIENCE)
+        begun = time.monotonic()
+        selector.wakeup()
+        crew.join()
+        assert found == [[]]
+        assert time.monotonic() - begun < PATIENCE / 2
 
 
 @pytest.mark.parametrize("kind", [wake.Waker])

@@ -241,7 +241,7 @@ class DevpollSelector(WaitingSelector):
         with self._lock:
             if self._waker is None:
                 try:
-                    waker = lend()
+                    waker = lend(registered=self._fd_to_key)
                 except OSError as error:
                     if of_handler(error):
                         raise

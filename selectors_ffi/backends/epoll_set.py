@@ -277,7 +277,7 @@ class EpollSet(Backend):
 
     def _add_waker(self) -> Waker:
         """Have the set watch a waker; the threads that wait already are woken by it, too."""
-        lent = lend()
+        lent = lend(registered=self._fd_to_key)
         # Before it is the waker: an exception leaves none that the set does not watch.
         self._watch_waker(self._descriptor.fd, lent)
         waker: Waker = self.__dict__.setdefault("_waker", lent)

@@ -264,7 +264,7 @@ class KqueueSelector(WaitingSelector):
 
     def _add_waker(self) -> Waker:
         """Have the kqueue watch a waker; this wakes the threads that wait already."""
-        lent = lend()
+        lent = lend(registered=self._fd_to_key)
         refused = self._apply(lent.reader, self._facts.changes[0][EVENT_READ], _WAKE)
         if refused:
             give_back(lent)

@@ -19,6 +19,7 @@ from .errors import from_outside, fstat, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Any, ClassVar
 
 __all__ = ["SocketWaker", "Waker", "give_back", "lend", "rung"]
@@ -143,18 +144,30 @@ class SocketWaker(Waker):
             end.close()
 
 
-def lend(kind: type[Waker] = Waker) -> Waker:
+def lend(kind: type[Waker] = Waker, registered: Container[int] = ()) -> Waker:
     """Return a waker that has not been rung.
+
+    Args:
+        registered: numbers that it must not have. A waker that has got one names a descriptor that was
+            closed: when the program unregisters that, the kernel must not stop watching the waker.
 
     Raises:
         OSError: no descriptor is left (EMFILE, ENFILE).
     """
-    while True:
-        waker = take(kind.pool)
-        if waker is None:
-            return kind()
-        if waker.drain():
-            return waker
+    waker, passed = None, []
+    try:
+        while waker is None or waker.reader in registered:
+            if waker is not None:
+                passed.append(waker)  # kept open, or the next one has the same number
+            waker = take(kind.pool)
+            if waker is None:
+                waker = kind()
+            elif not waker.drain():
+                waker = None
+        return waker
+    finally:
+        for one in passed:
+            one.close()
 
 
 def rung(waker: Waker | None) -> Waker:
