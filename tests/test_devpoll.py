@@ -244,6 +244,45 @@ def test_without_a_waker(machine, pair, monkeypatch, reason):
         assert waiting.result() == []
 
 
+@pytest.mark.parametrize("registered", [False, True])
+def test_a_waker_that_the_program_has_closed(machine, pair, registered):
+    """It is forgotten: no wait spins for it, and what has got its number is reported."""
+    near, far = pair
+    calls = []
+
+    def hook(call):
+        calls.append(call.name)
+        return call.run()
+
+    session = machine.boot(lambda whole: Proxy(whole, hook))
+    released = threading.Event()
+    other = threading.Thread(target=released.wait)
+    other.start()
+    try:
+        with session.selector() as selector:
+            assert selector.select(0.01) == []
+            waker = selector._waker
+            os.close(waker.reader)
+            os.close(waker._writer)
+            if registered:
+                os.dup2(near.fileno(), waker.reader)
+                key = selector.register(waker.reader, EVENT_READ)
+                far.send(b"x")
+                assert selector.select(PATIENCE) == [(key, EVENT_READ)]
+                selector.unregister(waker.reader)
+                os.close(waker.reader)
+            calls.clear()
+            assert selector.select(0.2) == []
+            assert len(calls) < 10
+            waiting = Waiting(selector)
+            asleep(session, selector)
+            selector.wakeup()
+            assert waiting.result() == []
+    finally:
+        released.set()
+        other.join()
+
+
 def test_no_descriptor_for_one_thread(machine, pair):
     """A selector that one thread uses has the set and no other descriptor."""
     if threading.active_count() > 1:

@@ -235,6 +235,12 @@ class DevpollSelector(WaitingSelector):
     def _drain(self) -> None:
         with self._lock:
             super()._drain()
+            waker = self._waker
+            if waker is not None and not waker.intact():
+                # The program has closed its descriptors, and its number may be another file's.
+                self._waker = None
+                key = self._fd_to_key.get(waker.reader)
+                self._renew(waker.reader, key.events if key else 0)
 
     def _add_waker(self) -> bool:
         """Have the set watch a waker; return whether that was possible."""
