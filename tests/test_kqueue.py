@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from selectors_ffi import EDGE, LEVEL, ONESHOT
 from selectors_ffi.backends import EVENT_READ, EVENT_WRITE, KqueueSelector, kqueue
 from selectors_ffi.binding import Binding
 from selectors_ffi.testing.kernels.bsd import VARIANTS, SimulatedBSD
@@ -138,6 +139,41 @@ def test_a_pipe_without_a_reader_keeps_its_entry(system, pipe):
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
             selector.modify(writer, EVENT_WRITE)
         assert not selector.get_map()
+
+
+@pytest.mark.parametrize("system", ["freebsd", "netbsd", "dragonfly", "darwin"])
+@pytest.mark.parametrize("trigger", [EDGE, ONESHOT])
+def test_a_pipe_that_has_lost_its_reader_beside_a_trigger(system, pair, pipe, trigger):
+    """It can be modified, and is reported, though a filter of it that was deleted could not be added."""
+    kernel = SimulatedBSD(system)
+    reader, writer = pipe
+    with KqueueSelector(binding=kernel.binding()) as selector:
+        selector.register(pair[0], EVENT_READ, trigger=trigger)
+        selector.register(writer, EVENT_WRITE, "before")
+        os.close(reader)
+
+        key = selector.modify(writer, EVENT_WRITE, "after")
+
+        assert selector.select(0) == [(key, EVENT_WRITE)]
+        assert selector.modify(writer, EVENT_READ).events == EVENT_READ
+        assert watched(kernel, selector)[writer] == EVENT_READ
+
+
+def test_a_level_after_a_trigger(kernel, pair):
+    """A number that had a trigger, was unregistered and comes back has the level."""
+    near, far = pair
+    far.send(b"x")
+    with KqueueSelector(binding=kernel.binding()) as selector:
+        for change in (selector.register, selector.modify):
+            change(near, EVENT_READ, trigger=EDGE)
+            assert len(selector.select(0)) == 1
+            if change == selector.register:
+                selector.unregister(near)
+                key = selector.register(near, EVENT_READ)
+            else:
+                key = selector.modify(near, EVENT_READ, trigger=LEVEL)
+            for _ in range(3):
+                assert selector.select(0) == [(key, EVENT_READ)]
 
 
 @pytest.mark.parametrize("system", ["freebsd", "freebsd11", "netbsd"])

@@ -153,6 +153,7 @@ class KqueueSelector(WaitingSelector):
 
     def _create(self) -> _Kqueue:
         self._serials: dict[int, int] = {}  # of the current registration of each descriptor
+        self._flagged: set[int] = set()  # descriptors whose filters may have flags of an ``Interest``
         return _Kqueue(self._binding, self._facts.create())
 
     def _check_open(self) -> None:
@@ -166,7 +167,7 @@ class KqueueSelector(WaitingSelector):
             raise OverflowError(TOO_LARGE)
         facts, serial, wide = self._facts, 0, self._beyond
         if wide:
-            events = watched(events)
+            wide, events = self._mark(fd, events), watched(events)
         if events:
             serial = self._serials[fd] = next(_serials) % facts.largest_serial + 1
         else:
@@ -211,7 +212,7 @@ class KqueueSelector(WaitingSelector):
         Returns:
             The errno of the first direction that cannot be watched, or 0.
         """
-        if self._beyond:
+        if self._beyond and (self._mark(fd, events) or not events):
             return self._replace(fd, ANY, watched(events), serial)
         refused = 0
         for change in self._facts.changes[ANY][events]:
@@ -219,6 +220,19 @@ class KqueueSelector(WaitingSelector):
             if change[1] == self._facts.ADD:
                 refused = refused or errno
         return refused
+
+    def _mark(self, fd: int, events: int) -> bool:
+        """Tell whether the filters of a descriptor have flags, or are to have some.
+
+        Flags cannot be changed, so such filters are deleted and added. Others are not deleted: FreeBSD
+        keeps the filter of a pipe that has lost its reader, but would refuse to add it again.
+        """
+        if type(events) is Interest:
+            self._flagged.add(fd)
+        found = fd in self._flagged
+        if not events:
+            self._flagged.discard(fd)  # before they are deleted, and another thread adds new ones
+        return found
 
     def _buffer(self) -> Buffer:
         return Buffer(self._facts.ffi, "struct kevent[]")
