@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -16,6 +17,7 @@ if os.name != "posix":
 
 from selectors_ffi.backends import EventPortSelector
 from selectors_ffi.testing import kernel
+from selectors_ffi.testing.kernels import ports
 from selectors_ffi.testing.library import proxied
 
 from .crew import Crew
@@ -215,6 +217,45 @@ def test_a_thread_that_waits_hears_of_what_another_was_given(pairs):
         far.send(b"x")
         crew.join()
     assert found == [[(key, EVENT_READ)]] * 2
+
+
+def test_a_wait_that_begins_just_after_another_was_given_the_event(pairs):
+    """It returns at once what is still ready, though the port has handed it to the other wait."""
+    near, far = pairs[0]
+    found, crew = [], Crew()
+    with EventPortSelector(binding=kernel("illumos")) as selector:
+        key = selector.register(near, EVENT_READ)
+        far.send(b"x")
+        note, (port,) = selector._note_spent, selector._binding.lib.kernel.handles.values()
+
+        def begin(buffer):
+            if not crew.threads:
+                crew.start(lambda: found.append(selector.select(30)))
+                while not len(port.sleepers):
+                    os.sched_yield()
+            return note(buffer)
+
+        selector._note_spent = begin
+        begun = time.monotonic()
+        assert selector.select(30) == [(key, EVENT_READ)]
+        crew.join()
+        assert found == [[(key, EVENT_READ)]]
+        assert time.monotonic() - begun < 20
+
+
+def test_closed_while_it_associates_again(selector, calls, pairs):
+    """A wait whose selector is closed just then, by another thread or a handler, returns []."""
+    near, far = pairs[0]
+    selector.register(near, EVENT_READ)
+    far.send(b"x")
+    assert len(selector.select(0)) == 1
+
+    def close(call):
+        selector.close()
+        return call.fail(ports.EBADFD)
+
+    calls.failing["port_associate"] = close
+    assert selector.select(30) == []
 
 
 def test_many_wakeups(selector, pairs):

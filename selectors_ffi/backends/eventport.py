@@ -129,8 +129,10 @@ class EventPortSelector(WaitingSelector):
         before = self._handed_out
         try:
             code = -facts.ask(facts.getn, self._descriptor.fd, *room)
-            buffer.alone = len(self._waits) == 1 and self._handed_out is before
+            unchanged = self._handed_out is before
             n = self._note_spent(buffer)
+            # Later: a call that begins after this look finds among the spent what this one was handed.
+            buffer.alone = unchanged and len(self._waits) == 1
         except BaseException:
             # An exception of a signal handler: what was handed out must be associated again.
             self._note_spent(buffer)
@@ -232,6 +234,10 @@ class EventPortSelector(WaitingSelector):
                     closed = error.errno == EBADF and not from_outside(error)
                     if not closed or (is_open(fd) and self._fd_to_key.get(fd) is key):
                         raise
+                except ValueError as error:
+                    if from_outside(error):
+                        raise
+                    return  # the selector was closed meanwhile; ``_wait`` sees it
                 self._settle(fd, key)
             self._spent.pop(entry, None)
 
