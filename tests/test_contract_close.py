@@ -53,6 +53,28 @@ def test_close_keeps_nothing_alive(selector, pairs):
     assert [reference() for reference in references] == [None] * 3
 
 
+@pytest.mark.ours
+def test_close_in_the_middle_of_modify(selector, pair):
+    """Another thread or a handler closes it: ValueError, and the old registration is not put back."""
+
+    class Closing:
+        """Data that closes the selector when it is compared."""
+
+        def __ne__(self, other):
+            selector.close()
+            return True
+
+    left, _ = pair
+    selector.register(left, READ, "old")
+
+    with pytest.raises(ValueError, match="closed"):
+        selector.modify(left, READ, Closing())
+
+    assert not selector._fd_to_key
+    with pytest.raises(KeyError):
+        selector.unregister(left)
+
+
 def test_context_manager(make, pair):
     """The with statement gives the selector itself and closes it."""
     selector = make()

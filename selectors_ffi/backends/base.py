@@ -242,6 +242,8 @@ class _BaseSelectorImpl(Additions):
                 registry.pop(fd, None)
             else:
                 registry[fd] = old
+        if self._closed:
+            registry.pop(fd, None)  # closed meanwhile: nothing is kept alive
         self._forget(fd)
         if old is not None or not left_nothing(error):
             self._settle(fd, key)
