@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import threading
+import time
 import traceback
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -385,6 +386,24 @@ def test_wakeup_before_reopen_is_kept(session):
             assert selector.select(0) == []
 
         in_child(child)
+
+
+def test_wakeup_before_the_fork_is_kept(session):
+    """What has not ended a wait of the parent yet ends one of each process, also after reopen()."""
+    with session.selector() as selector:
+        selector.wakeup()
+
+        def child():
+            selector.reopen()
+            begun = time.monotonic()
+            assert selector.select(30) == []
+            assert time.monotonic() - begun < 20
+            assert selector.select(0) == []
+
+        in_child(child)
+        begun = time.monotonic()
+        assert selector.select(30) == []
+        assert time.monotonic() - begun < 20
 
 
 def test_reopen_with_a_closed_descriptor(session, pair):

@@ -340,6 +340,8 @@ class Additions(BaseSelector):
         if self._closed:
             raise ValueError(CLOSED)
         self._reopen()
+        if self._woken:
+            self._interrupt()  # what has been rung was the old object's
 
     def select_raw(self, timeout: float | None = None) -> list[RawEvent]:
         """Wait as ``select`` does, but return what the kernel said.
