@@ -352,8 +352,7 @@ class Backend(_BaseSelectorImpl):
         """Change the interest or the data of a registration, and arm a ``ONESHOT`` again.
 
         Args:
-            trigger: as of ``register``; None keeps what it is.
-            exclusive: as of ``register``; None keeps what it is.
+            trigger, exclusive: as of ``register``; None keeps what they are.
 
         Returns:
             The new key, or the old one if nothing differs.
@@ -383,8 +382,7 @@ class Backend(_BaseSelectorImpl):
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         try:
             registry[fd] = new
-            # Also for the same events: the number may name another file now, or a signal handler may
-            # have changed the kernel since the key was read. What the caller changed stays.
+            # Also for the same events: the number may be another file's now. What the caller changed stays.
             if events != was or replaced or not self._shared:
                 self._watch(fd, events, was)
             else:
