@@ -539,3 +539,22 @@ def test_a_handlers_exception_in_close(machine, pairs, monkeypatch):
     assert descriptor.numbers
     selector._end_call(buffer)
     assert not descriptor.numbers
+
+
+def test_two_threads_make_what_unpacks_at_once(machine):
+    """The one that needs less does not cut what the other has made in the middle."""
+
+    class Growing(list):
+        def __len__(self):
+            return 0  # as it was when the slower thread looked
+
+    with machine.boot().selector() as selector:
+        facts = selector._facts
+    tokens, records = facts.tokens, facts.records
+    facts.tokens, facts.records = Growing(), Growing()
+    try:
+        facts.expect(CHUNK)
+        facts.expect(16)
+        assert [list.__len__(made) for made in (facts.tokens, facts.records)] == [CHUNK + 1] * 2
+    finally:
+        facts.tokens, facts.records = tokens, records

@@ -134,6 +134,21 @@ def test_all_that_a_star_imports():
     assert python("-c", code).split() == ["True", "True", "False"]
 
 
+def test_a_class_whose_self_test_fails():
+    """It is not exported, also where its module is not imported yet."""
+    code = (
+        "import selectors_ffi as s\n"
+        "from selectors_ffi import binding, selftest\n"
+        "call, struct, _ = selftest.TESTS['poll']\n"
+        "selftest.TESTS['poll'] = call, struct, lambda *_: iter(['a wrong size'])\n"
+        "binding.default().proven.clear(), selftest._outcomes.clear()\n"
+        "s._choose_classes()\n"
+        "print(hasattr(s, 'PollSelector'), hasattr(s, 'SelectSelector'))"
+    )
+
+    assert python("-c", code).split() == ["False", "True"]
+
+
 def test_a_class_can_be_taken_out():
     """A class that a program deletes, to force another mechanism, stays away."""
     code = (

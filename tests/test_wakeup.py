@@ -310,6 +310,21 @@ def test_a_wait_that_begins_beside_close(stage, pair):
     assert stage.sleeping == 0
 
 
+def test_a_oneshot_that_is_armed_again_reaches_a_wait_that_sleeps(stage, pair):
+    """What an exception has taken from one wait is reported by another, which slept already."""
+    near, far = pair
+    selector = stage.selector()
+    key = selector.register(near, READ, trigger=ONESHOT)
+    far.send(b"x")
+    assert selector.select(5) == [(key, READ)]
+    crew, found = waiting(stage, selector, 20)
+    key.events.arm()
+    selector._arm_again(*[[key.events]] if selector._mechanism != "epoll" else [])
+    crew.join()
+    assert found == [[(key, READ)]]
+    selector.close()
+
+
 def test_a_copy_that_is_closed_ends_the_waits_of_the_original(stage, pair):
     """They share what they have. So the original is closed, too."""
     selector = stage.selector()

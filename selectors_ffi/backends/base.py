@@ -382,7 +382,7 @@ class Backend(_BaseSelectorImpl):
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
         try:
             registry[fd] = new
-            # Also for the same events: the number may be another file's now. What the caller changed stays.
+            # Also for the same events: it may be another file now. What the caller changed stays.
             if events != was or replaced or not self._shared:
                 self._watch(fd, events, was)
             else:

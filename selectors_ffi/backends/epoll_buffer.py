@@ -35,6 +35,12 @@ _LARGE_STEPS = 256  # calls after which a buffer of more than CHUNK events must 
 LOOPS = sys.implementation.name == "pypy"
 
 
+#: Field of an event -> n -> a function from (buffer, offset) to that field of n successive events. Lists:
+#: a dict that makes what is missing is looked up five times slower. All bindings share them, since a
+#: buffer goes from one to another, also in the middle of a call.
+_unpackers: dict[str, _Unpackers] = {}
+
+
 class Facts:
     """What depends on the binding alone; its selectors share it."""
 
@@ -70,10 +76,8 @@ class Facts:
         event = Struct(f"=I{self.offset - 4}xQ")
         self.pack: Callable[..., bytes] = event.pack
         self.events: Callable[..., Iterator[Any]] = event.iter_unpack
-        # n -> a function from (buffer, offset) to the tokens, or the whole records, of n successive
-        # events. Lists, because a dict that makes what is missing is looked up five times slower.
-        self.tokens: _Unpackers = []
-        self.records: _Unpackers = []
+        self.tokens: _Unpackers = _unpackers.setdefault(f"{self.offset}xQ", [])
+        self.records: _Unpackers = _unpackers.setdefault(f"{self.size}s", [])
 
     def create(self) -> int:
         """Return the descriptor of a new set."""
@@ -217,8 +221,6 @@ class Buffer:
     def rebind(self, facts: Facts) -> None:
         """Have later calls made through the library of ``facts``."""
         self._facts = facts
-        if self.view is not None:
-            facts.expect(self.capacity)
         self.bind()
 
     def _calls(self, function: Callable[..., int], *timeout: object) -> Iterator[int]:

@@ -810,3 +810,41 @@ def test_selectors_of_other_systems(system, name, pairs):
     assert isinstance(kept[0], Syscall)
     events = [record for record in kept if isinstance(record, Event)]
     assert [(record.fd, record.dropped) for record in events] == [(near.fileno(), "")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no epoll, and other descriptors")
+@pytest.mark.parametrize("waits", [0, 1, 2])
+def test_switched_on_in_a_fresh_process(waits):
+    """What is made with the first waits is there whenever debugging is switched on, and off."""
+    code = f"""if True:
+        import os, selectors_ffi
+        from selectors_ffi import debug
+        read, write = os.pipe()
+        os.write(write, b"x")
+        selector = selectors_ffi.DefaultSelector()
+        watched = [os.dup(read) for _ in range(3)]
+        def found():
+            return len(selector.select(0)) == len(watched)
+        def more(n):
+            for fd in [os.dup(read) for _ in range(n)]:
+                selector.register(fd, selectors_ffi.EVENT_READ)
+                watched.append(fd)
+        for fd in watched:
+            selector.register(fd, selectors_ffi.EVENT_READ)
+        right = [found() for _ in range({waits})]
+        with debug.switch("syscalls", sink=lambda record: None):
+            right += [found() for _ in range(3)]
+            more(20)
+            right += [found() for _ in range({waits})]
+        right += [found() for _ in range(3)]
+        more(40)
+        with debug.switch("syscalls", sink=lambda record: None):
+            right += [found() for _ in range(3)]
+        right += [found() for _ in range(3)]
+        print(all(right))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
