@@ -35,9 +35,9 @@ _LARGE_STEPS = 256  # calls after which a buffer of more than CHUNK events must 
 LOOPS = sys.implementation.name == "pypy"
 
 
-#: Field of an event -> n -> a function from (buffer, offset) to that field of n successive events. Lists:
-#: a dict that makes what is missing is looked up five times slower. All bindings share them, since a
-#: buffer goes from one to another, also in the middle of a call.
+#: Field of an event -> n -> a function from (buffer, offset) to that field of n successive events.
+#: Lists: a dict that makes what is missing is looked up five times slower. All bindings share
+#: them, since a buffer goes from one to another, also in the middle of a call.
 _unpackers: dict[str, _Unpackers] = {}
 
 
