@@ -77,7 +77,7 @@ TAIL = """
 | a second thread does its whole register, modify or unregister before or after each system call of the first one's, on the same descriptor | registry and kernel agree, and what is ready is reported as it is registered |
 | signal handlers return, raise, make failing calls, use or close the very selector | waits are not shortened, exceptions come out, no errno is changed |
 | fork | epoll is shared, kqueue is gone and its number spared, /dev/poll says whose it is, poll and select are copies |
-| `KeyboardInterrupt` at every bytecode of register, unregister, modify and select (PyPy: every line); in the short profile at every 83rd of select, and `KeyError` and `TimeoutError` at every fifth of the others | the descriptor can be unregistered and registered again, others are as before; the next wait is right |
+| `KeyboardInterrupt` at every bytecode of register, unregister, modify and select (PyPy: every line); in the short profile at every 167th of select, and `KeyError` and `TimeoutError` at every fifth of the others | the descriptor can be unregistered and registered again, others are as before; the next wait is right |
 | as many descriptors as the limit allows, cycles and events without end | memory and descriptors stay flat; idle descriptors cost epoll nothing |
 
 ## Under chaos

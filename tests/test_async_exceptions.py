@@ -163,7 +163,7 @@ def test_at_every_bytecode(machine, name, kind):
 def test_a_wait_at_every_bytecode(machine, kind, directions):
     """Wherever a wait is interrupted that finds changes of all kinds, the next one is right.
 
-    At every 83rd bytecode, on PyPy at every 13th line; at every one with the long profile.
+    At every 167th bytecode, on PyPy at every 13th line; at every one with the long profile.
     """
     pairs = [socket.socketpair() for _ in range(20)]
     gone, kept, narrowed, *new = [near.fileno() for near, _ in pairs]
@@ -198,7 +198,7 @@ def every():
     """How many bytecodes lie between two interrupts, or lines on PyPy."""
     if tally.long_profile():
         return 1
-    return 83 if sys.implementation.name == "cpython" else 13
+    return 167 if sys.implementation.name == "cpython" else 13
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "beside a thread"])
@@ -232,7 +232,7 @@ def second_thread(request):
 def test_any_wait_at_every_bytecode(machine, kind, events, used, timeout):
     """The first wait and later ones: the exception comes out, and the next two waits are right.
 
-    At every 83rd bytecode, on PyPy at every 13th line; at every one with the long profile.
+    At every 167th bytecode, on PyPy at every 13th line; at every one with the long profile.
     """
     pairs = [socket.socketpair() for _ in range(3)]
     expected = {near.fileno(): EVENT_WRITE for near, _ in pairs}

@@ -265,7 +265,7 @@ def test_an_exception_takes_nothing_with_it(subject, readable, trigger):
 def test_an_exception_at_any_bytecode_takes_no_oneshot_with_it(subject, many):
     """Those that had been decoded already are reported by the next wait, too.
 
-    At every 83rd bytecode, on PyPy at every 13th line; at every one with the long profile.
+    At every 167th bytecode, on PyPy at every 13th line; at every one with the long profile.
     """
 
     def interrupted_at(place):
