@@ -164,6 +164,21 @@ def test_close_ends_an_association(process, pairs):
         os.close(number)
 
 
+@pytest.mark.parametrize("call", ["associate", "dissociate"])
+def test_a_closed_descriptor_that_was_asked_for(process, pairs, call):
+    """V6: a call that finds it closed ends its association, even if the file gets the number again."""
+    near, _ = pairs[0]
+    number = near.fileno()
+    process.associate(number, POLLIN)
+    with near.dup() as other:
+        near.close()
+        words = (POLLIN,) if call == "associate" else ()
+        assert getattr(process, call)(number, *words) == (-1, EBADFD)
+        os.dup2(other.fileno(), number)
+        assert process.dissociate(number) == (-1, errno.ENOENT)
+        os.close(number)
+
+
 def test_as_many_as_there_is_room_for(process, pairs):
     """V7: up to the maximum, the oldest first; the rest stays in the queue."""
     numbers = [near.fileno() for near, _ in pairs]

@@ -91,6 +91,11 @@ class Port(Handle):
         self.queue[:] = left
         return had
 
+    def end(self, fd: int) -> None:
+        """End the association of a descriptor that was closed (V6)."""
+        self.take_back(fd)
+        self.associations.pop(fd, None)
+
 
 class EventPorts(SimulatedUnix):
     """port_create(3C), port_associate(3C), port_dissociate(3C), port_getn(3C), port_send(3C).
@@ -135,6 +140,7 @@ class EventPorts(SimulatedUnix):
                 return self.fail(errno.EINVAL)  # V2
             file = host.file_of(fd)
             if file is None:
+                found.end(fd)
                 return self.fail(EBADFD)  # V2
             entry = found.associations.get(fd)
             if entry is None or entry.file != file:
@@ -162,6 +168,7 @@ class EventPorts(SimulatedUnix):
                 return self.fail(errno.EINVAL)
             file = host.file_of(fd)
             if file is None:
+                found.end(fd)
                 return self.fail(EBADFD)
             entry = found.associations.get(fd)
             if entry is None or entry.file != file:
@@ -236,8 +243,7 @@ class EventPorts(SimulatedUnix):
         asked = []
         for entry in entries:
             if host.file_of(entry.fd) != entry.file:
-                port.take_back(entry.fd)  # V6
-                port.associations.pop(entry.fd, None)
+                port.end(entry.fd)
             elif entry.active:
                 asked.append(entry)
         wanted = {entry.fd: self._to_host(entry) for entry in asked}
