@@ -42,7 +42,7 @@ FIGURES = {
     "steps of random programs": "test_random_programs",
     "threads run": "test_threads",
     "orders of two changes of one descriptor": "test_races",
-    "signals handled": "test_signals, test_errno",
+    "signals handled": "test_signals, test_errno, test_contract_select",
     "forks made": "test_fork",
     "asynchronous exceptions": "test_async_exceptions",
     "descriptors held by epoll": "test_soak",

@@ -8,13 +8,13 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import contextmanager
 from fractions import Fraction
 from time import monotonic
 
 import pytest
 
 from . import emulation
+from .alarms import alarm
 from .crew import still
 
 READ, WRITE = 1, 2
@@ -298,18 +298,6 @@ def test_event_ends_a_long_wait(selector, pair, timeout):
 
     assert selector.select(timeout) == [(key, READ)]
     thread.join()
-
-
-@contextmanager
-def alarm(handler, interval=0.0):
-    """Have SIGALRM handled soon, and again every ``interval`` seconds, until the block ends."""
-    previous = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.02, interval)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 @alarms

@@ -22,6 +22,7 @@ from selectors_ffi import EVENT_WRITE as WRITE
 from selectors_ffi.testing import inject
 from tests import needs
 
+from .alarms import alarm
 from .crew import Crew
 
 BOTH = READ | WRITE
@@ -260,17 +261,12 @@ def test_a_frozen_clock(selector, pair, frozen, monkeypatch):
     ]
     selector.register(pair[0], READ)
     wanted = [selector.select(0)]
-    previous = signal.signal(signal.SIGALRM, lambda *_: None)
     begin = time.clock_gettime(time.CLOCK_MONOTONIC)
     with monkeypatch.context() as patch:
         for module, name in names:
             patch.setattr(module, name, lambda: 1000.0)
-        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-        try:
+        with alarm(lambda *_: None, 0.01, 0.01):
             wanted.append(selector.select(0.05))
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, previous)
     assert wanted == [[], []]
     assert 0.05 <= time.clock_gettime(time.CLOCK_MONOTONIC) - begin < 20
 

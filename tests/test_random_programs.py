@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import signal
 import sys
 import time
 from selectors import EVENT_READ, EVENT_WRITE
@@ -31,6 +30,7 @@ from hypothesis.stateful import (
 )
 
 from . import tally
+from .alarms import alarm
 from .kernels.machines import MACHINES
 from .oracle import BOTH, ORACLES
 from .world import World
@@ -164,13 +164,10 @@ class Program(RuleBasedStateMachine):
     @precondition(lambda self: self.seldom() and self.idle())
     def wait(self, timeout, interrupted):
         """Nothing is ready: the wait takes its time, signals or not."""
-        if interrupted:
-            signal.setitimer(signal.ITIMER_REAL, timeout / 3, timeout / 3)
+        often = alarm(lambda *_: None, timeout / 3, timeout / 3)
         started = time.monotonic()
-        try:
+        with often if interrupted else contextlib.nullcontext():
             self.compare(timeout)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
         assert time.monotonic() - started >= timeout
 
     @rule()
@@ -334,17 +331,9 @@ class Program(RuleBasedStateMachine):
                     self.other.register(fd, entry.events, entry.data)
 
 
-@pytest.fixture
-def alarm():
-    """SIGALRM does nothing but interrupt."""
-    previous = signal.signal(signal.SIGALRM, lambda *_: None)
-    yield
-    signal.signal(signal.SIGALRM, previous)
-
-
 @pytest.mark.timeout(3600 if tally.long_profile() else 300)
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
-def test_random_programs(machine, alarm):
+def test_random_programs(machine):
     """Each step is what the oracle says, for this machine's share of the steps."""
     program = type("Program", (Program,), {"machine": machine, "steps": 0})
     share = STEPS // len(MACHINES) + 1

@@ -39,6 +39,7 @@ from selectors_ffi.debug import signalled as by_signal
 from selectors_ffi.debug.tap import Tap
 from selectors_ffi.debug.watch import Living
 from tests import needs
+from tests.alarms import alarm
 
 from .conftest import HERE
 
@@ -473,20 +474,14 @@ def test_a_signal_handler_switches_in_the_middle_of_a_wait(cls, pairs):
             made[0].off()
             far.send(b"x")
 
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        with cls() as selector:
-            selector.register(near, EVENT_READ)
-            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    with cls() as selector:
+        selector.register(near, EVENT_READ)
+        with alarm(handler, 0.01, 0.01):
             ready = selector.select(30)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            assert [key.fileobj for key, _ in ready] == [near]
-            assert switched() is None
-            assert type(selector) is cls
-            assert len(selector.select(0)) == 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        assert [key.fileobj for key, _ in ready] == [near]
+        assert switched() is None
+        assert type(selector) is cls
+        assert len(selector.select(0)) == 1
 
 
 def test_what_has_flags_already_is_left(backend):
