@@ -547,6 +547,7 @@ def test_threads_are_counted_again_without_the_watchdog(backend):
     """When the thread of ours has ended, the backends count every thread."""
     from selectors_ffi.backends import table
 
+    turns._watchdog.stop()  # that of an earlier test may be about to end
     with backend(debug="checks") as selector:
         selector.select(0)
         assert table.other_threads() == _thread._count() - 1
