@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 
 from . import tally
@@ -15,8 +16,9 @@ def alarm(handler, first=0.02, interval=0.0):
     """Run ``handler`` for SIGALRM after ``first`` seconds, then every ``interval``; 0: once.
 
     A signal that comes after the last look for signals, and before the system call sleeps, is only
-    noted. So one that is to come once is sent until its handler runs. The timer is pytest-timeout's,
-    too, and is given back to it.
+    noted. So one that is to come once is sent until its handler runs; not in a finaliser of the cycle
+    collector's, where its exception would be lost. The timer is pytest-timeout's, too, and is given
+    back to it.
 
     Yields:
         A list with an entry for each run.
@@ -31,6 +33,9 @@ def alarm(handler, first=0.02, interval=0.0):
         runs.append(None)
         return handler(*arguments)
 
+    collects = gc.isenabled()
+    if not interval:
+        gc.disable()
     begun = signal.getitimer(signal.ITIMER_REAL)
     previous = signal.signal(signal.SIGALRM, counting)
     signal.setitimer(signal.ITIMER_REAL, first, interval or first)
@@ -40,4 +45,6 @@ def alarm(handler, first=0.02, interval=0.0):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
         signal.setitimer(signal.ITIMER_REAL, *begun)
+        if collects:
+            gc.enable()
         tally.count("signals handled", len(runs))
