@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -241,6 +242,34 @@ def test_a_wait_that_begins_just_after_another_was_given_the_event(pairs):
         crew.join()
         assert found == [[(key, EVENT_READ)]]
         assert time.monotonic() - begun < 20
+
+
+def test_a_wait_whose_event_another_was_given_and_has_returned(pairs):
+    """A look at what is ready finds it, though the other wait ends before the port's answer is read."""
+    near, far = pairs[0]
+    found, crew = [], Crew()
+    given, asked = threading.Event(), threading.Event()
+
+    def decide(call):
+        if call.name != "port_getn" or asked.is_set():
+            return call.run()
+        if crew.threads:  # the other wait
+            result = call.run()
+            given.set()
+            asked.wait(30)
+            return result
+        crew.start(lambda: found.append(selector.select(0)))
+        given.wait(30)
+        result = call.run()
+        asked.set()
+        crew.join()
+        return result
+
+    with EventPortSelector(binding=proxied(kernel("illumos"), decide)) as selector:
+        key = selector.register(near, EVENT_READ)
+        far.send(b"x")
+        assert selector.select(0) == [(key, EVENT_READ)]
+        assert found == [[(key, EVENT_READ)]]
 
 
 def test_closed_while_it_associates_again(selector, calls, pairs):

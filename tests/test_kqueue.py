@@ -143,12 +143,16 @@ def test_a_pipe_without_a_reader_keeps_its_entry(system, pipe):
 
 @pytest.mark.parametrize("system", ["freebsd", "netbsd", "dragonfly", "darwin"])
 @pytest.mark.parametrize("trigger", [EDGE, ONESHOT])
-def test_a_pipe_that_has_lost_its_reader_beside_a_trigger(system, pair, pipe, trigger):
+@pytest.mark.parametrize("earlier", [False, True], ids=["", "which its number had before"])
+def test_a_pipe_that_has_lost_its_reader_beside_a_trigger(system, pair, pipe, trigger, earlier):
     """It can be modified, and is reported, though a filter of it that was deleted could not be added."""
     kernel = SimulatedBSD(system)
     reader, writer = pipe
     with KqueueSelector(binding=kernel.binding()) as selector:
         selector.register(pair[0], EVENT_READ, trigger=trigger)
+        if earlier:
+            selector.register(writer, EVENT_WRITE, trigger=trigger)
+            selector.unregister(writer)
         selector.register(writer, EVENT_WRITE, "before")
         os.close(reader)
 

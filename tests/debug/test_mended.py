@@ -38,10 +38,11 @@ selector.modify(write, selectors.EVENT_WRITE)
 WAITING = REUSED.replace(
     "selector.modify",
     """
-import threading, time
+import threading
 waiting = threading.Thread(target=selector.select)
 waiting.start()
-time.sleep(0.5)
+while not (selector._made and selector._in_call()):
+    pass
 selector.modify""",
 )
 
