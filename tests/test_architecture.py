@@ -158,6 +158,19 @@ def test_events_stay_above_the_binding(module):
     assert not names & PUBLIC
 
 
+@pytest.mark.parametrize("module", [m for m in SOURCES if layer(m) in ("backends", "debug")])
+def test_what_others_may_change_is_copied_in_one_step(module):
+    """An attribute is copied by ``{**it}`` or ``[*it]``, and never by ``it.copy()``.
+
+    Up to CPython 3.11 ``dict.copy()`` and ``list.copy()`` look at the length, then make the copy,
+    which may begin a collection, and with it a finaliser or another thread. If those remove an item,
+    the copy of a dict raises RuntimeError when it is iterated.
+    """
+    calls = [ast.unparse(node) for node in ast.walk(parse(module)) if isinstance(node, ast.Call)]
+
+    assert not [call for call in calls if call.endswith(".copy()")]
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_what_a_reader_must_take_in_at_once_is_short(module):
     """No function has more than 60 lines, and no backend file more than 400."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 from selectors import EVENT_READ, EVENT_WRITE
@@ -164,6 +165,45 @@ def test_snapshots_while_another_thread_registers(subject, selector, new_pair):
         assert set(taken) <= {kept.fd, fd}
     crew.join()
     assert selector.snapshot() == {kept.fd: kept}
+
+
+class Leaver:
+    """Garbage whose finaliser unregisters something."""
+
+    def __init__(self, selector, fileobj):
+        self.itself = self
+        self.discard, self.fileobj = selector.discard, fileobj
+
+    def __del__(self):
+        self.discard(self.fileobj)
+
+
+#: What copies the registry: each returns the keys.
+COPIES = {
+    "snapshot": lambda selector: selector.snapshot().values(),
+    "values": lambda selector: list(selector.get_map().values()),
+    "items": lambda selector: [key for _, key in selector.get_map().items()],
+}
+
+
+@pytest.mark.skipif(not hasattr(gc, "set_threshold"), reason="this interpreter collects as it likes")
+@pytest.mark.parametrize("copies", COPIES.values(), ids=COPIES)
+def test_a_finaliser_that_unregisters_while_the_registry_is_copied(selector, pairs, copies):
+    """A collection, which begins when something is made, may run any code. No copy is half of one."""
+    before = gc.get_threshold()
+    kept = selector.register(pairs[0][0], EVENT_READ)
+    for steps in range(10):  # until the collection begins
+        leaving = selector.register(pairs[1][0], EVENT_READ)
+        held = [{} for _ in range(200)]  # so that the next dict is a new one
+        Leaver(selector, pairs[1][0])
+        gc.set_threshold(gc.get_count()[0] + steps)
+        try:
+            copied = copies(selector)
+        finally:
+            gc.set_threshold(*before)
+        assert list(copied) in ([kept], [kept, leaving])
+        selector.discard(pairs[1][0])
+        del held
 
 
 def test_discards_of_two_threads(selector, pair):

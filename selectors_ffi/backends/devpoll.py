@@ -107,7 +107,7 @@ class DevpollSelector(WaitingSelector):
 
     def _watch(self, fd: int, events: int, was: int) -> None:
         self._check_open()
-        for wait in self._waits.copy():
+        for wait in {*self._waits}:
             wait.changed.add(fd)
         if fd > INT_MAX:
             raise OverflowError(TOO_LARGE)
@@ -120,7 +120,7 @@ class DevpollSelector(WaitingSelector):
                 raise
 
     def _interrupt(self) -> None:
-        waits = self._waits.copy()
+        waits = {*self._waits}
         for wait in waits:
             wait.dvpoll.dp_timeout = 0
         if waits:

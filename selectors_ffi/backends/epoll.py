@@ -234,7 +234,7 @@ class EpollSelector(EpollSet):
 
     def _arm_again(self) -> None:
         """Have the kernel report again what it has told a call that an exception ended."""
-        for fd, key in self._fd_to_key.copy().items():
+        for fd, key in {**self._fd_to_key}.items():
             if watched(key.events) and getattr(key.events, "trigger", LEVEL) is not LEVEL:
                 try:
                     self._watch(fd, key.events, key.events)

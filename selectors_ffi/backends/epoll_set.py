@@ -142,10 +142,10 @@ class EpollSet(Backend):
         super()._rebind(binding)
         self._facts = facts = binding.facts(Facts)
         self._descriptor.rebind(binding)
-        for one in self._made.copy():
+        for one in [*self._made]:
             if buffer := one():
                 buffer.rebind(facts)
-        return {fd: self._tokens.get(fd, fd) for fd in self._fd_to_key.copy()}
+        return {fd: self._tokens.get(fd, fd) for fd in [*self._fd_to_key]}
 
     def _release(self) -> None:
         descriptor, strays = self._descriptor, self._strays or self._forks[1] != process.forks_as_child
@@ -202,7 +202,7 @@ class EpollSet(Backend):
         """
         idle, made = self._idle, self._made
         if len(idle) + ours < len(made):
-            for one in made.copy():
+            for one in [*made]:
                 if one() is None:  # an exception took the buffer before the call could give it back
                     forget(one, made)
         return len(idle) + ours < len(made)
@@ -358,10 +358,10 @@ class EpollSet(Backend):
         finally:
             if self._rebuilder is mark:
                 del self._rebuilder
-        for one in self._made.copy():
+        for one in [*self._made]:
             if other := one():
                 other.unknown = ()
-        for fd in {*made, *self._fd_to_key.copy()}:  # changes that went to the old set meanwhile
+        for fd in {*made, *self._fd_to_key}:  # changes that went to the old set meanwhile
             self._settle(fd, made.get(fd))
         return True
 
@@ -369,7 +369,7 @@ class EpollSet(Backend):
         """Fill the set ``new``, give it our number, and wake the threads that wait on the old one."""
         self._check_open()
         facts, call, epfd = self._facts, self._binding.call, self._descriptor.fd
-        made, flags = self._fd_to_key.copy(), facts.bits if self._beyond else facts.flags
+        made, flags = {**self._fd_to_key}, facts.bits if self._beyond else facts.flags
         for fd, key in made.items():
             if not watched(key.events) or fd in self._elsewhere:
                 continue

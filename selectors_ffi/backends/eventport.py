@@ -158,7 +158,7 @@ class EventPortSelector(WaitingSelector):
             if native is not None:
                 native.append(NativeEvent(None, fd, event.portev_events))
         if not buffer.alone:
-            named = {**named, **self._fd_to_key.copy()}
+            named = {**named, **self._fd_to_key}
         found: dict[int, Pair] = {}
         for fd, flags in self._look(named).items():
             key = named[fd]
@@ -223,7 +223,7 @@ class EventPortSelector(WaitingSelector):
         An entry goes last, so that an exception loses none, and is one event's: another thread may be
         handed the next event of the same descriptor meanwhile.
         """
-        for entry in self._spent.copy():
+        for entry in [*self._spent]:
             fd = entry[0]
             key = self._fd_to_key.get(fd)
             if key is not None:

@@ -85,7 +85,7 @@ def _fileobj_lookup(self: Any, fileobj: FileDescriptorLike) -> int:
             fd = None
     if fd is not None and fd >= 0:
         return fd
-    for key in self._fd_to_key.copy().values():
+    for key in {**self._fd_to_key}.values():
         if key.fileobj is fileobj:
             return key.fd  # type: ignore[no-any-return]
     invalid = f"object: {fileobj!r}" if fd is None else f"descriptor: {fd}"
@@ -245,12 +245,12 @@ class _SelectorMapping(Mapping):  # type: ignore[type-arg] # Any would have to b
 
 class _Values(ValuesView):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[SelectorKey]:
-        return iter(self._mapping._fd_to_key.copy().values())  # type: ignore[attr-defined]
+        return iter({**self._mapping._fd_to_key}.values())  # type: ignore[attr-defined]
 
 
 class _Items(ItemsView):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[tuple[int, SelectorKey]]:
-        return iter(self._mapping._fd_to_key.copy().items())  # type: ignore[attr-defined]
+        return iter({**self._mapping._fd_to_key}.items())  # type: ignore[attr-defined]
 
 
 def load_debug() -> Any:
@@ -293,7 +293,7 @@ class Additions(BaseSelector):
             except Exception as error:  # its fileno() may raise anything: that of ZeroMQ, ZMQError
                 if from_outside(error) and not _raises(fileobj):
                     raise  # a signal handler's
-                for key in registry.copy().values():
+                for key in {**registry}.values():
                     if key.fileobj is fileobj:
                         fd = key.fd
         try:
@@ -308,7 +308,7 @@ class Additions(BaseSelector):
 
         It is empty once the selector is closed. Other threads may register meanwhile.
         """
-        return self._fd_to_key.copy()
+        return {**self._fd_to_key}
 
     def wakeup(self) -> None:
         """End a ``select()`` in another thread, or else the next one of this selector.

@@ -193,7 +193,7 @@ class KqueueSelector(WaitingSelector):
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
         super()._rebind(binding)
-        return self._serials.copy()
+        return {**self._serials}
 
     def _apply(self, fd: int, changes: Changes, serial: int) -> int:
         """Make changes in order; return the errno of the first that is refused, which ends it, or 0."""

@@ -68,7 +68,7 @@ class Descriptor:
     @property
     def numbers(self) -> list[int]:
         """Its number, until it is closed."""
-        return self._open.copy()
+        return [*self._open]
 
     def rebind(self, binding: Binding) -> None:
         """Have it closed through another library of the same kernel."""

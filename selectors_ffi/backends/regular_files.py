@@ -119,13 +119,13 @@ class _Beside(Backend):
                 if of_handler(error):
                     raise
                 change = files.register if change == files.modify else files.modify
-        for wait in self._alone.copy():
+        for wait in [*self._alone]:
             wait.moved = True
         self._tell_alone()
 
     def _tell_alone(self) -> None:
         """End a wait of the set alone that does not know of a file; when it ends it tells the next."""
-        if any(wait.moved and wait.child == process.forks_as_child for wait in self._alone.copy()):
+        if any(wait.moved and wait.child == process.forks_as_child for wait in [*self._alone]):
             self._woken = True
             super()._interrupt()
 

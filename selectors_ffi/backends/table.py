@@ -139,7 +139,7 @@ class TableSelector(Backend):
         self._watch(-1, 0, 0)
 
     def _watches_itself(self, fd: int) -> bool:
-        wakers = [table.waker for table in (*self._asleep.copy(), *self._idle)]
+        wakers = [table.waker for table in (*self._asleep, *self._idle)]
         return fd == INT_MAX or any(waker is not None and waker.reader == fd for waker in wakers)
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
@@ -344,7 +344,7 @@ class TableSelector(Backend):
         """Watch again what was decoded for a call that an exception has ended."""
         for interest in fired:
             interest.arm()
-            for fd, key in self._fd_to_key.copy().items():
+            for fd, key in {**self._fd_to_key}.items():
                 if key.events is interest:
                     self._watch(fd, interest, ANY)
 
@@ -359,6 +359,6 @@ class TableSelector(Backend):
             return  # it was the waker, or what another thread has unregistered, then closed
         error: OSError = self._facts.error(errno)
         if errno == table.not_open:
-            for fd in [fd for fd in self._fd_to_key.copy() if not is_open(fd)][:1]:
+            for fd in [fd for fd in [*self._fd_to_key] if not is_open(fd)][:1]:
                 explain(error, fd, self._mechanism)
         raise error

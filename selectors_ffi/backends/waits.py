@@ -170,7 +170,7 @@ class WaitingSelector(Backend):
             self._descriptor = new = self._create()
             self._waits.clear()  # of the parent's threads
             self.__dict__.pop("_waker", None)
-            for fd, key in self._fd_to_key.copy().items():
+            for fd, key in {**self._fd_to_key}.items():
                 try:
                     self._watch(fd, key.events, 0)
                 except OSError as error:
@@ -287,7 +287,7 @@ class WaitingSelector(Backend):
         """Have the kernel report again what it may have told a call that an exception has ended."""
         for interest in fired:
             interest.arm()
-        for fd, key in self._fd_to_key.copy().items():
+        for fd, key in {**self._fd_to_key}.items():
             if type(key.events) is Interest:
                 self._renew(fd, key.events)
                 self._settle(fd, key)

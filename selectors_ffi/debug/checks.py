@@ -178,7 +178,7 @@ class Checks:
     def suspects(self, registry: Mapping[int, SelectorKey]) -> set[int]:
         """Return the descriptors that are closed or another file; for a thread of our own."""
         found = set()
-        for fd, known in list(self._known.items()):
+        for fd, known in {**self._known}.items():
             now = identity_of(fd, known.key.fileobj)
             if (now is None or now != known.identity) and registry.get(fd) is known.key:
                 found.add(fd)

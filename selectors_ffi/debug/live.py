@@ -82,7 +82,7 @@ class Switched:
         self._over = True
         leave(self._ambient)
         with ExitStack() as stack:  # all are released, whatever one raises
-            for weak in self._seen.copy().values():
+            for weak in {**self._seen}.values():
                 selector = weak()
                 if selector is not None:
                     stack.callback(release, selector)

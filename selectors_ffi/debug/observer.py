@@ -103,7 +103,7 @@ class Observer:
             tokens: descriptor -> what the kernel was given with it.
         """
         self._tokens.update(tokens)
-        for key in self.registry.copy().values():
+        for key in {**self.registry}.values():
             known = self.known.setdefault(int(key.fd), Known(key))
             if self.checks is not None:
                 self.teller.pending += self.checks.registered(known)

@@ -150,7 +150,7 @@ class _Watchdog:
 
     def drop(self, observer: Observer) -> None:
         """Watch a selector no more; without any, the thread ends when it next looks."""
-        for number, (_, weak_observer) in self._loops.copy().items():
+        for number, (_, weak_observer) in {**self._loops}.items():
             if weak_observer() is observer:
                 self._loops.pop(number, None)
 
@@ -225,7 +225,7 @@ class _Watchdog:
 
     def _watched(self) -> Iterator[tuple[Here, Observer]]:
         """Yield what is watched and still there."""
-        for weak_here, weak_observer in self._loops.copy().values():
+        for weak_here, weak_observer in {**self._loops}.values():
             here, observer = weak_here(), weak_observer()
             if here is not None and observer is not None and observer.open:
                 yield here, observer

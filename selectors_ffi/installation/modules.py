@@ -48,7 +48,7 @@ def module_of(cls: type) -> str:
 def loaded_modules() -> list[Module]:
     """Return every module but this package's own, which names the stdlib's classes on purpose."""
     found = []
-    for name, module in list(sys.modules.items()):
+    for name, module in {**sys.modules}.items():
         # By its type, since the libraries of cffi pass for modules.
         if name.partition(".")[0] != PACKAGE and is_a(module, ModuleType):
             found.append(Module(name, ModuleType.__getattribute__(module, "__dict__")))
@@ -61,7 +61,7 @@ def classes_in(module: Module, owner: type | None = None) -> Iterator[Place]:
     """Yield the names of a module, and of the classes that it defines, that hold a class."""
     names = module.names if owner is None else vars(owner)
     prefix = "" if owner is None else f"{owner.__qualname__}."
-    for name, value in list(names.items()):
+    for name, value in {**names}.items():
         if is_a(value, type):
             yield Place(module, owner or module.names, name, value, f"{module.name}.{prefix}{name}")
             if module_of(value) == module.name and value.__qualname__ == prefix + name:
