@@ -77,6 +77,56 @@ def test_an_owner_unregisters_in_its_finaliser(subject, pair):
     assert outcome == [pair[0]]
 
 
+#: What an owner does in its finaliser, with a selector that watches ``near`` -> what comes of it.
+LAST_USES = {
+    "select": lambda selector, near: [key.fileobj is near for key, _ in selector.select(0)] == [True],
+    "modify": lambda selector, near: selector.modify(near, READ | WRITE).events == READ | WRITE,
+    "register": lambda selector, near: selector.unregister(near) and selector.register(near, WRITE),
+    "wakeup": lambda selector, near: selector.wakeup() is None and selector.select(20) is not None,
+    "fileno": lambda selector, near: not hasattr(selector, "fileno") or selector.fileno() >= 0,
+    "close": lambda selector, near: selector.close() is None,
+}
+
+
+@pytest.mark.parametrize("woken", [False, True])
+@pytest.mark.parametrize("use", LAST_USES.values(), ids=LAST_USES)
+def test_a_finaliser_may_use_a_selector_that_is_older_than_its_owner(subject, pair, use, woken):
+    """CPython finalises what is in a cycle in any order, mostly by age. Nothing of ours goes first."""
+    outcome = []
+
+    class Server:
+        def __init__(self, selector):
+            self.selector, self.me = selector, self
+
+        def __del__(self):
+            outcome.append(bool(use(self.selector, pair[0])))
+
+    if not (REFERENCE_COUNTS or woken):
+        pytest.skip("collecting takes long")
+    close_idle_wakers()
+    before = descriptors()
+    pair[1].send(b"x")
+    selector = subject.make()
+    selector.register(pair[0], READ)
+    if woken:
+        selector.wakeup()
+        selector.select(0)
+    Server(selector)
+    del selector
+    collect()
+    assert outcome == [True]
+    close_idle_wakers()
+    if descriptors() != before:
+        collect()
+    close_idle_wakers()
+    assert descriptors() == before
+
+
+def descriptors():
+    """Return how many descriptors the process has, where that can be seen."""
+    return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_a_copy_leaves_the_original_alone(subject, pair, used, tmp_path):
     """A copy that is dropped closes nothing, and the original closes its own number once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import namedtuple
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -9,17 +10,19 @@ from .errors import of_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NamedTuple
+    from collections.abc import Callable
+    from typing import Any, NamedTuple
 
     from ..binding import Binding
     from .interface import SelectorKey
 
     Pair = tuple[SelectorKey, int]
     _Table = dict[int, int]
+    _List = list[Any]
 else:
-    _Table = dict  # dict[...] as a base is slower to look up on 3.9
+    _Table, _List = dict, list  # dict[...] as a base is slower to look up on 3.9
 
-__all__ = ["RINGING", "RUNG", "Descriptor", "Directions", "NativeEvent"]
+__all__ = ["RINGING", "RUNG", "Descriptor", "Directions", "NativeEvent", "when_freed"]
 
 if TYPE_CHECKING:
 
@@ -40,6 +43,45 @@ else:
 ``flags`` are ``events`` of epoll, ``revents`` of poll and /dev/poll, ``flags`` of kqueue, and of
 select(2), which has none, the ``EVENT_*`` of its sets. The last three fields are kqueue's.
 """
+
+
+def _end_all(items: list[Any], end: Callable[[Any], object]) -> list[Any]:
+    while items:
+        end(items.pop())
+    return items
+
+
+class _WhenFreed(_List):
+    __slots__ = ("_end",)
+
+    def __init__(self, items: list[Any], end: Callable[[Any], object]) -> None:
+        super().__init__(items)
+        self._end = end
+
+    def __del__(self) -> None:
+        _end_all(self, self._end)
+
+
+#: Called as ``self._items = when_freed(self._items, end)`` by a finaliser, which must not end the items
+#: itself: CPython finalises what is in a cycle in any order, and frees it after that. The finaliser of
+#: an owner may come later, and still use its selector. What is made meanwhile, as this list, and is kept
+#: by garbage alone, is finalised when it is freed. PyPy finalises an owner first.
+when_freed: Callable[[list[Any], Callable[[Any], object]], list[Any]]
+when_freed = _end_all if sys.implementation.name == "pypy" else _WhenFreed
+
+
+def _closing(binding: Binding) -> Callable[[int], None]:
+    """Return what closes a number, as far as that is possible."""
+
+    def close(fd: int) -> None:
+        try:
+            binding.close(fd)
+        except (AttributeError, OSError, TypeError):
+            # The process has closed all its descriptors, or it ends, and the modules of a library that
+            # stands before the kernel's are empty.
+            pass
+
+    return close
 
 
 # States of ``Descriptor.closing``: ``close`` is waking the threads that wait, and it has woken them.
@@ -90,11 +132,11 @@ class Descriptor:
     def __del__(self) -> None:
         try:
             if self._open:
-                self.close()
-        except (AttributeError, OSError, TypeError):
-            # An exception has ended __init__, or the process has closed all its descriptors, or it ends,
-            # and the modules of a library that stands before the kernel's are empty.
-            pass
+                self._open = when_freed(self._open, _closing(self._binding))
+                if not self._open:
+                    self.fd = -1
+        except (AttributeError, TypeError):
+            pass  # an exception has ended __init__, or the process ends
 
 
 class Directions(_Table):

@@ -11,6 +11,7 @@ import sys
 import warnings
 from weakref import WeakKeyDictionary
 
+from ..backends.native import when_freed
 from .complaints import complain
 from .flags import Debug
 from .places import place
@@ -26,23 +27,20 @@ else:
     _Mixin = object
 
 __all__ = [
-    "LEAK", "LeakGuard", "LeakGuarded", "Mixed", "action_on", "instrument", "new_subclass", "subclass",
+    "CALLS", "LEAK", "Leak", "LeakGuard", "LeakGuarded", "Mixed", "action_on", "instrument",
+    "new_subclass", "subclass",
 ]  # fmt: skip
 
 
 #: The id of the record of a leak, for which Python has a warning of its own, ResourceWarning.
 LEAK = "SEL009"
 
+#: From where a selector was collected to ``Leak._tell``: how many calls.
+CALLS = 4
 
-class LeakGuard:
-    """Warns when it is collected while its selector is open.
 
-    An object of its own, since a ``__del__`` of the selector's class would keep a selector in a
-    cycle, and PyPy looks for one only when an object is made, not when its class is switched.
-    """
-
-    armed: bool = False
-    """Not before it is complete: a forked child may find one that another thread was just making."""
+class Leak:
+    """What is told of a selector that is collected while it is open."""
 
     def __init__(self, selector: object) -> None:
         cls = type(selector)
@@ -50,22 +48,47 @@ class LeakGuard:
         self._shown = f"<{cls.__module__}.{cls.__qualname__} object at {id(selector):#x}>"
         self._created = " < ".join(map(str, place(4)))
         self._pid = os.getpid()
-        self.armed = True
 
-    def __del__(self) -> None:
-        # A child process must not warn of what its parent has open.
-        if not self.armed or self._pid != os.getpid():
-            return
-        message = f"unclosed {self._shown}"
-        self._tell(message, ResourceWarning(f"{message}, created at {self._created}"))
+    def tell(self) -> None:
+        """Warn, in the process that made the selector: a child has what its parent has open, too."""
+        if self._pid == os.getpid():
+            message = f"unclosed {self._shown}"
+            self._tell(message, ResourceWarning(f"{message}, created at {self._created}"))
 
     def _tell(self, message: str, warning: Warning) -> None:
-        """Warn where the selector was collected, which is two calls away."""
-        if action_on(warning, sys._getframe(1).f_back) != "ignore":
-            warnings.warn(warning, stacklevel=3, source=self)
+        """Warn where the selector was collected."""
+        if action_on(warning, sys._getframe(CALLS)) != "ignore":
+            warnings.warn(warning, stacklevel=CALLS + 1, source=self)
             return
         # Development mode asks for it, whatever the filters say.
         complain(f"{LEAK} at {self._created}: {message}")
+
+
+class LeakGuard:
+    """Tells a leak when it is freed while its selector is open.
+
+    An object of its own, since a ``__del__`` of the selector's class would keep a selector in a
+    cycle, and PyPy looks for one only when an object is made, not when its class is switched.
+    """
+
+    def __init__(self, leak: Leak) -> None:
+        self._leak = leak
+        # Empty until it is complete: a forked child may find one that another thread was just making.
+        self._leaks: list[Leak] = []
+        self.armed = True
+
+    @property
+    def armed(self) -> bool:
+        """Whether the selector is open."""
+        return bool(self._leaks)
+
+    @armed.setter
+    def armed(self, armed: bool) -> None:
+        self._leaks[:] = [self._leak] if armed else []
+
+    def __del__(self) -> None:
+        if self._leaks:
+            self._leaks = when_freed(self._leaks, Leak.tell)
 
 
 class Mixed(_Mixin):
@@ -127,7 +150,7 @@ _classes: WeakKeyDictionary[type[Any], dict[Debug, type[Any]]] = WeakKeyDictiona
 
 def instrument(selector: Any) -> None:
     """Guard a selector that is being made in development mode without any flag."""
-    selector._leak_guard = LeakGuard(selector)
+    selector._leak_guard = LeakGuard(Leak(selector))
     cls = type(selector)
     if not issubclass(cls, Mixed):  # else it is made of a guarded selector's own class
         selector.__class__ = subclass(cls, Debug.LEAKS, LeakGuarded)

@@ -17,6 +17,7 @@ from functools import partial
 from threading import local
 from typing import IO, TYPE_CHECKING, Any, Callable, Union
 
+from ..backends.native import when_freed
 from .complaints import complain, given_out_again
 from .locking import Locked
 from .output import PATIENCE, PIECE, Output, open_path, private, takes
@@ -215,7 +216,7 @@ class FileSink(Locked):
 
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
         if self._output is not None and not _ending():  # then modules are empty, the system closes it
-            self._output.close()
+            self._outputs = when_freed([self._output], Output.close)
 
 
 class StandardError(FileSink):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..backends.base import Backend
 from .ambience import arm, resolve
 from .flags import TAPPED, Debug
-from .leaks import LEAK, LeakGuard, LeakGuarded, Mixed, new_subclass, subclass
+from .leaks import CALLS, LEAK, Leak, LeakGuard, LeakGuarded, Mixed, new_subclass, subclass
 from .lints import REUSED, mended
 from .observer import Observer
 from .records import Lint, Marks, here, now
@@ -31,8 +31,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-class _ToldGuard(LeakGuard):
-    """A ``LeakGuard`` that tells a sink."""
+class _ToldLeak(Leak):
+    """A leak that a sink is told of."""
 
     def __init__(self, selector: object, sink: Sink, name: str) -> None:
         self._name = name
@@ -41,7 +41,7 @@ class _ToldGuard(LeakGuard):
 
     def _tell(self, message: str, warning: Warning) -> None:
         lint = Lint(now(), here(self._name), LEAK, -1, message, self._created)
-        announce(self._emit, lint, warning, 3, source=self)
+        announce(self._emit, lint, warning, CALLS + 1, source=self)
 
 
 def _below(cls: type[Any], selector: Any, name: str) -> Any:
@@ -219,7 +219,7 @@ def instrument(selector: Any, debug: FlagsLike) -> None:
         selector._observer = observer = Observer(selector, flags, sink)
         name = observer.name
     if Debug.LEAKS in flags:
-        selector._leak_guard = _ToldGuard(selector, sink, name)
+        selector._leak_guard = LeakGuard(_ToldLeak(selector, sink, name))
     if not issubclass(cls, Mixed):
         mixed: list[type[Any]] = [LeakGuarded] if Debug.LEAKS in flags else []
         if flags & TAPPED:

@@ -376,14 +376,35 @@ def test_a_leak_in_a_cycle_and_of_every_class(backend):
     """A selector in a cycle is told when the cycle is collected, and so is one with all flags."""
     for flags in ("leaks", "all"):
         kept = []
-        with debugging(flags, kept.append):
-            selector = backend()
-        selector.itself = selector
-        del selector
         with pytest.warns(ResourceWarning, match="unclosed"):
+            with debugging(flags, kept.append):
+                selector = backend()
+            selector.itself = selector
+            del selector
             for _ in range(3):
                 gc.collect()
         assert [record.id for record in kept if type(record).__name__ == "Lint"] == ["SEL009"]
+
+
+@pytest.mark.parametrize("flags", ["leaks", "all"])
+def test_no_leak_of_what_its_owner_closes_in_its_finaliser(backend, flags):
+    """The owner is younger than the selector, and in a cycle: CPython finalises it last."""
+
+    class Owner:
+        def __init__(self, selector):
+            self.selector, self.itself = selector, self
+
+        def __del__(self):
+            self.selector.close()
+
+    kept = []
+    with debugging(flags, kept.append):
+        selector = backend()
+    Owner(selector)
+    del selector
+    for _ in range(3):
+        gc.collect()
+    assert [record for record in kept if type(record).__name__ == "Lint"] == []
 
 
 def keep_nothing(record):

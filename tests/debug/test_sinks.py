@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import json
 import logging
@@ -359,7 +360,7 @@ def test_statistics_need_their_flag(backend):
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_is_not_locked_out(tmp_path):
     """A child forked while another thread was writing a record can write its own."""
-    inside, go_on = threading.Event(), threading.Event()
+    inside, go_on, parent = threading.Event(), threading.Event(), os.getpid()
 
     class Slow(FileSink):
         def line(self, record):
@@ -367,8 +368,9 @@ def test_a_forked_child_is_not_locked_out(tmp_path):
 
         def write(self, text):
             with self._lock:
-                inside.set()
-                go_on.wait(20)
+                if os.getpid() == parent:  # the child's events are as the other thread had them
+                    inside.set()
+                    go_on.wait(20)
             super().write(text)
 
     with debugging("syscalls,stats", Slow(tmp_path / "log")):
@@ -380,7 +382,6 @@ def test_a_forked_child_is_not_locked_out(tmp_path):
             try:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not pytest's
                 signal.alarm(20)
-                go_on.set()
                 work()
                 os._exit(0)
             finally:
@@ -391,6 +392,28 @@ def test_a_forked_child_is_not_locked_out(tmp_path):
 
     assert status == 0
     assert (tmp_path / "log").read_text() == "line\n" * 2
+
+
+@needs.procfs
+def test_a_file_is_closed_after_the_finaliser_of_an_owner(tmp_path, backend):
+    """An owner in a cycle closes its selector in its finaliser; the sink has the record of that."""
+
+    class Owner:
+        def __init__(self, selector):
+            self.selector, self.itself = selector, self
+
+        def __del__(self):
+            self.selector.close()
+
+    log = tmp_path / "log"
+    with debugging("events", FileSink(log)):
+        selector = backend()
+    Owner(selector)
+    del selector
+    for _ in range(3):
+        gc.collect()
+    assert "close" in log.read_text()
+    assert str(log) not in [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
 
 
 def test_a_sink_that_fails_without_a_standard_error(monkeypatch, backend):
