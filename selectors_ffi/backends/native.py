@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:
     _Table, _List = dict, list  # dict[...] as a base is slower to look up on 3.9
 
-__all__ = ["RINGING", "RUNG", "Descriptor", "Directions", "NativeEvent", "when_freed"]
+__all__ = ["IN_ORDER", "RINGING", "RUNG", "Descriptor", "Directions", "NativeEvent", "when_freed"]
 
 if TYPE_CHECKING:
 
@@ -45,7 +45,22 @@ select(2), which has none, the ``EVENT_*`` of its sets. The last three fields ar
 """
 
 
-def _end_all(items: list[Any], end: Callable[[Any], object]) -> list[Any]:
+#: PyPy finalises an owner before what it owns.
+IN_ORDER = sys.implementation.name == "pypy"
+
+
+def when_freed(items: list[Any], end: Callable[[Any], object], at_once: bool = IN_ORDER) -> list[Any]:
+    """Return a list with the same items, which calls ``end`` for what it has when it is freed.
+
+    For finalisers, which put it in the place of ``items``. CPython finalises what is in a cycle in any
+    order, and frees it after that: the finaliser of an owner may come after ours, and still use its
+    selector. What is made meanwhile, as this list, is finalised when it is freed.
+
+    Args:
+        at_once: call ``end`` now.
+    """
+    if not at_once:
+        return _WhenFreed(items, end)
     while items:
         end(items.pop())
     return items
@@ -58,16 +73,8 @@ class _WhenFreed(_List):
         super().__init__(items)
         self._end = end
 
-    def __del__(self) -> None:
-        _end_all(self, self._end)
-
-
-#: Called as ``self._items = when_freed(self._items, end)`` by a finaliser, which must not end the items
-#: itself: CPython finalises what is in a cycle in any order, and frees it after that. The finaliser of
-#: an owner may come later, and still use its selector. What is made meanwhile, as this list, and is kept
-#: by garbage alone, is finalised when it is freed. PyPy finalises an owner first.
-when_freed: Callable[[list[Any], Callable[[Any], object]], list[Any]]
-when_freed = _end_all if sys.implementation.name == "pypy" else _WhenFreed
+    def __del__(self, _when_freed: Any = when_freed) -> None:  # bound: modules may be empty by then
+        _when_freed(self, self._end, True)
 
 
 def _closing(binding: Binding) -> Callable[[int], None]:

@@ -11,7 +11,7 @@ import sys
 import warnings
 from weakref import WeakKeyDictionary
 
-from ..backends.native import when_freed
+from ..backends.native import IN_ORDER, when_freed
 from .complaints import complain
 from .flags import Debug
 from .places import place
@@ -57,7 +57,7 @@ class Leak:
 
     def _tell(self, message: str, warning: Warning) -> None:
         """Warn where the selector was collected."""
-        if action_on(warning, sys._getframe(CALLS)) != "ignore":
+        if action_on(warning, sys._getframe(CALLS - 1).f_back) != "ignore":
             warnings.warn(warning, stacklevel=CALLS + 1, source=self)
             return
         # Development mode asks for it, whatever the filters say.
@@ -73,7 +73,6 @@ class LeakGuard:
 
     def __init__(self, leak: Leak) -> None:
         self._leak = leak
-        # Empty until it is complete: a forked child may find one that another thread was just making.
         self._leaks: list[Leak] = []
         self.armed = True
 
@@ -87,8 +86,10 @@ class LeakGuard:
         self._leaks[:] = [self._leak] if armed else []
 
     def __del__(self) -> None:
-        if self._leaks:
-            self._leaks = when_freed(self._leaks, Leak.tell)
+        # A forked child may find one that another thread was just making.
+        if leaks := getattr(self, "_leaks", None):
+            # As the interpreter ends, nothing of this module may be left when it is freed.
+            self._leaks = when_freed(leaks, Leak.tell, IN_ORDER or sys.is_finalizing())
 
 
 class Mixed(_Mixin):

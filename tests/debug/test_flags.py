@@ -15,6 +15,7 @@ from selectors_ffi.binding import load
 from selectors_ffi.debug import ambience as module
 from selectors_ffi.debug.flags import flags_of
 from selectors_ffi.testing import inject, kernel
+from tests import needs
 
 
 def python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -384,6 +385,18 @@ def test_a_leak_in_a_cycle_and_of_every_class(backend):
             for _ in range(3):
                 gc.collect()
         assert [record.id for record in kept if type(record).__name__ == "Lint"] == ["SEL009"]
+
+
+@needs.interpreter_lock
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy finalises nothing at the end")
+@pytest.mark.parametrize("cycle", [False, True])
+def test_a_leak_is_told_as_the_interpreter_ends(cycle):
+    """Also of a selector in a cycle, though the package's modules are freed together with it."""
+    code = "import selectors_ffi as s\nx = s.DefaultSelector()\n" + "x.itself = x\n" * cycle
+
+    told = python(code, "-Wdefault", SELECTORS_FFI_DEBUG="leaks").stderr
+
+    assert "created at <string>:2 in <module>" in told
 
 
 @pytest.mark.parametrize("flags", ["leaks", "all"])

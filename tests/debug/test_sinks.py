@@ -413,7 +413,9 @@ def test_a_file_is_closed_after_the_finaliser_of_an_owner(tmp_path, backend):
     for _ in range(3):
         gc.collect()
     assert "close" in log.read_text()
-    assert str(log) not in [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    assert str(log) not in [
+        os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+    ]
 
 
 def test_a_sink_that_fails_without_a_standard_error(monkeypatch, backend):
