@@ -36,7 +36,7 @@ import sys
 from errno import EACCES, EINTR, EINVAL, ENOSYS, ENOTSUP, EPERM
 from itertools import chain, repeat, starmap, takewhile
 from math import ceil
-from operator import neg
+from operator import invert, neg
 
 from ._abi import load_ffi
 from ._abi.target import host, presence, symbols_for
@@ -218,7 +218,9 @@ def _steps_with_errno(ffi: Any) -> Callable[..., Iterator[int]]:
     errnos = map(getattr, repeat(ffi), repeat("errno"))  # at each step what it is then
 
     def steps(function: Callable[..., int], arguments: Any) -> Iterator[int]:
-        return chain(takewhile((-1).__ne__, starmap(function, arguments)), map(neg, errnos))
+        # ``invert`` is 0 for -1 alone. As ``neg``, it is called without a tuple of arguments: that of
+        # ``(-1).__ne__`` may begin a collection, in which a finaliser makes a call of its own.
+        return chain(takewhile(invert, starmap(function, arguments)), map(neg, errnos))
 
     return steps
 

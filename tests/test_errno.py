@@ -20,7 +20,7 @@ import pytest
 
 from selectors_ffi import backends
 from selectors_ffi.backends import SelectorKey, epoll, poll
-from selectors_ffi.binding import Binding
+from selectors_ffi.binding import Binding, load
 
 from . import tally
 from .alarms import alarm
@@ -183,6 +183,34 @@ def test_a_finaliser_cannot_change_an_outcome(tmp_path):
             gc.set_threshold(*before)
         gc.collect()
     assert clobber.runs > 100
+
+
+@pytest.mark.skipif(not hasattr(gc, "set_threshold"), reason="this interpreter collects as it likes")
+def test_a_collection_in_a_step_that_fails():
+    """Nothing in a step begins a collection between the call and the reading of its errno."""
+    binding = load()
+    clobber = Clobber(HOST[0].boot())
+
+    class Garbage:
+        def __init__(self):
+            self.myself = self
+
+        def __del__(self):
+            clobber()
+
+    close, before = binding.function("close"), gc.get_threshold()
+    for steps in range(30):
+        held = [(number,) for number in range(5000)]  # so that the next tuple is a new one
+        Garbage()
+        gc.set_threshold(gc.get_count()[0] + steps)
+        try:
+            answer = binding.ask(close, 10**6)
+        finally:
+            gc.set_threshold(*before)
+        assert answer == -errno.EBADF
+        del held
+        gc.collect()
+    assert clobber.runs == 30
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
