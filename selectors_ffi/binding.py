@@ -80,6 +80,7 @@ class Binding:
     """One kernel interface: ``target`` names the declarations ``ffi``, ``lib`` does the work."""
 
     opened = False  #: whether ``lib`` is a shared object that ``load`` has opened
+    tells = False  #: see ``through``
 
     def __init__(self, target: str, ffi: Any, lib: Any) -> None:
         self.target = target
@@ -99,10 +100,16 @@ class Binding:
     def __repr__(self) -> str:
         return f"Binding({self.target!r}, lib={self.lib!r})"
 
-    def through(self, lib: Any) -> Binding:
-        """Return a binding of the same kernel, which calls through ``lib``."""
+    def through(self, lib: Any, *, tells: bool = False) -> Binding:
+        """Return a binding of the same kernel, which calls through ``lib``.
+
+        Args:
+            tells: a function of ``lib`` that fails returns -errno. Only where a step is not atomic.
+        """
         made = Binding(self.target, self.ffi, lib)
         made.refused = self.refused
+        if tells:
+            made.tells, made.steps = True, starmap
         return made
 
     def find(self, name: str) -> tuple[str, Callable[..., int]] | None:

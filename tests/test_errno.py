@@ -18,7 +18,7 @@ from types import MethodType
 
 import pytest
 
-from selectors_ffi import backends
+from selectors_ffi import backends, debugging
 from selectors_ffi.backends import SelectorKey, epoll, poll
 from selectors_ffi.binding import Binding, load
 
@@ -28,9 +28,15 @@ from .crew import still
 from .kernels.machines import MACHINES, SOME
 
 HOST = [machine for machine in MACHINES if not machine.simulated]
+#: A traced function is one of Python's, in which a handler may run, too.
+FLAGS = ["", "syscalls", "events", "checks"]
 SECONDS = 5 if tally.long_profile() else 0.3
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+
+
+def keep_nothing(record):
+    """A sink."""
 
 
 class Clobber:
@@ -54,11 +60,14 @@ def storm(handler, interval=0.0001):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="epoll is Linux's")
+@pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("expected", [errno.EPERM, errno.EBADF])
-def test_a_refused_registration_keeps_its_errno(tmp_path, expected):
-    """register is refused with the kernel's errno, not with the handler's."""
+def test_a_refused_registration_keeps_its_errno(tmp_path, expected, flags):
+    """register is refused with the kernel's errno, not with the handler's, traced or not."""
     session = next(machine for machine in HOST if machine.mechanism == "epoll").boot()
-    with open(tmp_path / "file", "wb") as file, session.selector() as selector:
+    with debugging(flags, keep_nothing):
+        selector = session.selector()
+    with open(tmp_path / "file", "wb") as file, selector:
         fd = file.fileno() if expected == errno.EPERM else 10**6
         handler = Clobber(session)
         begun = time.monotonic()
@@ -95,13 +104,16 @@ def test_a_refused_change_keeps_its_errno():
     os.close(number)
 
 
+@pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("machine", HOST, ids=str)
-def test_an_interrupted_wait_goes_on(machine):
+def test_an_interrupted_wait_goes_on(machine, flags):
     """EINTR is recognised though the handler has left EINVAL: the wait takes its whole time."""
     session = machine.boot()
     handler = Clobber(session)
     near, far = socket.socketpair()
-    with near, far, session.selector() as selector:
+    with debugging(flags, keep_nothing):
+        selector = session.selector()
+    with near, far, selector:
         selector.register(near, EVENT_READ)
         begun = time.monotonic()
         with storm(handler, 0.0005):

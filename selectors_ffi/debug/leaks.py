@@ -112,7 +112,7 @@ class LeakGuarded(Mixed):
         bound = super()._bind(binding)
         if hasattr(self, "fileno"):
             # There is a descriptor to leak as soon as it has been made, and none if that fails.
-            return bound.through(_Creation(bound.lib, guard))
+            return bound.through(_Creation(bound.lib, guard), tells=bound.tells)
         # Of a selector with tables; the binding keeps them. It fails where the system has none of it.
         bound.facts(self._make_facts)  # type: ignore[attr-defined]
         guard.armed = not self._closed

@@ -1,15 +1,19 @@
 """Tap: a library whose every function reports its calls, and otherwise is the one below.
 
 Wrapped and bare functions have one shape, so that no caller asks whether debugging is on.
-``ffi.errno`` after a call is what the call left, whatever the report did in between.
+``ffi.errno`` after a call is what the call left, whatever the report did in between. Where a signal
+handler may come between that and the caller's look at it, see ``binding``, a function that fails returns
+-errno, as a step of the bare one is.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Callable
 
 from .._abi.target import SYMBOLS
+from ..binding import ATOMIC_STEP
 from .decode import Arguments, form_of
 from .flags import Debug
 from .records import Syscall
@@ -58,7 +62,7 @@ class Tap:
         # poll and select cannot report what is not registered, so checks need not hear of their calls.
         if form.remembers or (form.waits and Debug.EVENTS in flags):
             return _heard(self._binding, self._observer, name, form, function)
-        return function
+        return partial(self._binding.ask, function) if _tells(self._binding) else function
 
 
 def _recorded(
@@ -66,7 +70,7 @@ def _recorded(
 ) -> Callable[..., int]:
     """Return ``function``, with a record of each call for the observer."""
     ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
-    reason, winsock = _reason(binding), binding.target == "windows"
+    reason, winsock, tells = _reason(binding), binding.target == "windows", _tells(binding)
     decode, lazy = Debug.SYSCALLS in observer.flags, form.lazy
     take_note = getattr(function, "take_note", None)  # of selectors_ffi.testing: "INJECTED"
 
@@ -110,9 +114,9 @@ def _recorded(
             observer.record(
                 Syscall(begin, here.source, name, texts, result, errno, note, end - begin), here
             )
-            ffi.errno = left  # the report may have made calls of its own
             here.spent.ns += clock() - entered - (end - begin)
-        return result
+            ffi.errno = left  # the report may have made calls of its own, and a handler until here
+        return -errno if result < 0 and tells else result
 
     call.__name__ = call.__qualname__ = name
     return call
@@ -123,17 +127,16 @@ def _heard(
 ) -> Callable[..., int]:
     """Return ``function``, which tells the observer what its successful calls bring."""
     ffi, calls, clock = binding.ffi, binding.calls, perf_counter_ns
-    reason, winsock = _reason(binding), binding.target == "windows"
+    reason, winsock, tells = _reason(binding), binding.target == "windows", _tells(binding)
 
     def call(*arguments: Any) -> int:
         for step in calls(function, *arguments):  # errno is safe here: see binding
             break
         if step < 0:
-            errno = reason(step)
-            observer.here().errno = errno
+            errno = observer.here().errno = reason(step)
             if not winsock:
                 ffi.errno = errno
-            return -1
+            return -errno if tells else -1
         if step or not form.waits:
             begin, left = clock(), ffi.errno
             here = observer.here()
@@ -147,6 +150,10 @@ def _heard(
 
     call.__name__ = call.__qualname__ = name
     return call
+
+
+def _tells(binding: Binding) -> bool:
+    return not ATOMIC_STEP and binding.target != "windows"
 
 
 def _reason(binding: Binding) -> Callable[[int], int]:
@@ -193,4 +200,4 @@ def tapped(binding: Binding, observer: Observer) -> Binding:
     """Return a copy of ``binding`` whose calls the observer hears of."""
     links = SYMBOLS.get(binding.target, {})
     names = {symbol: name for name, symbols in links.items() for symbol in symbols}
-    return binding.through(Tap(binding, observer, names))
+    return binding.through(Tap(binding, observer, names), tells=_tells(binding))

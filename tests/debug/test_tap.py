@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 
 import pytest
 
-from selectors_ffi.binding import load
+from selectors_ffi.binding import ATOMIC_STEP, load
 from selectors_ffi.debug import Debug, tap
 from selectors_ffi.debug.decode import form
 from selectors_ffi.debug.observer import Observer
@@ -75,8 +76,14 @@ def test_a_call_that_raises(flags):
 
 
 def test_what_no_flag_needs_is_not_tapped():
-    """Checks of poll(2) need none of its calls, and get the function itself."""
-    library = SimpleNamespace(poll=len)
-    whole = type(load())(load().target, load().ffi, library)
-    selector = Selector()
-    assert tap.tapped(whole, Observer(selector, Debug.CHECKS, keep_nothing)).lib.poll is len
+    """Checks of poll(2) need none of its calls, but its errno must be the caller's."""
+    ffi = load().ffi
+
+    def poll(fds, count, timeout):
+        ffi.errno = errno.EINTR
+        return -1
+
+    whole = type(load())(load().target, ffi, SimpleNamespace(poll=poll))
+    tapped = tap.tapped(whole, Observer(Selector(), Debug.CHECKS, keep_nothing))
+    assert (tapped.lib.poll is poll) is ATOMIC_STEP
+    assert tapped.ask(tapped.lib.poll, ffi.NULL, 0, 0) == -errno.EINTR
