@@ -19,7 +19,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
-from selectors_ffi.testing import inject
+from selectors_ffi.testing import inject, injecting
 from tests import needs
 
 from .alarms import alarm
@@ -217,6 +217,18 @@ def test_a_number_is_converted_before_arithmetic(selector, pair, value):
         assert time.monotonic() - begin >= value
     far.send(b"x")
     assert len(selector.select(Narrow(value))) == 1
+
+
+@pytest.mark.parametrize("value", [0.0103, 0.02, 0])
+def test_a_number_in_a_wait_that_is_interrupted(subject, value):
+    """The wait goes on, and asks no more of the number than at its beginning."""
+    if not subject.on_host:
+        pytest.skip("the calls of this host are interrupted")
+    with injecting("wait:error=EINTR:when=1") as injection, subject.cls() as selector:
+        begin = time.monotonic()
+        assert selector.select(Narrow(value)) == []
+        assert time.monotonic() - begin >= value
+    assert injection.hits == 1
 
 
 def test_a_number_that_changes(selector):

@@ -299,7 +299,7 @@ class EpollSelector(EpollSet):
             native: takes every event as the kernel reported it, if given.
         """
         deadline: Deadline | None = None  # the first events need none
-        timed = timeout is not None and timeout > 0
+        timed = not (timeout is None or timeout <= 0)
         fired: list[Interest] = []
         try:
             while True:

@@ -65,7 +65,7 @@ def test_three_empty_sets(kernel):
     kernel.ffi.errno = EINTR
     empty = fd_set(kernel)
 
-    assert kernel.select(0, empty, empty, kernel.ffi.NULL, kernel.ffi.NULL) == -1
+    assert kernel.lib.select(0, empty, empty, kernel.ffi.NULL, kernel.ffi.NULL) == -1
     assert kernel.WSAGetLastError() == WSAEINVAL
     assert kernel.ffi.errno == EINTR
 

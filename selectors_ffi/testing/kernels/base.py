@@ -147,18 +147,33 @@ class Library:
     """
 
     def __init__(self, kernel: SimulatedKernel) -> None:
-        vars(self).update(kernel.functions())
+        for symbol, function in kernel.functions().items():
+            setattr(self, symbol, _c_function(kernel, function))
         self.kernel = kernel
 
     def __repr__(self) -> str:
         return f"<simulated {self.kernel.name}>"
 
 
-class SimulatedKernel:
-    """A kernel whose C functions are Python methods with C semantics.
+def _c_function(kernel: SimulatedKernel, function: Callable[..., int]) -> Callable[..., int]:
+    """Return a function that fails as one of C does: -1, and the reason in ``ffi.errno``.
 
-    Each returns an int, and on failure -1 after setting ``ffi.errno``. The numbers of errno are
-    those of this host, as in the caller's ``errno`` module.
+    That is set last, since a signal handler may run before it, and make calls of its own.
+    """
+
+    def call(*arguments: Any) -> int:
+        result = function(*arguments)
+        return result if result >= 0 else kernel.failed(result)
+
+    call.__name__ = call.__qualname__ = function.__name__
+    return call
+
+
+class SimulatedKernel:
+    """A kernel whose C functions are Python methods.
+
+    Each returns an int, on failure -errno, as a system call of Linux does. ``lib`` has them with C
+    semantics. The numbers of errno are those of this host, as in the caller's ``errno`` module.
 
     Args:
         name: as in ``kernel(name)``.
@@ -195,8 +210,12 @@ class SimulatedKernel:
         raise NotImplementedError
 
     def fail(self, code: int) -> int:
-        """Fail as a C function does."""
-        self.ffi.errno = code
+        """Return what a function returns that fails."""
+        return -code
+
+    def failed(self, result: int) -> int:
+        """Return what the C function returns instead, and leave the reason."""
+        self.ffi.errno = -result
         return -1
 
     def handle(self, fd: int) -> Any:

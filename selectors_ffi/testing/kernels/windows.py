@@ -46,8 +46,8 @@ class SimulatedWindows(SimulatedKernel):
         """Return the error of the last call."""
         return self.last_error
 
-    def fail(self, code: int) -> int:
-        self.last_error = code  # S5
+    def failed(self, result: int) -> int:
+        self.last_error = -result  # S5
         return SOCKET_ERROR
 
     def select(self, nfds: int, reads: Any, writes: Any, excepts: Any, timeout: Any) -> int:
