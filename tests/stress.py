@@ -2,8 +2,8 @@
 
     python -m pytest -q -p tests.stress
 
-Finalisers and other threads then run in the middle of what seems to be one step. Of one that is not, a
-normal run of the suite shows one failure in weeks.
+So finalisers and other threads run at places where they seldom run otherwise. A fault that needs one of
+them there is hardly ever seen in a normal run.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from .kernels.machines import MACHINES, SOME
 
 HOST = [machine for machine in MACHINES if not machine.simulated]
 #: A traced function is one of Python's, in which a handler may run, too.
-FLAGS = ["", "syscalls", "events", "checks"]
+FLAGS = ["", "syscalls", "events", "checks", "syscalls,leaks"]
 SECONDS = 5 if tally.long_profile() else 0.3
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")

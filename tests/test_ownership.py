@@ -91,7 +91,7 @@ LAST_USES = {
 @pytest.mark.parametrize("woken", [False, True])
 @pytest.mark.parametrize("use", LAST_USES.values(), ids=LAST_USES)
 def test_a_finaliser_may_use_a_selector_that_is_older_than_its_owner(subject, pair, use, woken):
-    """CPython finalises what is in a cycle in any order, mostly by age. Nothing of ours goes first."""
+    """CPython finalises what is in a cycle in any order. The kernel's object stays open."""
     outcome = []
 
     class Server:
