@@ -178,8 +178,9 @@ class _Watchdog:
             self._wake.release()
         if not self._ended.acquire(timeout=1.0):  # pragma: no cover: it is stuck in a sink
             return
-        self._ended.release()
         self.running = False
+        self._wake.acquire(blocking=False)  # a thread that has ended by itself has left it
+        self._ended.release()
         # os.fork() warns of other threads, and counts those of the kernel.
         deadline = perf_counter_ns() + 100_000_000
         task = f"/proc/self/task/{self._native}"

@@ -74,6 +74,21 @@ def test_a_closed_number_stays_closed(monkeypatch):
             os.close(write)
 
 
+def test_a_watchdog_that_ends_by_itself_as_it_is_stopped():
+    """The next one is not told to end for it."""
+    turns._watchdog.stop()
+    watchdog = turns._Watchdog()
+
+    def end_when_asked():
+        until(lambda: not watchdog._wake.locked())
+        return False
+
+    watchdog._goes_on = end_when_asked
+    watchdog.start()
+    watchdog.stop()
+    assert watchdog._wake.locked()
+
+
 def test_what_asks_a_socket_has_a_high_number(monkeypatch):
     """A duplicate to ask a socket with, or whether a descriptor is left, is out of the program's way."""
     monkeypatch.setattr(os, "dup", lambda fd: pytest.fail("a low number"))
