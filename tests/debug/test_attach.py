@@ -109,9 +109,17 @@ def attached(process, *words):
 
 
 def interrupted(command):
-    """Send Ctrl-C; return what it wrote until it ended."""
-    command.send_signal(signal.SIGINT)
-    shown, told = command.communicate(timeout=30)
+    """Send Ctrl-C; return what it wrote until it ended.
+
+    One that comes just before a call that waits does not end it. So it is sent again, as a person would.
+    """
+    while True:
+        command.send_signal(signal.SIGINT)
+        try:
+            shown, told = command.communicate(timeout=10)
+            break
+        except subprocess.TimeoutExpired:
+            continue
     assert command.returncode == 0
     return shown, command.head + told
 

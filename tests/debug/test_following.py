@@ -261,7 +261,7 @@ def test_the_childs_sitecustomize_runs(tmp_path):
 
     done = trace("-f", "-c", call, PYTHONPATH=path)
 
-    assert done.stdout.splitlines()[0:2] == ["mine", "mine"]
+    assert done.stdout.splitlines().count("mine") == 2  # of the parent and of the child
     assert str(tmp_path / "sitecustomize.py") in done.stdout
     assert "children" not in done.stdout
 

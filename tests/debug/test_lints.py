@@ -294,7 +294,6 @@ def test_a_blocking_descriptor_that_came_first(backend, pairs):
 
 
 @epoll
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_used_after_fork(pairs):
     """SEL007: a child that uses its parent's selector is told."""
     with checked(backends.EpollSelector) as selector:
@@ -316,7 +315,6 @@ def test_used_after_fork(pairs):
 
 
 @epoll
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_silent_after_reopen(pairs):
     """A child that calls reopen() first may use the selector; its own child may not."""
     with checked(backends.EpollSelector) as selector:

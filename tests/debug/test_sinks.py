@@ -357,7 +357,6 @@ def test_statistics_need_their_flag(backend):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_is_not_locked_out(tmp_path):
     """A child forked while another thread was writing a record can write its own."""
     inside, go_on, parent = threading.Event(), threading.Event(), os.getpid()
