@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from errno import EINVAL
 from importlib import import_module
 from typing import Callable
@@ -46,9 +46,44 @@ def _reader_has_gone(error: OSError) -> bool:
     return isinstance(error, BrokenPipeError) or (of_c and error.errno == EINVAL)
 
 
+@contextmanager
+def quiet_without_a_reader() -> Iterator[None]:
+    """Write all output; exit 1 without a word if the reader of a pipe has gone, as by "... | head"."""
+    try:
+        try:
+            yield
+        finally:
+            print(end="", flush=True)  # what is left of a short output
+    except OSError as error:
+        if not _reader_has_gone(error):
+            raise
+        sys.stderr.close()
+        # Else the interpreter would try once more to write what is left, and exit with 120.
+        with suppress(OSError):
+            sys.stdout.close()
+        sys.exit(1)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand, ``info`` if none is named; return its exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    with quiet_without_a_reader():
+        chosen, options = _parse(list(sys.argv[1:] if arguments is None else arguments))
+    run: Callable[[argparse.Namespace], int] = options.run
+    if os.environ.get("SELECTORS_FFI_SINK"):
+        from selectors_ffi.debug.ambience import ambient
+
+        try:
+            _ = ambient().sink  # what cannot be opened is told before anything runs
+        except ValueError as error:
+            chosen.error(str(error))
+    if chosen.takes_program:
+        return run(options)  # the output is the program's own
+    with quiet_without_a_reader():
+        return run(options)
+
+
+def _parse(given: list[str]) -> tuple[Parser, argparse.Namespace]:
+    """Return the subcommand and its options; help, versions and errors end the process."""
     named = bool(given) and (not given[0].startswith("-") or given[0] in ANYWHERE)
     if not named:
         given.insert(0, "info")
@@ -68,13 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *rest = given
     if command in ("-V", "--version"):
         print(version())
-        return 0
+        parser.exit()
     if command not in subparsers.choices:
         if command not in ("-h", "--help"):
             program = f"; to run it: {parser.prog} run {command}" if os.path.exists(command) else ""
             parser.error(f"unknown command {command!r}; known are {', '.join(COMMANDS)}{program}")
         parser.print_help()
-        return 0
+        parser.exit()
     # Not through the parser above, which would say its own usage when an option is unknown.
     chosen: Parser = subparsers.choices[command]
     if not named:
@@ -82,25 +117,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = chosen.parse_args(rest)
     if command not in WITHOUT_A_SELECTOR and not _any_works():
         chosen.exit(1, f"{chosen.prog}: no selector works on this system; {parser.prog} says why\n")
-    run: Callable[[argparse.Namespace], int] = options.run
-    if os.environ.get("SELECTORS_FFI_SINK"):
-        from selectors_ffi.debug.ambience import ambient
-
-        try:
-            _ = ambient().sink  # what cannot be opened is told before anything runs
-        except ValueError as error:
-            chosen.error(str(error))
-    try:
-        status = run(options)
-        if not chosen.takes_program:
-            print(end="", flush=True)  # what is left of a short output
-        return status
-    except OSError as error:
-        if chosen.takes_program or not _reader_has_gone(error):
-            raise  # takes_program: the program's own
-        # The reader of a pipe has closed it, as in "... demo | head": no message would be read.
-        sys.stderr.close()
-        # Else the interpreter would try once more to write what is left, and exit with 120.
-        with suppress(OSError):
-            sys.stdout.close()
-        return 1
+    return chosen, options

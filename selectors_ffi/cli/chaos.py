@@ -13,6 +13,7 @@ import time
 from functools import partial
 from typing import IO, Any
 
+from . import quiet_without_a_reader
 from .program import load
 
 SEEDS = 20
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         options.fail(f"no temporary file for the program's output: {error}")  # exits
     try:
-        with output:
+        with output, quiet_without_a_reader():
             return _try_all(options, output)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
