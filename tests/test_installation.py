@@ -412,6 +412,23 @@ def test_modules_that_are_not_modules(tmp_path):
     assert lines == ["selectors_ffi.SelectSelector ['__main__.Constant.cls']", "imported: False"]
 
 
+def test_a_module_with_several_names_is_told_once(tmp_path, module):
+    """multiprocessing gives __main__ a second name; what it holds is told by the first."""
+    module("known", "import selectors\nCHOICES = [selectors.SelectSelector]")
+    lines = run(
+        tmp_path,
+        """
+        import multiprocessing, selectors_ffi
+        import known
+        del sys.modules["known"]
+        sys.modules["also"] = sys.modules["known"] = known
+        HELD = [selectors.SelectSelector]
+        print(*(missed.place for missed in selectors_ffi.install().missed))
+        """,
+    )
+    assert lines == ["__main__.HELD[0] known.CHOICES[0]"]
+
+
 def test_odd_classes(tmp_path, module):
     """A class that refuses a change by whatever exception is missed, and the rest is installed."""
     module(

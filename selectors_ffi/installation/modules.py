@@ -46,15 +46,19 @@ def module_of(cls: type) -> str:
 
 
 def loaded_modules() -> list[Module]:
-    """Return every module but this package's own, which names the stdlib's classes on purpose."""
-    found = []
+    """Return every module but this package's own, which names the stdlib's classes on purpose.
+
+    A module that has several names, as multiprocessing gives ``__main__``, is there once, by its own.
+    """
+    found: dict[int, Module] = {}
     for name, module in {**sys.modules}.items():
         # By its type, since the libraries of cffi pass for modules.
         if name.partition(".")[0] != PACKAGE and is_a(module, ModuleType):
-            found.append(Module(name, ModuleType.__getattribute__(module, "__dict__")))
+            names = ModuleType.__getattribute__(module, "__dict__")
+            if id(names) not in found or names.get("__name__") == name:
+                found[id(names)] = Module(name, names)
     # First of all selectors, so that what another thread imports meanwhile finds our classes.
-    found.sort(key=lambda module: module.name != selectors.__name__)
-    return found
+    return sorted(found.values(), key=lambda module: module.name != selectors.__name__)
 
 
 def classes_in(module: Module, owner: type | None = None) -> Iterator[Place]:
