@@ -596,25 +596,37 @@ def test_derived_class_with_private_names(tmp_path):
                     key = super(selectors._PollLikeSelector, self).register(fileobj, events, data)
                     self._selector.register(key.fd, select.EPOLLIN | select.EPOLLET)
                     return key
+            class Mixin:
+                def native(self):
+                    return self._selector.poll(0)
+            class Mixed(Mixin, selectors.EpollSelector):
+                pass
             class Plain(selectors.EpollSelector):
                 def __init__(self, name, *, size=0):
                     super().__init__()
                     self.name = name, size
-        print([str(warning.message) for warning in told], [w.filename == __file__ for w in told])
+        for warning in told:
+            print(warning.filename == __file__, warning.message)
         read, write = os.pipe()
         os.write(write, b"x")
-        for selector in (Exclusive(), Plain("name", size=3)):
+        for selector in (Exclusive(), Mixed(), Plain("name", size=3)):
             with selector:
                 selector.register(read, selectors.EVENT_READ)
                 print(which(type(selector).__bases__[0]), len(selector.select(0)))
+                assert not isinstance(selector, Mixed) or selector.native()
         """,
     )
-    told = (
-        "__main__.Exclusive uses _PollLikeSelector, _selector of the standard library's selectors,"
-        " so it is derived from the standard library's class."
+    end = (
+        " of the standard library's selectors, so it is derived from the standard library's class."
         " If the class has an attribute of its own by that name, rename it"
     )
-    assert lines == [f"{[told]} [True]", "selectors.EpollSelector 1", "selectors_ffi.EpollSelector 1"]
+    assert lines == [
+        f"True __main__.Exclusive uses _PollLikeSelector, _selector{end}",
+        f"True __main__.Mixed uses _selector{end}",
+        "selectors.EpollSelector 1",
+        "__main__.Mixin 1",
+        "selectors_ffi.EpollSelector 1",
+    ]
 
 
 @epoll

@@ -4,7 +4,7 @@ Two uses are common. Programs change epoll's native flags with
 ``loop._selector._selector.modify(fd, flags)``: while ``install()`` is in force, ``_selector`` of our
 epoll selector is an object that does this. And programs derive a class whose methods work on the
 standard library's attributes: such a class stays derived from the standard library's, with a
-warning that says so.
+warning that says so. A mixin's methods count as the class's own.
 
 A class may also have an attribute of its own that happens to have such a name. So a name counts only if
 the standard library's class of the same name has it. ``_readers``, ``_writers`` and ``_max_events`` do
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import dis
 import warnings
-from types import CodeType, FunctionType, ModuleType
+from itertools import chain
+from selectors import BaseSelector
+from types import CodeType, ModuleType
 from typing import Any
 
 from ..backends.base import _BaseSelectorImpl, _fileobj_to_fd
@@ -117,14 +119,16 @@ def let_in(package: ModuleType) -> None:
 
 
 def _used(cls: type, private: set[str]) -> set[str]:
-    """Return which of these names a class body defines or its methods name, but not its own."""
-    used = private.intersection(vars(cls))
-    own = _ORDINARY & (used | _assigned_in(vars(cls).get("__init__")))
+    """Return which of these names a class or a mixin of it defines or names, but not its own."""
+    bodies = [vars(one) for one in cls.__mro__ if one is cls or not issubclass(one, BaseSelector)]
+    used = private.intersection(chain(*bodies))
+    own = _ORDINARY & used.union(*(_assigned_in(body.get("__init__")) for body in bodies))
     codes: list[CodeType] = []
-    for value in vars(cls).values():
+    for value in chain(*(body.values() for body in bodies)):
         value = getattr(value, "__func__", getattr(value, "fget", value))
-        if isinstance(value, FunctionType):
-            codes.append(value.__code__)
+        code = getattr(value, "__code__", None)
+        if isinstance(code, CodeType):  # PyPy's own functions have another
+            codes.append(code)
     while codes:
         code = codes.pop()
         used |= private.intersection(code.co_names)
@@ -134,6 +138,7 @@ def _used(cls: type, private: set[str]) -> set[str]:
 
 def _assigned_in(function: object) -> set[str]:
     """Return the names of the attributes that a function assigns."""
-    if not isinstance(function, FunctionType):
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
         return set()
-    return {one.argval for one in dis.get_instructions(function) if one.opname == "STORE_ATTR"}
+    return {one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR"}
