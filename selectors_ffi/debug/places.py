@@ -2,6 +2,7 @@
 
 A selector is mostly called by library code, and asyncio registers every descriptor in the same line.
 The place that helps is the first frame outside the standard library, asyncio and this package.
+``selectors_ffi.run()`` counts as a part of asyncio.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_EVENT_LOOP = os.path.join(_OURS, "event_loop.py")
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
@@ -68,7 +70,7 @@ def _kind_of(file: str) -> int:
     kind = _kinds.get(file)
     if kind is None:
         if file.startswith(_OURS):
-            kind = _PACKAGE
+            kind = _LIBRARY if file == _EVENT_LOOP else _PACKAGE
         elif file.startswith(_INTERPRETER) or (
             file.startswith(_STDLIB) and not any(part in file for part in _INSTALLED)
         ):

@@ -160,8 +160,8 @@ def _judge(run: _Run, seconds: float) -> Verdict | None:
             f" that wait ({run.evidence.unread}) was accepted"
         )
     return BusyLoop, (
-        f"was reported in {run.frozen} waits in {seconds:.3f} s: {run.evidence.unread} bytes wait,"
-        " and none was read"
+        f"was reported in {run.frozen} waits in {seconds:.3f} s, and none of the bytes"
+        f" that wait ({run.evidence.unread}) was read"
     )
 
 

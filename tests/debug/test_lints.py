@@ -148,6 +148,32 @@ def test_busy_loop_of_a_peer_that_hung_up(backend):
     assert "was reported" in str(caught[0].message)
 
 
+@unix
+def test_a_lint_points_at_the_call_of_run():
+    """selectors_ffi.run() is named by the line that calls it, as asyncio.run() is."""
+
+    async def main():
+        first, second = socket.socketpair()
+        first.setblocking(False)
+        second.close()
+        looks, seen = 0, asyncio.Event()
+
+        def look():
+            nonlocal looks
+            looks += 1
+            if looks == 250:
+                asyncio.get_running_loop().remove_reader(first)
+                first.close()
+                seen.set()
+
+        asyncio.get_running_loop().add_reader(first, look)
+        await seen.wait()
+
+    with debugging("checks", silence), told(BusyLoop) as caught:
+        selectors_ffi.run(main())
+    assert caught[0].filename == __file__
+
+
 @linux
 def test_busy_loop_of_unread_data(backend):
     """SEL004: data is reported and never read."""
@@ -158,7 +184,7 @@ def test_busy_loop_of_unread_data(backend):
         with told(BusyLoop) as caught:
             for _ in range(1200):
                 assert selector.select(1)
-    assert "10 bytes wait, and none was read" in str(caught[0].message)
+    assert "none of the bytes that wait (10) was read" in str(caught[0].message)
 
 
 @linux
@@ -176,7 +202,7 @@ def test_busy_loop_of_unread_data_without_counters(backend, kind):
                 assert selector.select(1)
     os.close(read)
     os.close(write)
-    assert "5 bytes wait, and none was read" in str(caught[0].message)
+    assert "none of the bytes that wait (5) was read" in str(caught[0].message)
 
 
 @linux
