@@ -327,9 +327,12 @@ class RingSink:
         note = getattr(sink, "note", None)
         if note is not None:
             note(f"last {len(kept)} records, {reason}; times are seconds before this")
+        latest = 0
         for record in kept:
             if isinstance(sink, FileSink) and not isinstance(sink, JsonSink):
-                sink.write(f"{(record.time - moment) / 1e9:.6f} {sink.line(record)}\n")
+                # The record of a wait comes after those of its calls, which began later.
+                latest = max(latest, record.time)
+                sink.write(f"{(latest - moment) / 1e9:.6f} {sink.line(record)}\n")
             else:
                 sink(record)
 

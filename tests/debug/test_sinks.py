@@ -147,6 +147,21 @@ def test_ring_keeps_the_last_and_dumps_on_request():
     assert ring.records() == []
 
 
+def test_times_of_a_dump_never_go_back():
+    """A wait is written after its calls, with a time that is not before theirs."""
+    out = io.StringIO()
+    ring = RingSink(dump=out)
+    with debugging("syscalls,events", ring), backends.SelectSelector() as selector:
+        for _ in range(3):
+            selector.select(0)
+    began = [record.time for record in ring.records()]
+    ring.dump()
+
+    times = [float(line.split()[0]) for line in out.getvalue().splitlines()[1:]]
+    assert times == sorted(times)
+    assert began != sorted(began)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs Unix descriptors")
 def test_ring_dumps_when_select_raises():
     """When select raises, the flight recorder is dumped, the failed call last."""
