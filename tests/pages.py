@@ -108,14 +108,16 @@ def masked(text: str, folder: Path) -> list[str]:
     """Return lines without what differs from run to run.
 
     Numbers, addresses and the folder differ; so do the calls that the C library has, and how a socket
-    is shown. Tables are ordered by time, so the lines of a block of a table are sorted.
+    is shown. Numbers of lines stay. Tables are ordered by time, so the lines of a block of a table are
+    sorted.
     """
     text = text.replace(f"{folder}{os.sep}", "")
     text = re.sub(r"<socket\.socket[^>\n]*>?", "SOCKET", text)
     text = re.sub(r"0x[0-9a-f]+", "N", text)
     text = re.sub(r"epoll_pwait2?|epoll_wait", "epoll_wait", text)
     text = re.sub(r"(epoll_wait\(.*), \{tv_sec=[^}]*\}, NULL\)", r"\1, N)", text)
-    lines = [re.sub(r"\d+(\.\d+)?", "N", " ".join(line.split())) for line in text.splitlines()]
+    words = (" ".join(line.split()) for line in text.splitlines())
+    lines = [re.sub(r"(\.py:\d+)|\d+(\.\d+)?", lambda found: found[1] or "N", line) for line in words]
     return [re.sub(r"-N\b", "N", line) for line in lines if line]
 
 

@@ -39,7 +39,7 @@ as_shown = pytest.mark.skipif(
 @needs.interpreter_lock
 @pytest.mark.parametrize("one", RUNS, ids=[f"{one.page}: {one.command[:60]}" for one in RUNS])
 def test_what_a_page_shows(one: Run, tmp_path: Path) -> None:
-    """A command or program of a page runs, and prints what the page says, but for numbers."""
+    """A command or program of a page prints what the page says, but for numbers that vary."""
     done = run(PAGES[one.page], one.command, tmp_path)
 
     if one.expected is None:
