@@ -60,12 +60,22 @@ class Parser(argparse.ArgumentParser):
                 return words[:position], words[position + 1 :]
             if word == "-" or not word.startswith("-") or word.startswith(("-m", "-c")):
                 break
-            position += 2 if word in with_value else 1
+            position += 2 if _takes_next(word, with_value) else 1
         return words[:position], words[position:]
 
     def error(self, message: str) -> NoReturn:
         """Say in one line what is wrong; exit status 2."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _takes_next(word: str, with_value: set[str]) -> bool:
+    """Tell whether the next word is the value of an option: ``-o FILE``, also at the end of ``-fo``."""
+    if word.startswith("--"):
+        return word in with_value
+    for place, letter in enumerate(word[1:], 2):
+        if f"-{letter}" in with_value:
+            return place == len(word)
+    return False
 
 
 def count(text: str) -> int:

@@ -572,6 +572,17 @@ def test_a_long_turn_has_its_line(script):
     assert re.search(rf"\(the program took 0\.\d+ s before, at {re.escape(where)}\)", slow)
 
 
+@pytest.mark.parametrize("words", [["-fo", "out.txt"], ["-Zttoout.txt"], ["-Zo", "out.txt", "--"]])
+def test_short_options_in_one_word(script, tmp_path, words):
+    """The last letter of a word may take a value, as in strace -fo out.txt; then comes the program."""
+    path = script("import sys, selectors; selectors.SelectSelector().close(); print(sys.argv[1:])")
+
+    done = trace(*words, path, "-fo", cwd=tmp_path)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['-fo']\n", "")
+    assert (tmp_path / "out.txt").exists()
+
+
 def test_options_of_strace_together(script, tmp_path):
     """Filters, times and a limit work on one command line."""
     path = script(
