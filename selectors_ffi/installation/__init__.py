@@ -117,8 +117,9 @@ def install() -> Installation:
 def uninstall() -> list[str]:
     """Put the standard library's classes back, also where a module took ours from ``selectors`` since.
 
-    A name that something else has changed meanwhile is left alone. Without ``install()`` before,
-    this does nothing.
+    The module's source shows which names it took. So names that were imported meanwhile where there is
+    no source, as at the interactive prompt, stay ours. A name that something else has changed meanwhile
+    is left alone. Without ``install()`` before, this does nothing.
 
     Returns:
         The names that were changed back.
