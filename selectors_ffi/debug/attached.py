@@ -6,7 +6,6 @@ switched off. A thread of ours waits for that, so that it happens while the loop
 
 from __future__ import annotations
 
-import _thread
 import json
 import socket
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from .lines import Lines, Look
 from .live import Switched, switch, switched
 from .output import Output, duplicate, out_of_the_way
 from .sinks import FileSink, JsonSink
+from .threads import start
 
 if TYPE_CHECKING:
     from .flags import Debug
@@ -134,7 +134,7 @@ class Attached:
                 self.note(one)
             else:
                 self(one)
-        _thread.start_new_thread(self._end_with_the_command, ())
+        start(self._end_with_the_command)
 
     def refuse(self, why: str) -> None:
         """Switch off, and say why it was not begun; the command may be gone."""

@@ -30,6 +30,7 @@ from .places import caller_frame, stack_of
 from .presence import Samples
 from .schedule import follow, keep, leave, times_of
 from .stacks import EXACT, Stacks
+from .threads import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,7 +163,7 @@ class _Watchdog:
         begun = _thread.allocate_lock()
         begun.acquire()
         try:
-            _thread.start_new_thread(self._run, (begun.release,))
+            start(self._run, begun.release)
         except RuntimeError:  # no more threads, or the interpreter ends
             self._ended.release()
             return

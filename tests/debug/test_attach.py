@@ -344,7 +344,7 @@ def test_a_command_that_is_gone_before_the_process_comes():
 @pytest.mark.parametrize("summary", [True, False])
 def test_a_command_that_goes_without_a_word(monkeypatch, capfd, summary):
     """The first record that it does not take ends it, and the program's standard error stays clean."""
-    monkeypatch.setattr(attached_side._thread, "start_new_thread", lambda *begin: None)
+    monkeypatch.setattr(attached_side, "start", lambda *begin: None)
     ours, theirs = socket.socketpair()
     with selectors.DefaultSelector() as selector:
         attached_side.begin(theirs.detach(), json.dumps({**SETTINGS, "summary": summary}))

@@ -7,6 +7,7 @@ import asyncio
 import bdb
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -478,6 +479,21 @@ def test_a_fork_meets_no_thread_of_ours(backend):
         assert not turns._watchdog.running
         selector.select(0)
         assert turns._watchdog.running
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs pthread_sigmask")
+def test_a_signal_that_the_program_blocks_stays_pending(backend):
+    """The kernel gives it to a thread that does not block it; one of ours would end the process."""
+    with debugging("checks", lambda record: None), backend() as selector:
+        selector.select(0)
+        assert turns._watchdog.running
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert signal.SIGUSR1 in signal.sigpending()
+            assert signal.sigwait([signal.SIGUSR1]) == signal.SIGUSR1
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_the_thread_ends_with_the_last_loop(backend):
