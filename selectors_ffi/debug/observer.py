@@ -182,7 +182,7 @@ class Observer:
             if findings:
                 self.teller.tell(findings, self.here().source)
 
-    def changed(self, action: str, key: SelectorKey, error: str = "") -> None:
+    def changed(self, action: str, key: SelectorKey, error: OSError | None = None) -> None:
         """Take note that ``register``, ``modify`` or ``unregister`` did or refused ``key``."""
         begin, here = now(), self.here()
         try:
@@ -192,21 +192,21 @@ class Observer:
         finally:
             here.spent.ns += now() - begin
 
-    def _changed(self, action: str, key: SelectorKey, error: str, here: Here) -> list[Finding]:
+    def _changed(
+        self, action: str, key: SelectorKey, error: OSError | None, here: Here
+    ) -> list[Finding]:
         fd = int(key.fd)
         known = self.known.get(fd)
-        if action == "register" or known is None:
+        if action == "register" or known is None or error is not None:
             known = Known.now(key, 3 if self.checks is not None else 1)
         elif action == "modify":
             known.changed(key)
         if self._events:
             self.emit(self._registration(action, known, error, here))
-        if error:
-            return []
+        if error is not None:
+            return self._ended_by(error, fd, here)
         if action == "unregister":
-            self.known.pop(fd, None)
-            if self.checks is not None:
-                self.checks.forget(fd)
+            self._forget(fd)
             return []
         self.known[fd] = known
         if self.checks is None:
@@ -215,19 +215,38 @@ class Observer:
             return self.checks.modified(known, unknown=here.errno == ENOENT)
         return self.checks.registered(known, fd in getattr(self._selector(), "_elsewhere", ()))
 
-    def _registration(self, action: str, known: Known, error: str, here: Here) -> Registration:
+    def _forget(self, fd: int) -> None:
+        self.known.pop(fd, None)
+        if self.checks is not None:
+            self.checks.forget(fd)
+
+    def _ended_by(self, error: OSError, fd: int, here: Here) -> list[Finding]:
+        """Check whether a change that was refused has ended the registration, as ``modify`` may."""
+        known = self.known.get(fd)
+        if known is None or fd in self.registry:
+            return []
+        self._forget(fd)
+        if self._events:
+            self.emit(self._registration("unregister", known, None, here))
+        if self.checks is None or error.errno != ENOENT:
+            return []
+        return self.checks.modified(known, unknown=True)
+
+    def _registration(
+        self, action: str, known: Known, error: OSError | None, here: Here
+    ) -> Registration:
         key, moment = known.key, now()
         peer = address_of(known.fd, key.fileobj) if action == "register" else ""
         where = known.place if action == "register" else str(place()[0])
         return Registration(
-            moment, here.source, action, known.fd, known.kind, key.events, known.shown, error,
-            peer, known.owner, where,
+            moment, here.source, action, known.fd, known.kind, key.events, known.shown,
+            "" if error is None else shown(error), peer, known.owner, where,
         )  # fmt: skip
 
     def refused(
-        self, selector: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: OSError
+        self, action: str, selector: Any, args: Any, kwargs: dict[str, Any], error: OSError
     ) -> None:
-        """Take note that ``register(*args, **kwargs)`` was refused by the kernel."""
+        """Take note that ``register(*args, **kwargs)``, or ``modify``, was refused by the kernel."""
         names = dict(zip(("fileobj", "events", "data"), args), **kwargs)
         try:
             fileobj = names["fileobj"]
@@ -235,7 +254,7 @@ class Observer:
             key = SelectorKey(fileobj, fd, int(names["events"]), names.get("data"))
         except (KeyError, TypeError, ValueError):  # a class of the caller's takes other arguments
             return
-        self.changed("register", key, shown(error))
+        self.changed(action, key, error)
 
     def reopened(self) -> None:
         """Take note that the selector has a kernel object of this process's own."""

@@ -1,8 +1,8 @@
 """Threads: how a thread of our own is started. It takes no signal from the program.
 
-The kernel gives a signal that is sent to the process to any thread that does not block it. A program that
-blocks a signal, to ask for it by ``sigwait()`` or a ``signalfd``, blocks it in its own threads alone. A thread
-of ours would be given that signal, and the default action of most signals ends the process.
+The kernel gives a signal that is sent to the process to any thread that does not block it. A program
+that blocks a signal, to ask for it by ``sigwait()`` or a ``signalfd``, blocks it in its own threads.
+A thread of ours would be given that signal, and the default action of most signals ends the process.
 """
 
 from __future__ import annotations

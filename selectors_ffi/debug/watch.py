@@ -127,17 +127,7 @@ class Observed(Tapped):
     """Reports what it is asked to do, too."""
 
     def register(self, *args: Any, **kwargs: Any) -> Any:
-        observer, register = _observer_of(self), _below(Observed, self, "register")
-        if observer is None:
-            return register(*args, **kwargs)
-        observer.used()
-        try:
-            key = _change(observer, register, args, kwargs)
-        except OSError as error:
-            observer.refused(self, args, kwargs, error)
-            raise
-        observer.changed("register", key)
-        return key
+        return _changed(self, "register", args, kwargs)
 
     def unregister(self, *args: Any, **kwargs: Any) -> Any:
         return _changed(self, "unregister", args, kwargs)
@@ -180,7 +170,11 @@ def _changed(selector: Any, action: str, args: Any, kwargs: Any) -> Any:
     if observer is None:
         return change(*args, **kwargs)
     observer.used()
-    key = _change(observer, change, args, kwargs)
+    try:
+        key = _change(observer, change, args, kwargs)
+    except OSError as error:
+        observer.refused(action, selector, args, kwargs, error)
+        raise
     observer.changed(action, key)
     return key
 

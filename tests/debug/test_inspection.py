@@ -15,6 +15,7 @@ import selectors_ffi
 from selectors_ffi import EVENT_READ, EVENT_WRITE, RawEvent, backends, debugging
 from selectors_ffi.debug import Event, Registration, Syscall, Wait, inspect
 from selectors_ffi.debug.naming import shown
+from selectors_ffi.testing import injecting
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="procfs and epoll")
 
@@ -208,6 +209,29 @@ def test_a_refused_registration_is_recorded(records):
 
     assert refused.kind == "regular file"
     assert refused.error.startswith("PermissionError(1")
+
+
+@pytest.mark.skipif(not hasattr(selectors_ffi, "EpollSelector"), reason="needs epoll")
+def test_a_refused_modify_is_recorded_and_so_is_that_it_ended_the_registration(records):
+    """What modify() refuses of a closed descriptor is registered no more; of an open one, it stays."""
+    read, write = os.pipe()
+    with injecting("epoll_ctl:error=EPERM:when=2"), backends.EpollSelector() as selector:
+        selector.register(read, EVENT_READ)
+        with pytest.raises(PermissionError):
+            selector.modify(read, EVENT_WRITE)
+        os.close(read)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            selector.modify(read, EVENT_WRITE)
+        assert read not in selector.get_map()
+    os.close(write)
+
+    changes = [record for record in records if isinstance(record, Registration)]
+    assert [(one.action, one.events, one.error.partition("(")[0]) for one in changes[:-1]] == [
+        ("register", EVENT_READ, ""),
+        ("modify", EVENT_WRITE, "PermissionError"),
+        ("modify", EVENT_WRITE, "OSError"),
+        ("unregister", EVENT_READ, ""),
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "get_blocking"), reason="needs fcntl")

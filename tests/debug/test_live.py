@@ -22,6 +22,7 @@ from selectors_ffi.binding import Binding
 from selectors_ffi.debug import (
     ClosedWhileRegistered,
     Debug,
+    DescriptorReused,
     Event,
     Lint,
     Registration,
@@ -411,6 +412,24 @@ def test_closed_while_registered_before(cls, known, pairs):
             pass  # of select(2)
     assert "registered for EVENT_READ before debugging was switched on" in str(told[0].message)
     selector.close()
+
+
+@pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="needs epoll")
+def test_a_reused_number_that_the_standard_library_refuses():
+    """Its modify() raises FileNotFoundError; the lint says what the number was before."""
+    kept = []
+    first, second = os.pipe(), ()
+    with selectors.EpollSelector() as selector, switch("checks", kept.append):
+        selector.register(first[0], EVENT_READ)
+        os.close(first[0])
+        os.close(first[1])
+        second = os.pipe()
+        assert second == first
+        with pytest.warns(DescriptorReused), pytest.raises(FileNotFoundError):
+            selector.modify(second[0], EVENT_WRITE)
+    for number in second:
+        os.close(number)
+    assert [(lint.id, lint.fd) for lint in kept] == [("SEL002", first[0])]
 
 
 def test_stats_and_describe_of_the_standard_library(pairs):
