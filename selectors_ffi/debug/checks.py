@@ -16,6 +16,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from . import lints
+from .addresses import address_of
 from .known import identity_of
 from .lints import Finding
 from .naming import HAVE_FSTAT, kind_of, mode_of
@@ -291,7 +292,8 @@ class Checks:
 
 
 def _reused(known: Known) -> str:
-    return f"{known.about()} is another file now, a {kind_of(known.fd)}"
+    now = ", ".join(filter(None, (kind_of(known.fd), address_of(known.fd))))
+    return f"{known.about(addressed=False)} is another file now, a {now}"
 
 
 def _another(before: Identity | None, now: Identity | None) -> bool:

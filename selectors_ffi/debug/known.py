@@ -107,9 +107,13 @@ class Known:
         """Where it was registered; "-" if that was before debugging was switched on."""
         return "-" if self.places[0] is NOWHERE else str(self.places[0])
 
-    def about(self) -> str:
-        """Return number, owner, address, interest and place."""
-        address = address_of(self.fd, self.key.fileobj)
+    def about(self, *, addressed: bool = True) -> str:
+        """Return number, owner, address, interest and place.
+
+        Args:
+            addressed: whether the number names the file that was registered, and so has its address.
+        """
+        address = address_of(self.fd, self.key.fileobj) if addressed else ""
         owner = self._found or owner_of(self.key)  # now: a task may have begun to wait since
         who = f"{owner}, {address}" if address else owner
         where = "at " + " < ".join(map(str, self.places))
