@@ -277,6 +277,8 @@ class Observer:
         turn = -1 if last is None else begin - last[0] - (cost.ns - last[1])
         at, blocked = turns.blocked(here, turn) if here.samples is not None else ("", [])
         here.turn, here.wait = 0, begin
+        if self._turns:
+            turns.begins()
         changes = 0
         if self.checks is not None:
             try:

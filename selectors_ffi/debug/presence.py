@@ -30,7 +30,7 @@ class Here:
 
     __slots__ = (
         "__weakref__", "at", "child", "errno", "heard", "held", "ident", "loop", "measured",
-        "next_sweep", "returned", "samples", "source", "spent", "suspects", "swept", "turn", "used",
+        "next_sweep", "returned", "samples", "source", "spent", "suspects", "turn", "used",
         "wait",
     )  # fmt: skip
 
@@ -53,7 +53,6 @@ class Here:
         self.at: tuple[CodeType, int] | None = None  # what called select()
         self.loop: Loop | None = None  # around it
         self.samples: Samples | None = None
-        self.swept: int = 0
         self.next_sweep: int = 0
         self.suspects: set[int] = set()
         self.used: int = 0  # processor time, when it was measured last

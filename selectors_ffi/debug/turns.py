@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .observer import Observer
     from .presence import Here
 
-__all__ = ["BLOCKED_AFTER", "blocked", "blocked_after", "returned", "watch"]
+__all__ = ["BLOCKED_AFTER", "begins", "blocked", "blocked_after", "returned", "watch"]
 
 BLOCKED_AFTER = "SELECTORS_FFI_BLOCKED_AFTER"
 #: Seconds after which a turn is told of although it has not ended; then five times that, and so on.
@@ -247,7 +247,7 @@ class _Watchdog:
                 held = partial(self._held, here)
                 _sample(here, observer, running.get(here.ident), turn, now, held)
             elif wait and now - wait > ASLEEP:
-                self._sweep(here, observer, wait, now)
+                self._sweep(here, observer, now)
         # For the next look. Not before: while a file is read, the loops run on.
         self._times = times_of(self._native)
         # Asked for anew: a loop may have begun meanwhile.
@@ -256,20 +256,19 @@ class _Watchdog:
             if not here.wait or here.wait != here.measured:
                 here.measured, here.used = here.wait, times_of(here.source.thread)[0]
 
-    def _sweep(self, here: Here, observer: Observer, wait: int, now: int) -> None:
-        """Look for closed descriptors while the loop sleeps: once a wait, twice before it is told."""
+    def _sweep(self, here: Here, observer: Observer, now: int) -> None:
+        """Look for closed descriptors while the loop sleeps; twice before it is told."""
         checks = observer.checks
-        if checks is None or here.swept == wait or now < here.next_sweep:
+        if checks is None or now < here.next_sweep:
             return
-        registry = observer.registry
+        wait, registry = here.wait, observer.registry
         suspects = checks.suspects(registry)
         again = suspects & here.suspects
         here.suspects = suspects
         done = perf_counter_ns()
         if not suspects or again:
-            here.swept = wait
-            here.next_sweep = done + 32 * (done - now)
-        if again and here.wait == wait:
+            here.next_sweep = done + max(32 * (done - now), ASLEEP)
+        if again and here.wait == wait != 0:
             frame = self._stacks.now().get(here.ident)
             observer.teller.tell_from_outside(here.source, frame, checks.confirmed(again, registry))
 
@@ -394,6 +393,12 @@ def _callback_of(frame: FrameType | None) -> str:
 
 _watchdog = _Watchdog()
 watch, unwatch = _watchdog.add, _watchdog.drop
+
+
+def begins() -> None:
+    """Take note that a wait begins. It may be the only one, and not end."""
+    if not _watchdog.running:
+        _watchdog.start()
 
 
 def returned(here: Here, frame: FrameType | None, now: int) -> None:

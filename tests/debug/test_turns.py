@@ -432,8 +432,12 @@ def test_an_error_is_raised_in_the_loop(backend, lints, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(selectors_ffi, "EpollSelector"), reason="needs epoll")
 @pytest.mark.filterwarnings("ignore::selectors_ffi.debug.ClosedWhileRegistered")
-def test_a_descriptor_that_is_closed_while_the_loop_sleeps(lints, monkeypatch):
-    """SEL001 is told while the loop sleeps, which may be for ever: epoll forgets the descriptor."""
+@pytest.mark.parametrize("first", [True, False])
+def test_a_descriptor_that_is_closed_while_the_loop_sleeps(lints, monkeypatch, first):
+    """SEL001 is told while the loop sleeps, which may be for ever: epoll forgets the descriptor.
+
+    The wait may be the first one, and have lasted when the descriptor is closed.
+    """
     monkeypatch.setattr(checks, "CREDIT", 0)
     monkeypatch.setattr(checks, "SHARE", 1 << 60)
     monkeypatch.setattr(turns, "ASLEEP", 1)
@@ -446,9 +450,12 @@ def test_a_descriptor_that_is_closed_while_the_loop_sleeps(lints, monkeypatch):
     with near, far, selectors_ffi.EpollSelector() as selector:
         selector.register(near, EVENT_READ)
         selector.register(read, EVENT_READ)
-        selector.select(0)
+        if not first:
+            selector.select(0)
+        here = selector._observer.here()
 
         def close():
+            block_until(lambda: here.next_sweep)  # all was well until then
             os.close(read)
             block_until(closed)
             far.send(b"x")
