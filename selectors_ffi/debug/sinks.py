@@ -347,12 +347,28 @@ def tee(sinks: Iterable[Sink]) -> Sink:
     for emitter in guarded:
         if not callable(emitter.sink):
             raise TypeError(f"tee() takes callables, as FileSink(path) is one, not {emitter.sink!r}")
+    return _Tee(guarded)
 
-    def give(record: Record) -> None:
-        for emitter in guarded:
-            emitter.attempt(partial(emitter.sink, record))
 
-    return give
+class _Tee:
+    """Gives to several sinks what it is given."""
+
+    def __init__(self, sinks: list[Emitter]) -> None:
+        self._sinks = sinks
+        # It has these methods if one of them has: a sink with dump() is taken for a flight recorder.
+        for name in ("dump", "note"):
+            able = [one for one in sinks if callable(getattr(one.sink, name, None))]
+            if able:
+                setattr(self, name, partial(self._each, able, name))
+
+    def __call__(self, record: Record) -> None:
+        for one in self._sinks:
+            one.attempt(partial(one.sink, record))
+
+    @staticmethod
+    def _each(able: list[Emitter], name: str, *text: str) -> None:
+        for one in able:
+            one.attempt(partial(getattr(one.sink, name), *text))
 
 
 def sink_of(target: SinkLike) -> Sink:

@@ -238,6 +238,19 @@ def test_errno_survives_the_sink(backend):
                 selector.register(file, EVENT_READ)
 
 
+def test_a_flight_recorder_in_a_tee_is_dumped():
+    """It writes when select() raises, also if other sinks get the records as well."""
+    written, others = [], []
+    recorder = RingSink(2, dump=written.append)
+    sink = tee([recorder, others.append])
+    with debugging("events", sink), backends.SelectSelector() as selector:
+        with pytest.raises(ValueError, match="NaN"):
+            selector.select(float("nan"))
+    assert [str(record).partition(" <")[0] for record in written] == ["wait(nan) = raised"]
+    assert others[:1] == written
+    assert not hasattr(tee([others.append]), "dump"), "it would be taken for a flight recorder"
+
+
 def test_tee_guards_each():
     """Of several sinks, one that raises does not keep the others from their records."""
     kept = []
