@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .ambience import ambient
 from .complaints import complain
-from .flags import Debug, flags_of
+from .flags import TAPPED, Debug, flags_of
 from .live import alive, switch, switched
 from .naming import shown
 from .sinks import standard_error
@@ -39,7 +39,8 @@ def signal_of(text: str) -> tuple[signal.Signals, Debug]:
     """Return signal and flags of a value such as ``USR1`` or ``USR1:syscalls,events``.
 
     Raises:
-        ValueError: no such signal, or no such flag; the message lists the known ones.
+        ValueError: no such signal, or no such flag, and the message lists the known ones; or no flag
+            that can be switched on.
     """
     name, colon, flags = text.partition(":")
     names = (one.name for one in signal.Signals if one.name not in _NOT_OURS)
@@ -49,7 +50,10 @@ def signal_of(text: str) -> tuple[signal.Signals, Debug]:
         raise ValueError(
             f"{VARIABLE}={text!r}: no signal {name!r} can be used; known are {', '.join(known)}"
         )
-    return number, flags_of(flags if colon else _DEFAULT, VARIABLE)
+    chosen = flags_of(flags if colon else _DEFAULT, VARIABLE) & TAPPED
+    if not chosen:
+        raise ValueError(f"{VARIABLE}={text!r}: {flags!r} names no flag that can be switched on")
+    return number, chosen
 
 
 def begin() -> None:

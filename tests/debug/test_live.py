@@ -683,6 +683,13 @@ def test_no_such_signal(text):
         by_signal.signal_of(text)
 
 
+@pytest.mark.parametrize("flags", ["leaks", "", ","])
+def test_a_signal_that_would_switch_nothing_on(flags):
+    """LEAKS concerns a selector's creation: it would be told to be on, and show nothing."""
+    with pytest.raises(ValueError, match="names no flag that can be switched on"):
+        by_signal.signal_of(f"TERM:{flags}")
+
+
 def python(code, *words, **environment):
     """Run code in a process of its own."""
     return subprocess.run(
