@@ -80,11 +80,13 @@ def run(options: argparse.Namespace) -> int:
     """Attach, copy what comes, and detach; return 0."""
     from selectors_ffi.debug.attached import DEFAULT
     from selectors_ffi.debug.filters import about, chosen
+    from selectors_ffi.debug.flags import TAPPED
 
     check_times(options)
     try:
         with ExitStack() as stack:
-            chosen(options.expressions, DEFAULT)
+            if not chosen(options.expressions, DEFAULT).flags & TAPPED:
+                raise ValueError("-e: leaks alone shows nothing of selectors that are made already")
             options.about = [one if one.isdecimal() else os.path.abspath(one) for one in options.about]
             for one in options.about:
                 about(one)

@@ -313,6 +313,7 @@ def test_another_version(monkeypatch, tmp_path, mapped, theirs):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["-e", "leaks", "1"], "-e: leaks alone shows nothing"),
         (["-e", "evnts", "1"], "unknown debug flag 'evnts'; known are"),
         (["-t", "-r", "1"], "-t and -r are two ways to show the time"),
         (["--slower", "5parsec", "1"], "5parsec"),
