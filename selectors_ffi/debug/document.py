@@ -72,9 +72,11 @@ class Document(Locked):
         self._rewritten = False  # the tail is: it is a regular file
         self._shared = join
         self._patience = PATIENCE
-        self._ended = False
+        self.closed: bool = False
+        """Whether it is closed in this process."""
         self._empty = True
-        self._written = 0
+        self.size: int = 0
+        """How many bytes it had after the last item of this process."""
         if isinstance(target, (str, os.PathLike)):
             # The program may change its directory before the file must be opened again.
             self._path = os.path.abspath(os.fspath(target))
@@ -122,37 +124,27 @@ class Document(Locked):
         """
         data = _bytes(item)
         with self._lock:
-            self._written += len(data)
+            self.size += len(data)
             if not self._rewritten:
                 self._stream(data if self._empty else self._separator + data)
                 self._empty = False
                 return
             for size in self._sizes():
                 self._write_whole(size, data)
-                self._written = size + len(data)
+                self.size = size + len(data)
 
     def close(self) -> None:
         """Write the tail where it is not written yet; close what was opened from a path."""
         with self._lock:
-            if self._ended:
+            if self.closed:
                 return
-            self._ended = True
+            self.closed = True
             if not self._rewritten:
                 self._stream(self._tail)
             if self._file is not None:
                 self._file.flush()
             if self._path:
                 self._own.close()
-
-    @property
-    def size(self) -> int:
-        """How many bytes it had after the last item of this process."""
-        return self._written
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed in this process."""
-        return self._ended
 
     # Files that can be written anywhere
 
@@ -187,7 +179,7 @@ class Document(Locked):
         """Return the size of the file; open it again if the program has closed our descriptor."""
         # If it is not ours the number may be a file of the program's now: it must be left alone.
         if not self._own.ours():
-            self._own.take(-1 if self._ended else self._open(0))
+            self._own.take(-1 if self.closed else self._open(0))
         return os.fstat(self._own.fd).st_size
 
     def _write_whole(self, size: int, data: bytes) -> None:

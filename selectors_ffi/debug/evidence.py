@@ -66,18 +66,16 @@ class Evidence(NamedTuple):
     unread: int | None = None
     """Bytes that can be read, connections that can be accepted; None if the kernel does not say."""
     counters: tuple[int, ...] | None = None
-    """Bytes received and written since the beginning; None if the kernel does not count them."""
+    """Bytes received and written since the beginning; None if the kernel does not count them.
+
+    Only with them, equal evidence means that nothing happened.
+    """
     stream: bool = False
     """It is a pipe or a connection, and no listening socket."""
     hangup: bool = False
     """The peer is gone or an error is pending."""
     ended: bool = False
     """No more data will come than is unread."""
-
-    @property
-    def certain(self) -> bool:
-        """Whether equal evidence means that nothing happened, without a watch on arrivals."""
-        return self.counters is not None
 
 
 NOTHING = Evidence()

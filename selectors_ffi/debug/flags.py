@@ -54,12 +54,8 @@ def flags_of(value: FlagsLike, source: str = "debug") -> Debug:
     return flags
 
 
-_BY_NAME = {
-    flag.name.lower(): flag
-    for flag in (Debug.SYSCALLS, Debug.EVENTS, Debug.STATS, Debug.CHECKS, Debug.LEAKS)
-    if flag.name is not None
-}
+_BY_NAME = {str(flag.name).lower(): flag for flag in Debug}
 
 ALL = Debug.SYSCALLS | Debug.EVENTS | Debug.STATS | Debug.CHECKS | Debug.LEAKS
 #: The flags that need the system calls tapped; LEAKS does not.
-TAPPED = Debug.SYSCALLS | Debug.EVENTS | Debug.STATS | Debug.CHECKS
+TAPPED = ALL & ~Debug.LEAKS

@@ -193,5 +193,4 @@ def _derived(cls: type) -> Iterator[type]:
 
 def _names(flags: Debug) -> str:
     """Return the names of flags as ``debug=`` takes them."""
-    known = (Debug.SYSCALLS, Debug.EVENTS, Debug.STATS, Debug.CHECKS)
-    return ",".join(str(flag.name).lower() for flag in known if flag in flags)
+    return ",".join(str(flag.name).lower() for flag in Debug if flag in flags)

@@ -75,7 +75,7 @@ class Observer:
         self._decodes = bool(flags & (Debug.EVENTS | Debug.STATS))
         self._turns = self._decodes or self.checks is not None
         # Not the selector itself: a dropped one is to be freed at once, as it is without us.
-        self._selector = ref(selector)
+        self.selector: ref[Any] = ref(selector)
         self._tokens: dict[int, int] = {}
         self._threads = local()
         self.open: bool = True
@@ -87,14 +87,10 @@ class Observer:
         self.below: Binding | None = None
         """The kernel interface that is tapped; None of a selector that has none, as the stdlib's."""
 
-    def selector(self) -> object:
-        """Return the selector; None if it is gone."""
-        return self._selector()
-
     @property
     def registry(self) -> dict[int, SelectorKey]:
         """The selector's registry; empty if the selector is gone."""
-        return getattr(self._selector(), "_fd_to_key", {})
+        return getattr(self.selector(), "_fd_to_key", {})
 
     def adopt(self, tokens: dict[int, int]) -> None:
         """Take over the registrations that a living selector has.
@@ -213,7 +209,7 @@ class Observer:
             return []
         if action == "modify":
             return self.checks.modified(known, unknown=here.errno == ENOENT)
-        return self.checks.registered(known, fd in getattr(self._selector(), "_elsewhere", ()))
+        return self.checks.registered(known, fd in getattr(self.selector(), "_elsewhere", ()))
 
     def _forget(self, fd: int) -> None:
         self.known.pop(fd, None)
@@ -350,19 +346,13 @@ class Observer:
         if heard and checks.changes == begun.changes and sum(one[2] for one in heard) != count:
             given = given_of(result)
             for native in natives_of(heard):
-                if native.fd not in given:
-                    findings += self._stale(native, checks)
+                if native.fd not in given and self._reason(native) in (UNREGISTERED, FORMER):
+                    findings += checks.stale(native.fd, native.decoded, self.registry)
         clock = end - spent().ns  # what has been spent since is added when all is done
         try:
             return findings + checks.after(result if count else (), timeout, count, clock)
         except (AttributeError, TypeError, ValueError):  # a class of the caller's returns no keys
             return findings
-
-    def _stale(self, native: Native, checks: Checks) -> list[Finding]:
-        """Check an event that was not handed on."""
-        if self._reason(native) not in (UNREGISTERED, FORMER):
-            return []
-        return checks.stale(native.fd, native.decoded, self.registry)
 
     def failed(self, begun: Begun, timeout: Any, error: BaseException) -> None:
         """Take note that a wait raised; a flight recorder is dumped."""
@@ -425,7 +415,7 @@ class Observer:
 
     def _wakes(self, fd: int) -> bool:
         """Tell whether the selector watches a descriptor for itself."""
-        selector = self._selector()
+        selector = self.selector()
         return selector is not None and bool(selector._watches_itself(fd))
 
 

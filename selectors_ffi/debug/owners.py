@@ -143,12 +143,15 @@ def _is_task(thing: object) -> bool:
     return tasks is not None and _is(thing, tasks.Task)
 
 
+def _coroutine_of(task: object) -> Any:
+    """Return the coroutine of a task of asyncio, whatever its class makes of ``get_coro``."""
+    return sys.modules["asyncio.tasks"].Task.get_coro(task)
+
+
 def _of_task(task: Any) -> str:
     """Return ``task 'name' of coroutine``; of asyncio or of curio."""
-    tasks = sys.modules.get("asyncio.tasks")
-    if tasks is not None and _is(task, tasks.Task):
-        base = tasks.Task if _is(task, tasks.Task) else type(task)
-        name, coroutine = base.get_name(task), base.get_coro(task)
+    if _is_task(task):
+        name, coroutine = sys.modules["asyncio.tasks"].Task.get_name(task), _coroutine_of(task)
     else:
         name, coroutine = field(task, "id"), field(task, "coro")
     label = f" {name!r}" if type(name) in (str, int) and _LABEL.fullmatch(str(name)) else ""
@@ -228,7 +231,7 @@ def _begins(handle: object) -> bool:
     task = _task_stepped(field(handle, "_callback"))
     if task is None:
         return False
-    coroutine: Any = sys.modules["asyncio.tasks"].Task.get_coro(task)
+    coroutine = _coroutine_of(task)
     if _is(coroutine, types.CoroutineType):
         return getcoroutinestate(coroutine) == CORO_CREATED
     # Before Python 3.12, what is awaited without being a coroutine is wrapped in a generator.
@@ -243,7 +246,7 @@ def _is_polite(handle: object) -> bool:
     task = _task_stepped(field(handle, "_callback"))
     if task is None:
         return False
-    frames = _frames_of(sys.modules["asyncio.tasks"].Task.get_coro(task))
+    frames = _frames_of(_coroutine_of(task))
     return any(
         "checkpoint" in frame.f_code.co_name
         and str(frame.f_globals.get("__name__")).startswith("anyio._backends.")
@@ -263,7 +266,7 @@ def _place_of(callback: Any) -> Place | None:
         callback = callback.func
     task = _task_stepped(callback)
     if task is not None:
-        frame = _innermost(sys.modules["asyncio.tasks"].Task.get_coro(task))
+        frame = _innermost(_coroutine_of(task))
         return stack_of([frame])[0] if frame is not None else None
     function = callback.__func__ if _is(callback, types.MethodType) else callback
     return defined_at(function.__code__) if _is(function, types.FunctionType) else None

@@ -114,9 +114,7 @@ class PerfettoSink(Locked):
             return [{**instant, "args": arguments}]
         if isinstance(record, Event):
             return self._ready(record, base)
-        if isinstance(record, Registration):
-            return self._registered(record, base)
-        return []
+        return self._registered(record, base)
 
     def _ready(self, record: Event, base: dict[str, Any]) -> list[dict[str, Any]]:
         what = f"dropped: {record.dropped}" if record.dropped else interest(record.events)

@@ -100,7 +100,7 @@ class Runs:
         before = run.evidence
         run.evidence = after = evidence_of(fd, key.fileobj)
         arrived = None
-        if not after.certain and after.unread:
+        if after.counters is None and after.unread:
             arrived = self._arrivals.since_last(fd)
         if slow or run.count == STEP:
             run.since = now

@@ -78,12 +78,13 @@ class Block:
         raise NotImplementedError
 
     def __enter__(self) -> Any:
+        """Enter the block; return the library of its binding."""
         with shared._lock:
             if self._binding is not None:
                 raise RuntimeError(f"{type(self).__name__}() is entered already")
             self._binding = self.make()
             push(self._binding)
-        return self
+            return self._binding.lib
 
     def __exit__(self, *error: object) -> None:
         with shared._lock:

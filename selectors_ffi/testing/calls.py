@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..binding import pointer_to
+from ..debug.decode.select import members
 from .library import name_of
 
 if TYPE_CHECKING:
@@ -108,79 +109,40 @@ def descriptors(call: Call) -> set[int]:
 
 
 class Set:
-    """One of the three sets of a call of select."""
+    """One of the three sets of a call of select: words of ``fd_mask``, on every Unix."""
+
+    def __init__(self, call: Call, pointer: Any) -> None:
+        self._ffi: Any = call.binding.ffi
+        self._nfds = int(call.arguments[0])
+        self._pointer = None if pointer == self._ffi.NULL else pointer
 
     def members(self) -> list[int]:
         """Return the descriptors in the set."""
-        raise NotImplementedError
+        return [] if self._pointer is None else members(self._ffi, self._pointer, self._nfds)
 
-    def write(self, members: Sequence[Any]) -> None:
-        """Have ``members`` in the set, and nothing else."""
-        raise NotImplementedError
-
-
-class Bitmap(Set):
-    """Words of ``fd_mask``, on every Unix; the members ascend."""
-
-    def __init__(self, call: Call, pointer: Any) -> None:
-        self._bits = int(call.arguments[0])
-        self._width = call.binding.ffi.sizeof("fd_mask")
-        words = -(-self._bits // (8 * self._width))
-        ffi = call.binding.ffi
-        size = 0 if pointer == ffi.NULL else words * self._width
-        self._memory = ffi.buffer(pointer_to(ffi, "char", pointer), size) if size else bytearray()
-
-    def members(self) -> list[int]:
-        return [fd for first, word in self._words() for fd in _bits(word, first) if fd < self._bits]
-
-    def write(self, members: Sequence[Any]) -> None:
-        wanted = set(members)
-        for first, _ in list(self._words()):
-            bits = range(8 * self._width)
-            word = sum(1 << bit for bit in bits if first + bit in wanted)
-            start = first // 8
-            self._memory[start : start + self._width] = word.to_bytes(self._width, sys.byteorder)
-
-    def _words(self) -> list[tuple[int, int]]:
-        """Return (first descriptor, word) of each word."""
-        memory, width = bytes(self._memory), self._width
-        return [
-            (8 * start, int.from_bytes(memory[start : start + width], sys.byteorder))
-            for start in range(0, len(memory), width)
-        ]
+    def write(self, wanted: Sequence[Any]) -> None:
+        """Have ``wanted`` in the set, and nothing else."""
+        if self._pointer is not None:
+            width = self._ffi.sizeof("fd_mask")
+            words = pointer_to(self._ffi, "char", self._pointer)
+            for first in range(0, self._nfds, 8 * width):
+                word = sum(1 << bit for bit in range(8 * width) if first + bit in wanted)
+                memory = self._ffi.buffer(words + first // 8, width)
+                memory[0:width] = word.to_bytes(width, sys.byteorder)
 
 
 class Sockets(Set):
     """Winsock's: a count, and so many sockets, in any order."""
 
-    def __init__(self, call: Call, pointer: Any) -> None:
-        ffi = call.binding.ffi
-        self._set = None if pointer == ffi.NULL else pointer_to(ffi, "fd_set", pointer)
-
-    def members(self) -> list[int]:
-        one = self._set
-        return [] if one is None else [int(one.fd_array[i]) for i in range(one.fd_count)]
-
-    def write(self, members: Sequence[Any]) -> None:
-        if self._set is not None:
-            for i, member in enumerate(members):
-                self._set.fd_array[i] = member
-            self._set.fd_count = len(members)
+    def write(self, wanted: Sequence[Any]) -> None:
+        if self._pointer is not None:
+            written = pointer_to(self._ffi, "fd_set", self._pointer)
+            for i, member in enumerate(wanted):
+                written.fd_array[i] = member
+            written.fd_count = len(wanted)
 
 
 def sets_of(call: Call) -> list[Set]:
     """Return the three sets of a call of select."""
-    pointers = call.arguments[1:4]
-    if call.binding.target == "windows":
-        return [Sockets(call, pointer) for pointer in pointers]
-    return [Bitmap(call, pointer) for pointer in pointers]
-
-
-def _bits(word: int, first: int) -> list[int]:
-    """Return the places of the bits of a word, counted from ``first``."""
-    found = []
-    while word:
-        low = word & -word
-        found.append(first + low.bit_length() - 1)
-        word ^= low
-    return found
+    kind = Sockets if call.binding.target == "windows" else Set
+    return [kind(call, pointer) for pointer in call.arguments[1:4]]

@@ -41,7 +41,7 @@ import collections
 import itertools
 import random
 from errno import EINTR
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..backends.process import sleep
 from ..binding import default
@@ -309,9 +309,8 @@ class chaotic(Block):
         return chaos(self.seed, spurious=self.spurious)
 
     def __enter__(self) -> Chaos:
-        super().__enter__()
-        hook: Any = self._binding and self._binding.lib.hook
-        return hook  # type: ignore[no-any-return] # a Chaos
+        hook: Chaos = super().__enter__().hook
+        return hook
 
 
 def _checked(seed: object) -> int:

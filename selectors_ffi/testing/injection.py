@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from errno import EINTR
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..backends.process import sleep
 from ..backends.windows import OLD
@@ -169,10 +169,9 @@ class injecting(Block):
         return inject(self.text)
 
     def __enter__(self) -> Injection:
-        super().__enter__()
-        hook: Any = self._binding and self._binding.lib.hook
+        hook: Injection = super().__enter__().hook
         self._injection = hook
-        return hook  # type: ignore[no-any-return] # an Injection
+        return hook
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)

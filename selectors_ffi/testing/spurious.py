@@ -6,12 +6,12 @@ noted as they are made. See ``chaos`` for the manuals.
 
 from __future__ import annotations
 
-import os
 import stat
 from typing import TYPE_CHECKING
 
 from ..binding import pointer_to
 from ..debug.naming import mode_of
+from ..debug.output import file_of
 from .answers import Answer, Ready
 from .calls import sets_of
 
@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Registered", "offers", "readers"]
 
-_File = tuple[int, int]
-
 
 class Registered:
     """What an epoll watches, as far as chaos has to know."""
 
     def __init__(self) -> None:
         #: descriptor -> (token, file), of the registrations for reading.
-        self.readable: dict[int, tuple[int, _File]] = {}
+        self.readable: dict[int, tuple[int, tuple[int, int] | None]] = {}
         #: Tokens of what is reported once only (EPOLLET, EPOLLONESHOT).
         self.once: set[int] = set()
 
@@ -51,7 +49,7 @@ class Registered:
         if flags & (constant("EPOLLET") | constant("EPOLLONESHOT")):
             self.once.add(token)
         elif files and flags & constant("EPOLLIN"):
-            self.readable[fd] = token, _file(fd)
+            self.readable[fd] = token, file_of(fd)
 
 
 def readers(call: Call) -> list[int]:
@@ -95,22 +93,11 @@ def _registrations(call: Call, registered: Registered) -> list[Ready]:
     found = []
     for fd, (token, file) in registered.readable.items():
         # A number that was closed and is another file now is not registered any more.
-        if _is_socket(fd) and _file(fd) == file:
+        if _is_socket(fd) and file_of(fd) == file:
             record = ffi.new("struct epoll_event *", {"events": flag, "data": token})
             found.append(Ready(token, bytes(ffi.buffer(record)), True))
     return found
 
 
-def _file(fd: int) -> _File:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return -1, -1
-    return status.st_dev, status.st_ino
-
-
 def _is_socket(fd: int) -> bool:
-    try:
-        return stat.S_ISSOCK(mode_of(fd))
-    except OSError:
-        return False
+    return stat.S_ISSOCK(mode_of(fd))

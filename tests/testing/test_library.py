@@ -14,7 +14,6 @@ from selectors_ffi.testing import chaos
 from selectors_ffi.testing.answers import answer_of
 from selectors_ffi.testing.calls import descriptors, functions_of, sets_of
 from selectors_ffi.testing.library import Call, name_of, proxied, take_note
-from selectors_ffi.testing.spurious import _file, _is_socket
 
 
 def plain(call):
@@ -146,14 +145,6 @@ def test_an_epoll_that_replaces_another(pair):
     assert seen == {9}
     for fd in (old, new):
         os.close(fd)
-
-
-def test_descriptors_that_are_closed():
-    """What is closed is no socket and no file."""
-    fd = os.dup(0)
-    os.close(fd)
-    assert _file(fd) == (-1, -1)
-    assert not _is_socket(fd)
 
 
 def test_what_a_call_is_about(below, subject, pair):

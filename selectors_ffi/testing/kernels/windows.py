@@ -22,7 +22,6 @@ from .base import SimulatedKernel
 
 __all__ = ["SimulatedWindows"]
 
-WSAEFAULT = 10014
 WSAEINVAL = 10022
 WSAENOTSOCK = 10038
 SOCKET_ERROR = -1
