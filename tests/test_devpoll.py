@@ -34,14 +34,6 @@ def machine(request):
     return request.param
 
 
-@pytest.fixture
-def pair():
-    """Two connected sockets."""
-    near, far = socket.socketpair()
-    with near, far:
-        yield near, far
-
-
 def boot(machine):
     """A session and the library that can be made to fail."""
     library = []

@@ -40,14 +40,6 @@ def session(request):
     return request.param.boot()
 
 
-@pytest.fixture
-def pair():
-    """Two connected sockets."""
-    near, far = socket.socketpair()
-    with near, far:
-        yield near, far
-
-
 def in_child(function):
     """Run ``function`` in a forked child; its exception is this test's failure."""
     reader, writer = os.pipe()

@@ -49,13 +49,9 @@ def pipes():
 
 
 @pytest.fixture
-def pairs():
-    """Three connected pairs of sockets."""
-    made = [socket.socketpair() for _ in range(3)]
-    yield made
-    for pair in made:
-        for end in pair:
-            end.close()
+def pairs(new_pair):
+    """Three pairs of connected sockets."""
+    return [new_pair() for _ in range(3)]
 
 
 def ready(selector, timeout=0):

@@ -27,14 +27,6 @@ def session(request):
     return request.param.boot()
 
 
-@pytest.fixture
-def pair():
-    """Two connected sockets."""
-    near, far = socket.socketpair()
-    with near, far:
-        yield near, far
-
-
 class Surprise(Exception):
     pass
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 
 import pytest
 
@@ -79,14 +78,6 @@ def set_clock(monkeypatch):
             monkeypatch.setattr(module, "clock", lambda: hook.now)
 
     return set_it
-
-
-@pytest.fixture
-def pair():
-    """Two connected sockets."""
-    near, far = socket.socketpair()
-    with near, far:
-        yield near, far
 
 
 def selector_without_time(machine, function, refused=tuple(PLAIN)):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -12,6 +11,7 @@ import selectors_ffi
 from selectors_ffi import backends
 from selectors_ffi.debug import Debug, debugging
 from selectors_ffi.debug.records import Marks
+from tests.conftest import Pair
 
 HERE = [
     name
@@ -41,13 +41,6 @@ def records() -> Iterator[list[Any]]:
 
 
 @pytest.fixture
-def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
-    """Three connected pairs of non-blocking sockets."""
-    made = [socket.socketpair() for _ in range(3)]
-    for pair in made:
-        for sock in pair:
-            sock.setblocking(False)
-    yield made
-    for pair in made:
-        for sock in pair:
-            sock.close()
+def pairs(new_pair: Callable[[], Pair]) -> list[Pair]:
+    """Three pairs of connected sockets."""
+    return [new_pair() for _ in range(3)]

@@ -75,16 +75,6 @@ def process(request):
     made.kernel.lib.close(made.kq)
 
 
-@pytest.fixture
-def pairs():
-    """Three pairs of connected sockets."""
-    made = [socket.socketpair() for _ in range(3)]
-    yield made
-    for pair in made:
-        for end in pair:
-            end.close()
-
-
 def test_three_records_keep_their_places(process, pairs):
     """K13, K14: three ready descriptors come back in the declared layout of the system."""
     for index, (near, far) in enumerate(pairs):
@@ -232,7 +222,7 @@ def test_a_full_list_turns(process, pairs):
     """K10: with room for one event the next call reports another descriptor."""
     for near, _ in pairs:
         process.add(near.fileno(), process.write)
-    seen = {process.ready(room=1)[0][0] for _ in range(3)}
+    seen = {process.ready(room=1)[0][0] for _ in pairs}
     assert seen == {near.fileno() for near, _ in pairs}
 
 

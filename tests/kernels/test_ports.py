@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import threading
 
 import pytest
@@ -71,16 +70,6 @@ def process(request):
     made = Process(request.param)
     yield made
     made.kernel.lib.close(made.port)
-
-
-@pytest.fixture
-def pairs():
-    """Three pairs of connected sockets."""
-    made = [socket.socketpair() for _ in range(3)]
-    yield made
-    for pair in made:
-        for end in pair:
-            end.close()
 
 
 def test_a_port_is_inherited_by_other_programs(process):

@@ -48,14 +48,6 @@ class Caller:
         return self.ffi.new(f"struct {kind} *", (seconds, fraction))
 
 
-@pytest.fixture
-def pair():
-    """Two connected sockets."""
-    near, far = socket.socketpair()
-    with near, far:
-        yield near, far
-
-
 @pytest.mark.parametrize("name", MAKERS)
 def test_no_descriptor_is_left(name):
     """At RLIMIT_NOFILE making a kernel object is EMFILE."""

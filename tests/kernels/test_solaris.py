@@ -101,13 +101,9 @@ def illumos():
 
 
 @pytest.fixture
-def pairs():
+def pairs(new_pair):
     """Three pairs of connected sockets."""
-    made = [socket.socketpair() for _ in range(3)]
-    yield made
-    for pair in made:
-        for end in pair:
-            end.close()
+    return [new_pair() for _ in range(3)]
 
 
 def test_three_records_keep_their_places(process, pairs):

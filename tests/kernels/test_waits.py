@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import os
 import resource
-import socket
 import threading
 import time
 
@@ -28,14 +27,6 @@ ALL = pytest.mark.parametrize(
 def selector_of(backend, binding):
     """A selector of a class on a kernel."""
     return getattr(importlib.import_module("selectors_ffi.backends"), backend)(binding=binding)
-
-
-@pytest.fixture
-def pair():
-    """Two connected sockets."""
-    near, far = socket.socketpair()
-    with near, far:
-        yield near, far
 
 
 @contextlib.contextmanager

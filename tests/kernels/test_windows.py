@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from errno import EINTR
 
 import pytest
@@ -24,16 +23,6 @@ BOTH = EVENT_READ | EVENT_WRITE
 def kernel():
     """A simulated Windows."""
     return SimulatedWindows()
-
-
-@pytest.fixture
-def pairs():
-    """Four connected pairs of sockets."""
-    made = [socket.socketpair() for _ in range(4)]
-    yield made
-    for pair in made:
-        for end in pair:
-            end.close()
 
 
 def fd_set(kernel, *sockets):

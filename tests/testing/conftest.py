@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
+from typing import Callable
 
 import pytest
 
-from tests.conftest import Subject
+from tests.conftest import Pair, Subject
 
 
 @pytest.fixture(autouse=True)
@@ -21,16 +21,9 @@ def nothing_ambient() -> Iterator[None]:
 
 
 @pytest.fixture
-def many() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+def many(new_pair: Callable[[], Pair]) -> list[Pair]:
     """Ten connected pairs of non-blocking sockets."""
-    made = [socket.socketpair() for _ in range(10)]
-    for pair in made:
-        for sock in pair:
-            sock.setblocking(False)
-    yield made
-    for pair in made:
-        for sock in pair:
-            sock.close()
+    return [new_pair() for _ in range(10)]
 
 
 @pytest.fixture
