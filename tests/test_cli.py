@@ -17,6 +17,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import EVENT_READ, EVENT_WRITE, cli
 from selectors_ffi.cli import demo, main
+from tests import apart
 
 ROOT = Path(__file__).parent.parent
 USABLE = sorted(
@@ -226,12 +227,7 @@ def test_example_differs_in_one_import():
 def test_a_wrong_variable_ends_the_command_line(variable, command):
     """One line that names the variable, exit status 2, and nothing has run."""
     name, _, value = variable.partition("=")
-    done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", *command.split()],
-        env={**os.environ, "PYTHONPATH": str(ROOT), name: value},
-        capture_output=True,
-        text=True,
-    )
+    done = apart.python("-m", "selectors_ffi", *command.split(), **{name: value})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("python -m selectors_ffi")
     assert name in done.stderr and value in done.stderr

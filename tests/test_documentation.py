@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
@@ -14,6 +13,7 @@ import selectors_ffi
 import selectors_ffi.debug
 import selectors_ffi.testing
 from selectors_ffi import backends
+from tests import apart
 from tests.source import TREE
 
 DOCS = TREE / "docs"
@@ -93,11 +93,6 @@ def test_no_name_of_the_reference_is_gone():
 def test_it_builds_without_a_warning(tmp_path):
     """Sphinx builds the pages, with warnings as errors."""
     command = ["-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
-    done = subprocess.run(
-        [sys.executable, *command, str(DOCS), str(tmp_path / "html")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    done = apart.python(*command, DOCS, tmp_path / "html", stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout
     assert "wakeup" in (tmp_path / "html" / "reference.html").read_text("utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
 import sys
 import threading
 
@@ -12,6 +11,7 @@ import pytest
 
 import selectors_ffi
 from selectors_ffi import Debug
+from tests import apart
 
 pytestmark = pytest.mark.skipif(
     not hasattr(selectors_ffi, "DefaultSelector"), reason="no selector works here"
@@ -201,9 +201,7 @@ def test_no_deprecated_call():
         "async def main(): return 3\n"
         "print(selectors_ffi.run(main()), selectors_ffi.run(main()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", code], capture_output=True, text=True
-    )
+    done = apart.python("-W", "error", "-X", "dev", "-c", code)
     assert (done.stdout, done.stderr) == ("3 3\n", "")
 
 
@@ -224,6 +222,6 @@ def test_interrupt():
         "except KeyboardInterrupt:\n"
         "    print('interrupted')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    done = apart.python("-c", code)
 
     assert (done.stdout, done.stderr) == ("cancelled\ninterrupted\n", "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from selectors_ffi.backends import EventPortSelector
 from selectors_ffi.testing import kernel
 from selectors_ffi.testing.kernels import ports
 from selectors_ffi.testing.library import proxied
+from tests import apart
 
 from .crew import Crew
 
@@ -331,11 +331,8 @@ with left, right, selectors_ffi.DefaultSelector() as selector:
 @pytest.mark.parametrize(("backend", "default"), [("eventport", "EventPort"), ("", "Devpoll")])
 def test_chosen_by_the_environment(backend, default):
     """The class is exported where the system has ports; the default stays the standard library's."""
-    environment = {**os.environ, "SELECTORS_FFI_KERNEL": "illumos", "SELECTORS_FFI_BACKEND": backend}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=environment, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+    variables = {"SELECTORS_FFI_KERNEL": "illumos", "SELECTORS_FFI_BACKEND": backend}
+    done = apart.python("-c", PROGRAM, **variables)
     assert done.stdout.split() == [f"{default}Selector", "EventPortSelector", "True"]
 
 
@@ -386,14 +383,10 @@ def test_asyncio(tmp_path, seed):
     """A server and its clients on one event loop over ports, with a thread, and under chaos."""
     program = tmp_path / "program.py"
     program.write_text(ASYNCIO, "utf-8")
-    environment = {
-        **os.environ,
+    variables = {
         "SELECTORS_FFI_KERNEL": "illumos",
         "SELECTORS_FFI_BACKEND": "eventport",
         "SELECTORS_FFI_CHAOS": seed,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", "run", str(program)],
-        env=environment, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+    done = apart.python("-m", "selectors_ffi", "run", program, timeout=100, **variables)
     assert done.stdout.split() == ["EventPortSelector"], done.stderr

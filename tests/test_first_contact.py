@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import selectors as stdlib
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,22 +14,10 @@ import selectors_ffi
 from selectors_ffi import backends
 from selectors_ffi.cli import COMMANDS
 from selectors_ffi.testing import kernel
+from tests import apart
 
 ROOT = Path(__file__).parent.parent
 CLASSES = [name for name in backends.__all__ if name.endswith("Selector") and name != "BaseSelector"]
-
-
-def python(*arguments, cwd=ROOT, **variables):
-    """Run this interpreter apart with the package importable and variables set."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
 
 
 def test_choice_by_the_environment(monkeypatch):
@@ -60,7 +47,7 @@ WRONG = {
 @pytest.mark.parametrize("command", [[], ["run", "-c", "print('ran')"], ["demo"]])
 def test_wrong_variable(variable, command):
     """Each command ends with status 2 and one line that names the variable and the value."""
-    done = python("-m", "selectors_ffi", *command, **{variable: WRONG[variable]})
+    done = apart.python("-m", "selectors_ffi", *command, **{variable: WRONG[variable]})
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"python -m selectors_ffi: {variable}")
@@ -72,7 +59,7 @@ def test_wrong_variable(variable, command):
 def test_wrong_variable_of_an_import(variable):
     """An import raises ValueError with the same line."""
     code = "try: import selectors_ffi\nexcept ValueError as error: print(error)"
-    done = python("-c", code, **{variable: WRONG[variable]})
+    done = apart.python("-c", code, **{variable: WRONG[variable]})
 
     assert done.stdout.startswith(variable)
     assert (done.stderr, done.stdout.count("\n")) == ("", 1)
@@ -85,7 +72,7 @@ def test_wrong_variable_of_another_command(tmp_path):
         "try: import selectors_ffi\nexcept ValueError: print('caught')\n"
     )
     (tmp_path / "other" / "__main__.py").write_text("print('went on')\n")
-    done = python("-m", "other", cwd=tmp_path, SELECTORS_FFI_BACKEND="iocp")
+    done = apart.python("-m", "other", cwd=tmp_path, SELECTORS_FFI_BACKEND="iocp")
 
     assert done.stdout.split("\n")[:2] == ["caught", "went on"]
 
@@ -99,13 +86,13 @@ def without_cffi(folder):
 def test_missing_cffi(tmp_path):
     """The command line says what to install, with status 1; an import raises the same."""
     variables = without_cffi(tmp_path)
-    done = python("-m", "selectors_ffi", "trace", "x.py", **variables)
+    done = apart.trace("x.py", **variables)
     line = "selectors_ffi needs cffi: pip install cffi"
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"python -m selectors_ffi: {line}\n"
 
     code = "try: import selectors_ffi\nexcept ModuleNotFoundError as e: print(e.name, e, sep=': ')"
-    assert python("-c", code, **variables).stdout == f"_cffi_backend: {line}\n"
+    assert apart.python("-c", code, **variables).stdout == f"_cffi_backend: {line}\n"
 
 
 def test_other_failures_of_cffi():
@@ -121,7 +108,7 @@ def test_other_failures_of_cffi():
         "except ImportError as error: print(error)"
     )
 
-    assert python("-c", code).stdout == "version mismatch\n"
+    assert apart.python("-c", code).stdout == "version mismatch\n"
 
 
 @pytest.mark.skipif(
@@ -138,7 +125,7 @@ def test_isolated_subinterpreter():
         "_interpreters.destroy(apart)\n"
         "import selectors_ffi; selectors_ffi.DefaultSelector().close()"
     )
-    done = python("-c", code)
+    done = apart.python("-c", code)
 
     if "needs cffi" not in done.stdout:
         pytest.skip(f"this cffi loads there: {done.stdout}{done.stderr}")
@@ -188,7 +175,7 @@ def test_native_events_of_another_selector():
 
 def test_version():
     """--version says the versions that a bug report needs."""
-    done = python("-m", "selectors_ffi", "--version")
+    done = apart.python("-m", "selectors_ffi", "--version")
 
     assert done.stdout.startswith(f"selectors_ffi {selectors_ffi.__version__}, cffi ")
     assert done.returncode == 0
@@ -196,8 +183,8 @@ def test_version():
 
 def test_help_has_examples():
     """Every subcommand's --help shows how it is used."""
-    commands = python("-m", "selectors_ffi", "--help").stdout
+    commands = apart.python("-m", "selectors_ffi", "--help").stdout
     for command in COMMANDS:
         assert f"  {command}" in commands
-        shown = python("-m", "selectors_ffi", command, "--help").stdout
+        shown = apart.python("-m", "selectors_ffi", command, "--help").stdout
         assert f"python -m selectors_ffi {command}" in shown.partition("examples:")[2], command

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 from errno import ENOSYS
 from pathlib import Path
@@ -20,7 +19,7 @@ from selectors_ffi._abi import load_ffi
 from selectors_ffi.binding import load
 from selectors_ffi.cli import info, main
 from selectors_ffi.selftest import SelfTestError
-from tests import needs
+from tests import apart, needs
 from tests.source import PACKAGE
 
 ROOT = Path(__file__).parent.parent
@@ -75,9 +74,8 @@ def test_info_on_linux(capsys):
 
 def kernel(name, *arguments):
     """Run ``info`` on a simulated kernel."""
-    environment = {**os.environ, "SELECTORS_FFI_KERNEL": name, "SELECTORS_FFI_BACKEND": ""}
-    command = [sys.executable, "-m", "selectors_ffi", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    variables = {"SELECTORS_FFI_KERNEL": name, "SELECTORS_FFI_BACKEND": ""}
+    return apart.python("-m", "selectors_ffi", *arguments, **variables)
 
 
 def test_verdict(capsys):
@@ -148,10 +146,9 @@ def test_simulated_kernels(name):
 def test_windows_lacks_modules_too(tmp_path):
     """There is no module resource on Windows: the classes that use it are absent, not refused."""
     (tmp_path / "resource.py").write_text("raise ModuleNotFoundError('as on Windows')\n")
-    environment = {**os.environ, "SELECTORS_FFI_KERNEL": "windows", "SELECTORS_FFI_BACKEND": ""}
-    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
-    command = [sys.executable, "-m", "selectors_ffi"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    variables = {"SELECTORS_FFI_KERNEL": "windows", "SELECTORS_FFI_BACKEND": ""}
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = apart.python("-m", "selectors_ffi", PYTHONPATH=path, **variables)
 
     assert " works here: DefaultSelector is SelectSelector" in done.stdout.splitlines()[0]
     assert "DevpollSelector    not usable: [Errno" in done.stdout

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
 import selectors_ffi
+from tests import apart
 
-ROOT = Path(__file__).parent.parent
 epoll = pytest.mark.skipif(not hasattr(selectors_ffi, "EpollSelector"), reason="no epoll here")
 poll = pytest.mark.skipif(not hasattr(selectors_ffi, "PollSelector"), reason="no poll here")
 
@@ -28,15 +25,7 @@ def run(tmp_path, program, backend="", flags=()):
     """Run a program in an interpreter of its own; return what it printed, line by line."""
     path = tmp_path / "program.py"
     path.write_text(BEGIN + textwrap.dedent(program))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SELECTORS_FFI_BACKEND": backend}
-    done = subprocess.run(
-        [sys.executable, *flags, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env=environment,
-        cwd=tmp_path,
-    )
+    done = apart.python(*flags, path, cwd=tmp_path, SELECTORS_FFI_BACKEND=backend)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 

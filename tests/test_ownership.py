@@ -6,11 +6,9 @@ import asyncio
 import copy
 import gc
 import os
-import subprocess
 import sys
 import time
 import weakref
-from pathlib import Path
 
 import pytest
 
@@ -19,12 +17,12 @@ from selectors_ffi import EVENT_WRITE as WRITE
 from selectors_ffi import ONESHOT
 from selectors_ffi.backends import SelectSelector
 from selectors_ffi.backends.wake import SocketWaker, Waker
+from tests import apart
 
 from . import needs
 from .crew import PATIENCE
 from .wakers import close_idle_wakers
 
-ROOT = Path(__file__).parent.parent
 BOTH = READ | WRITE
 REFERENCE_COUNTS = sys.implementation.name == "cpython"
 
@@ -415,13 +413,7 @@ def test_a_daemon_that_closed_all_descriptors(name, threads, tmp_path):
         pytest.skip("this system has no such mechanism")
     innocent = tmp_path / "innocent"
     innocent.write_bytes(b"")
-    done = subprocess.run(
-        [sys.executable, "-c", DAEMON, name, threads, str(innocent)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=ROOT,
-    )
+    done = apart.python("-c", DAEMON, name, threads, innocent, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) <= (name == "EpollSelector")
 
@@ -456,13 +448,7 @@ def test_the_interpreter_ends(name, ending):
         "import os, socket, selectors_ffi as S\nr, w = socket.socketpair(); w.send(b'x')\n"
         f"s = S.{name}()\ns.register(r, S.EVENT_READ); s.select(0); s.select(1)\n{ENDINGS[ending]}"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=ROOT,
-    )
+    done = apart.python("-W", "ignore", "-c", code, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -6,10 +6,8 @@ import contextlib
 import os
 import random
 import socket
-import subprocess
 import sys
 import threading
-from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -17,7 +15,7 @@ import pytest
 from selectors_ffi.testing.calls import controls, waits
 from selectors_ffi.testing.library import Proxy
 
-from . import tally
+from . import apart, tally
 from .crew import PATIENCE, Crew
 from .kernels.machines import MACHINES, no_descriptor_left
 
@@ -285,5 +283,4 @@ for _ in range(200):
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="its garbage collector")
 def test_frames_are_looked_at_without_a_collection():
     """CPython 3.11 waits for itself if a threading.local is collected while frames are looked at."""
-    program = [sys.executable, "-c", COLLECTED_MEANWHILE]
-    assert subprocess.run(program, cwd=Path(__file__).parent.parent, timeout=30).returncode == 0
+    assert apart.python("-c", COLLECTED_MEANWHILE, timeout=30).returncode == 0

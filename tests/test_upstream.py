@@ -6,15 +6,14 @@ import importlib
 import json
 import os
 import platform
-import subprocess
 import sys
 import unittest
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import apart
+
 # It replaces the private attribute selectors.EpollSelector._selector_cls and then expects
 # the entry to be lost; ours keeps what the kernel still has.
 EXCLUDED = "test_modify_unregister"
@@ -72,13 +71,7 @@ def run(kernel, name):
 
 def run_apart(kernel, name):
     """Run the suite in an interpreter of its own, whose warnings and limits are its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.test_upstream", kernel, name],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    done = apart.python("-m", "tests.test_upstream", kernel, name, timeout=180)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
 

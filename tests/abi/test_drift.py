@@ -10,7 +10,7 @@ import pytest
 
 import selectors_ffi
 from selectors_ffi._abi import TARGETS
-from tests import source  # noqa: F401 # where build_ffi is
+from tests import apart, source  # noqa: F401 # where build_ffi is
 
 build_ffi = pytest.importorskip("build_ffi", reason="needs a checkout, cffi and pycparser")
 
@@ -81,12 +81,4 @@ def test_one_module_per_target():
         "load_ffi('openbsd')\n"
         "print(*(set(sys.modules) - before))\n"
     )
-    root = str(Path(selectors_ffi.__path__[0]).parent)
-    result = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{program}"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=50,
-    )
-    assert result.stdout.split() == ["selectors_ffi._abi.generated.openbsd"]
+    assert apart.python("-c", program).stdout.split() == ["selectors_ffi._abi.generated.openbsd"]

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import runpy
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from selectors_ffi import selftest
 from selectors_ffi._abi import load_ffi
 from selectors_ffi._abi import target as abi
 from selectors_ffi.testing.library import Proxy
+from tests import apart
 from tests.kernels import bsd, linux, solaris
 from tests.kernels.faulty import FaultyLibrary
 from tests.source import CDEF
@@ -443,16 +443,8 @@ def test_the_default_moves_on(skipped):
         except ImportError as error:
             print(error)
     """
-    environ = {**os.environ, "SELECTORS_FFI_SELFTEST": "0" if skipped else "1"}
-    environ.pop("SELECTORS_FFI_BACKEND", None)
-    output = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        env=environ,
-        timeout=50,
-        check=True,
-    ).stdout
+    variables = {"SELECTORS_FFI_SELFTEST": "0" if skipped else "1", "SELECTORS_FFI_BACKEND": ""}
+    output = apart.python("-c", program, **variables).stdout
     if skipped:
         assert output == "EpollSelector True\n"
     else:

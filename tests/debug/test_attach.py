@@ -18,10 +18,12 @@ import pytest
 from selectors_ffi.cli import attach, main
 from selectors_ffi.debug import Lint, Source, switched
 from selectors_ffi.debug import attached as attached_side
+from tests import apart
 
 reaches = pytest.mark.skipif(
     not hasattr(sys, "remote_exec"), reason="sys.remote_exec is there from CPython 3.14 on"
 )
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 #: What the command sends if no option is given.
@@ -244,10 +246,7 @@ def test_a_process_that_refuses():
 
 def command(*words):
     """Run the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", "attach", *words],
-        capture_output=True, text=True, timeout=50, cwd=ROOT,
-    )  # fmt: skip
+    return apart.python("-m", "selectors_ffi", "attach", *words)
 
 
 @pytest.mark.skipif(hasattr(sys, "remote_exec"), reason="this Python can attach")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +14,7 @@ from selectors_ffi.debug.decode import vocabulary
 from selectors_ffi.debug.explain import CALLS, ERRNOS, FLAGS, RECORDS, Explainer
 from selectors_ffi.debug.lines import Lines
 from selectors_ffi.debug.records import Event, Lint, Registration, Syscall, Wait, here, now
+from tests import apart
 
 NAMES = {
     name
@@ -167,14 +164,7 @@ with selectors.SelectSelector() as selector, server:
 def trace(tmp_path, *arguments):
     """Run ``trace`` on a small program."""
     (tmp_path / "app.py").write_text(PROGRAM)
-    return subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", "trace", *arguments, "app.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+    return apart.trace(*arguments, "app.py", cwd=tmp_path)
 
 
 def test_the_option(tmp_path):

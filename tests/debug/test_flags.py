@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import gc
-import subprocess
 import sys
 
 import pytest
@@ -15,20 +14,7 @@ from selectors_ffi.binding import load
 from selectors_ffi.debug import ambience as module
 from selectors_ffi.debug.flags import flags_of
 from selectors_ffi.testing import inject, kernel
-from tests import needs
-
-
-def python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter."""
-    import os
-
-    return subprocess.run(
-        [sys.executable, *options, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env={**os.environ, **environment},
-    )
+from tests import apart, needs
 
 
 def test_names():
@@ -174,7 +160,7 @@ def test_argument_alone():
         "except ValueError as error: print(error)\n"
     )
 
-    assert python(code).stdout.splitlines() == [
+    assert apart.python("-c", code).stdout.splitlines() == [
         "1",
         "debug: unknown debug flag 'stat'; known are syscalls, events, stats, checks, leaks, all",
     ]
@@ -208,7 +194,7 @@ def test_environment():
     code = "import selectors_ffi as s, socket; x = s.SelectSelector(); sock, peer = socket.socketpair();"
     code += " x.register(sock, s.EVENT_READ); x.select(0); x.close(); sock.close(); peer.close()"
 
-    done = python(code, SELECTORS_FFI_DEBUG="syscalls")
+    done = apart.python("-c", code, SELECTORS_FFI_DEBUG="syscalls")
 
     assert done.stderr.startswith("select(")
     assert "= 0 (Timeout) <0.0" in done.stderr
@@ -217,7 +203,7 @@ def test_environment():
 
 def test_environment_with_an_unknown_name():
     """A misspelt variable is an error at import, not silence."""
-    done = python("import selectors_ffi", SELECTORS_FFI_DEBUG="syscals")
+    done = apart.python("-c", "import selectors_ffi", SELECTORS_FFI_DEBUG="syscals")
 
     assert "SELECTORS_FFI_DEBUG: unknown debug flag 'syscals'; known are" in done.stderr
     assert done.returncode == 1
@@ -234,7 +220,7 @@ def test_development_mode_switches_on_leaks_alone(how):
         "import gc; gc.collect(); gc.collect(); gc.collect()\n"  # PyPy: one for each finaliser
     )
 
-    done = python(code, *["-Xdev"] * (how == "-Xdev"), **({how: "1"} if how[0] == "P" else {}))
+    done = apart.python(*["-Xdev"] * (how == "-Xdev"), "-c", code, **{how: "1"} if how[0] == "P" else {})
 
     assert done.stdout.split() == ["Debug.LEAKS", "True"]
     assert "ResourceWarning: unclosed <" in done.stderr
@@ -259,7 +245,7 @@ def test_development_mode_imports_what_leak_warnings_need():
         "with s.SelectSelector() as x: print(type(x).debug_flags)\n"
     )
 
-    none, leak, loaded, *records, last = python(code, "-Xdev").stdout.splitlines()
+    none, leak, loaded, *records, last = apart.python("-Xdev", "-c", code).stdout.splitlines()
 
     assert none == "[]"
     assert leak.startswith("unclosed <selectors_ffi.")
@@ -276,11 +262,11 @@ def test_development_mode_tells_whatever_the_filters_say(how, tmp_path):
     code += "import gc; gc.collect(); gc.collect(); gc.collect()"
     path = tmp_path / "log"
     if how == "a sink":
-        done = python(code, "-Xdev", SELECTORS_FFI_SINK=str(path))
+        done = apart.python("-Xdev", "-c", code, SELECTORS_FFI_SINK=str(path))
         told = path.read_text()
         assert "ResourceWarning: unclosed" in done.stderr
     else:
-        told = python(code, "-Xdev", "-W", "ignore").stderr
+        told = apart.python("-Xdev", "-W", "ignore", "-c", code).stderr
 
     assert told.startswith("SEL009 at <string>:2 in <module>: unclosed <selectors_ffi.")
 
@@ -292,7 +278,7 @@ def test_import_does_not_import_debug():
         "print([m for m in sys.modules if m == 'logging' or m.startswith('selectors_ffi.debug')])"
     )
 
-    assert python(code).stdout.strip() == "[]"
+    assert apart.python("-c", code).stdout.strip() == "[]"
 
 
 def test_off_costs_nothing(backend):
@@ -317,7 +303,7 @@ def test_off_costs_nothing(backend):
         "print(before == after, before[2])\n"
     )
 
-    assert python(code).stdout.split()[0] == "True"
+    assert apart.python("-c", code).stdout.split()[0] == "True"
     instructions = {instruction.argval for instruction in dis.get_instructions(backend.select)}
     assert not any("debug" in str(value) for value in instructions), "nothing asks about debugging"
 
@@ -394,7 +380,7 @@ def test_a_leak_is_told_as_the_interpreter_ends(cycle):
     """Also of a selector in a cycle, though the package's modules are freed together with it."""
     code = "import selectors_ffi as s\nx = s.DefaultSelector()\n" + "x.itself = x\n" * cycle
 
-    told = python(code, "-Wdefault", SELECTORS_FFI_DEBUG="leaks").stderr
+    told = apart.python("-Wdefault", "-c", code, SELECTORS_FFI_DEBUG="leaks").stderr
 
     assert "created at <string>:2 in <module>" in told
 

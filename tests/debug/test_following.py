@@ -16,6 +16,7 @@ import pytest
 
 from selectors_ffi.cli import following, tracing
 from selectors_ffi.cli.tracing import Settings, Tracing
+from tests.apart import trace
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,18 +24,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix processes"
 
 SELECT = "import selectors; selectors.SelectSelector().select(0)"
 RUN = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SELECT!r}], check=True"
-
-
-def trace(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **environment):
-    """Run ``trace`` on arguments."""
-    return subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", "trace", *map(str, arguments)],
-        stdout=stdout,
-        stderr=stderr,
-        text=True,
-        timeout=50,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-    )
 
 
 @pytest.fixture

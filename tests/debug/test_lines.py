@@ -5,18 +5,15 @@ from __future__ import annotations
 import io
 import os
 import re
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from selectors_ffi.debug import Event, FileSink, Lint, Registration, Syscall, Wait, lines
 from selectors_ffi.debug.lines import Folding, Lines, Look, look_of
 from selectors_ffi.debug.records import Marks, Source, now
+from tests import apart
 
-ROOT = Path(__file__).parents[2]
 SOURCE = Source(os.getpid(), Marks.main, "TestSelector-1")
 
 
@@ -224,10 +221,7 @@ def test_on_a_terminal():
 
     code = "import selectors; selectors.PollSelector().select(0)"
     master, slave = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
-    environment.pop("NO_COLOR", None)
-    command = [sys.executable, "-m", "selectors_ffi", "trace", "-c", code]
-    subprocess.run(command, stderr=slave, env=environment, timeout=50, check=True)
+    apart.trace("-c", code, stderr=slave, TERM="xterm", NO_COLOR="")
     os.close(slave)
     shown = os.read(master, 10_000).decode()
     os.close(master)

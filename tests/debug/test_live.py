@@ -8,7 +8,6 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from time import monotonic
@@ -39,7 +38,7 @@ from selectors_ffi.debug import (
 from selectors_ffi.debug import signalled as by_signal
 from selectors_ffi.debug.tap import Tap
 from selectors_ffi.debug.watch import Living
-from tests import needs
+from tests import apart, needs
 from tests.alarms import alarm
 
 from .conftest import HERE
@@ -690,14 +689,6 @@ def test_a_signal_that_would_switch_nothing_on(flags):
         by_signal.signal_of(f"TERM:{flags}")
 
 
-def python(code, *words, **environment):
-    """Run code in a process of its own."""
-    return subprocess.run(
-        [sys.executable, *words, *(["-c", code] if code else [])],
-        capture_output=True, text=True, timeout=50, env={**os.environ, **environment},
-    )  # fmt: skip
-
-
 PROGRAM = """
 import os, selectors, selectors_ffi, signal
 selector = {module}.DefaultSelector()
@@ -711,7 +702,7 @@ for turn in range(3):
 @pytest.mark.parametrize("module", ["selectors", "selectors_ffi"])
 def test_the_signal_switches_on_and_off(module):
     """The first signal switches on, the second off, and each says so on standard error."""
-    done = python(PROGRAM.format(module=module), SELECTORS_FFI_SIGNAL="USR1:events")
+    done = apart.python("-c", PROGRAM.format(module=module), SELECTORS_FFI_SIGNAL="USR1:events")
     lines = done.stderr.splitlines()
     of = "selectors_ffi" if module == "selectors_ffi" else "the standard library"
     assert lines[0] == f"selectors_ffi: SIGUSR1: events switched on for selectors: 1 of {of}"
@@ -725,10 +716,9 @@ def test_the_signal_switches_on_and_off(module):
 @needs.user_signals
 def test_the_signal_writes_what_a_flight_recorder_has_kept():
     """With a recorder in force the signal dumps it, with the time of each record."""
-    done = python(
-        PROGRAM.format(module="selectors_ffi"),
-        SELECTORS_FFI_SIGNAL="USR1", SELECTORS_FFI_DEBUG="events", SELECTORS_FFI_SINK="ring",
-    )  # fmt: skip
+    ring = {"SELECTORS_FFI_DEBUG": "events", "SELECTORS_FFI_SINK": "ring"}
+    program = PROGRAM.format(module="selectors_ffi")
+    done = apart.python("-c", program, SELECTORS_FFI_SIGNAL="USR1", **ring)
     lines = done.stderr.splitlines()
     head = "selectors_ffi: last {} records, SIGUSR1 came; times are seconds before this"
     assert [lines[0], lines[1], lines[3]] == [head.format(0), head.format(1), head.format(1)]
@@ -747,7 +737,7 @@ with warnings.catch_warnings(record=True) as told:
 assert signal.getsignal(signal.SIGTERM) is print
 print(told[0].message)
 """
-    done = python(code, SELECTORS_FFI_SIGNAL="TERM")
+    done = apart.python("-c", code, SELECTORS_FFI_SIGNAL="TERM")
     assert done.stdout.startswith("SELECTORS_FFI_SIGNAL: the program handles SIGTERM already (<built-in")
 
 
@@ -762,13 +752,13 @@ thread = threading.Thread(target=load)
 thread.start()
 thread.join()
 """
-    done = python(code, SELECTORS_FFI_SIGNAL="TERM")
+    done = apart.python("-c", code, SELECTORS_FFI_SIGNAL="TERM")
     assert "SELECTORS_FFI_SIGNAL: import selectors_ffi in the main thread" in done.stderr
 
 
 def test_a_wrong_value_ends_the_command_line_in_one_line():
     """The package says what is known, and nothing runs."""
-    done = python("", "-m", "selectors_ffi", SELECTORS_FFI_SIGNAL="FOO")
+    done = apart.python("-m", "selectors_ffi", SELECTORS_FFI_SIGNAL="FOO")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "no signal 'FOO' can be used" in done.stderr
@@ -864,8 +854,6 @@ def test_switched_on_in_a_fresh_process(waits):
         right += [found() for _ in range(3)]
         print(all(right))
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
-    )
+    done = apart.python("-c", code)
 
     assert (done.stdout, done.stderr) == ("True\n", "")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from tests import apart
+
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="epoll")
 
 STALE = """
@@ -63,10 +62,7 @@ os.waitpid(child, 0)
 
 def traced(code, *options):
     """Return the last lines of a trace."""
-    done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", "trace", *options, "-c", code],
-        capture_output=True, text=True, timeout=50, cwd=ROOT,
-    )  # fmt: skip
+    done = apart.trace(*options, "-c", code)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stderr.splitlines() if line.startswith("selectors_ffi: ")]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import apart
+
 BACKENDS = ("SelectSelector", "PollSelector", "EpollSelector", "KqueueSelector", "DefaultSelector")
 
 if importlib.util.find_spec("test.test_selectors") is None:
@@ -53,17 +51,6 @@ sys.exit(not result.wasSuccessful())
 """
 
 
-def run(*arguments, **environment):
-    """Run the interpreter with the package importable."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=58,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-    )
-
-
 @pytest.fixture(scope="module")
 def suites():
     """Start CPython's suite on every backend at the same time: most of its seconds are waits."""
@@ -72,7 +59,8 @@ def suites():
     # Not leaks: test_register_file really leaves a selector open.
     words = "-c", PROGRAM, "syscalls,events,stats,checks"
     with ThreadPoolExecutor(len(BACKENDS)) as pool:
-        yield {name: pool.submit(run, *words, name) for name in BACKENDS if hasattr(selectors_ffi, name)}
+        here = [name for name in BACKENDS if hasattr(selectors_ffi, name)]
+        yield {name: pool.submit(apart.python, *words, name, timeout=58) for name in here}
 
 
 @pytest.mark.skipif(bool(SUITE), reason=SUITE)
@@ -92,7 +80,7 @@ def test_suite_of_cpython(suites, backend):
 
 def test_demo():
     """The demonstration, traced with every check on, tells no lint and ends well."""
-    done = run("-W", "error", "-m", "selectors_ffi", "demo", SELECTORS_FFI_DEBUG="checks,leaks")
+    done = apart.python("-W", "error", "-m", "selectors_ffi", "demo", SELECTORS_FFI_DEBUG="checks,leaks")
 
     assert done.returncode == 0, done.stderr
     assert "SEL0" not in done.stdout + done.stderr
@@ -131,6 +119,6 @@ loop.run_until_complete(main())
 loop.close()
 print(len(lints))
 """
-    done = run("-W", "error", "-c", program)
+    done = apart.python("-W", "error", "-c", program)
 
     assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 0)

@@ -21,7 +21,7 @@ from selectors_ffi import EVENT_READ, backends, debugging
 from selectors_ffi.debug import FileSink, JsonSink, RegularFile, RingSink, leaks, output
 from selectors_ffi.debug import sinks as module
 from selectors_ffi.debug.records import Source, Wait
-from tests import needs
+from tests import apart, needs
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs Unix descriptors")
 
@@ -29,18 +29,6 @@ MAKE = (
     "import selectors_ffi as s, socket; pair = socket.socketpair()\n"
     "x = s.SelectSelector({})\nx.register(pair[0], s.EVENT_READ); x.select(0)\nx.close()\n"
 )
-
-
-def python(code, *options, cwd=None, **environment):
-    """Run code in a fresh interpreter."""
-    return subprocess.run(
-        [sys.executable, *options, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.getcwd(), **environment},
-    )
 
 
 def work():
@@ -68,7 +56,7 @@ def is_one_call(text):
 )
 def test_standard_error_is_the_default(code):
     """A newcomer's first snippet shows something, whatever logging is configured to."""
-    done = python(code)
+    done = apart.python("-c", code)
 
     assert is_one_call(done.stderr), done
     assert done.returncode == 0
@@ -103,7 +91,7 @@ def test_the_program_closes_every_descriptor():
         "print(os.read(read, 100))\n"
     )
 
-    done = python(code)
+    done = apart.python("-c", code)
 
     assert done.stdout == "b''\n"
     assert done.stderr.count("poll([{fd=-1}], 1, 0) = 0") == 2
@@ -128,7 +116,7 @@ def test_a_number_of_standard_error_that_was_given_out_again(first):
         "work(print, debug='syscalls')\n"
     )
 
-    done = python(code.format(first=first))
+    done = apart.python("-c", code.format(first=first))
 
     lines = done.stdout.splitlines()
     told = lines.index("2 b''")
@@ -194,7 +182,9 @@ def test_the_variable_names_the_sink(sink, tmp_path):
     code = "import os, logging; print(os.getpid())\nlogging.basicConfig(format='LOG %(message)s', "
     code += "level=logging.DEBUG)\n" + MAKE.format("")
 
-    done = python(code, SELECTORS_FFI_DEBUG="syscalls", SELECTORS_FFI_SINK=sink, cwd=tmp_path)
+    done = apart.python(
+        "-c", code, SELECTORS_FFI_DEBUG="syscalls", SELECTORS_FFI_SINK=sink, cwd=tmp_path
+    )
 
     files = [path.name for path in tmp_path.iterdir()]
     if sink == "%p.log":
@@ -212,7 +202,7 @@ def test_the_variable_serves_blocks_and_arguments(tmp_path):
     code = MAKE.format("debug='syscalls'")
     code += "with s.debugging('syscalls'): x = s.SelectSelector()\nx.register(pair[0], 1); x.select(0)\n"
 
-    done = python(code, SELECTORS_FFI_SINK="log", cwd=tmp_path)
+    done = apart.python("-c", code, SELECTORS_FFI_SINK="log", cwd=tmp_path)
 
     assert done.stderr == ""
     assert (tmp_path / "log").read_text().count("select(") == 2
@@ -220,7 +210,9 @@ def test_the_variable_serves_blocks_and_arguments(tmp_path):
 
 def test_a_sink_that_cannot_be_opened():
     """A path that cannot be opened is told when the package is imported, by its variable."""
-    done = python("import selectors_ffi", SELECTORS_FFI_DEBUG="all", SELECTORS_FFI_SINK="/no/such/x")
+    done = apart.python(
+        "-c", "import selectors_ffi", SELECTORS_FFI_DEBUG="all", SELECTORS_FFI_SINK="/no/such/x"
+    )
 
     assert "ValueError: SELECTORS_FFI_SINK='/no/such/x': " in done.stderr
     with pytest.raises(OSError, match="No such file"), debugging("all", "/no/such/x"):
@@ -239,7 +231,7 @@ def test_a_child_has_a_file_of_its_own(tmp_path):
         "if pid: os.waitpid(pid, 0); x.select(0)\n"
     )
 
-    python(code, "-W", "ignore", SELECTORS_FFI_SINK="%p", cwd=tmp_path)
+    apart.python("-W", "ignore", "-c", code, SELECTORS_FFI_SINK="%p", cwd=tmp_path)
     lines = sorted(path.read_text().count("poll(") for path in tmp_path.iterdir())
 
     assert lines == [1, 3]
@@ -375,7 +367,7 @@ def test_a_lint_is_told_once(sink):
     """On standard error a lint is Python's warning alone; a logger gets it instead of the warning."""
     configured = "import logging; logging.basicConfig(format='LOG %(message)s')\n"
 
-    done = python(configured + REGISTER, SELECTORS_FFI_SINK=sink)
+    done = apart.python("-c", configured + REGISTER, SELECTORS_FFI_SINK=sink)
 
     assert done.stderr.count("SEL008") == 1
     assert ("LOG SEL008" in done.stderr) is (sink == "logging")
@@ -385,7 +377,7 @@ def test_a_lint_is_told_once(sink):
 @needs.waits_for_files
 def test_a_lint_goes_to_a_file_and_to_the_terminal(tmp_path):
     """A file gets the record of a lint, and Python warns besides: each place is told once."""
-    done = python(REGISTER, SELECTORS_FFI_SINK="log", cwd=tmp_path)
+    done = apart.python("-c", REGISTER, SELECTORS_FFI_SINK="log", cwd=tmp_path)
 
     assert done.stderr.count("SEL008") == 1
     assert (tmp_path / "log").read_text().count("SEL008") == 1
@@ -429,7 +421,7 @@ def test_a_leak_is_told_once(options):
     code = "import selectors_ffi as s\nx = s.SelectSelector(debug='leaks')\ndel x\n"
     code += "import gc\nfor _ in range(3): gc.collect()\n"
 
-    done = python(code, *options)
+    done = apart.python(*options, "-c", code)
 
     assert done.stderr.count("unclosed <selectors_ffi.backends.select.SelectSelector object") == 1
 
@@ -481,7 +473,7 @@ def test_lines_name_the_selector_if_there_are_several():
         "x.select(0); y.select(0)\n"
     )
 
-    lines = python(code).stderr.splitlines()
+    lines = apart.python("-c", code).stderr.splitlines()
 
     name = selectors_ffi.DefaultSelector.__name__
     assert lines[0].startswith("select(")

@@ -18,6 +18,7 @@ import pytest
 from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, debugging
 from selectors_ffi.debug import Event, PerfettoSink, Registration, Syscall, Wait
 from selectors_ffi.debug.records import Source
+from tests import apart
 
 SOURCE = Source(1, 2, "TestSelector@0x1")
 
@@ -133,13 +134,8 @@ def run(tmp_path, text, *arguments):
         "sink = PerfettoSink('trace.json')\n"
         "debugging('syscalls,events', sink).__enter__()\n" + text
     )
-    done = subprocess.run(
-        [sys.executable, str(program), *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error,ignore::ResourceWarning"},
-        capture_output=True,
-        text=True,
-        timeout=50,
+    done = apart.python(
+        program, *arguments, cwd=tmp_path, PYTHONWARNINGS="error,ignore::ResourceWarning"
     )
     assert done.stderr == ""
     return done.stdout
@@ -369,14 +365,7 @@ def test_collected_after_the_end(tmp_path, format):
     """A selector that the interpreter collects when the file is closed already is no error."""
     program = tmp_path / "app.py"
     program.write_text("import selectors\nkept = selectors.DefaultSelector()\nkept.select(0)\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", "trace", "--format", format, "-o", "out", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+    done = apart.trace("--format", format, "-o", "out", program, cwd=tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
 

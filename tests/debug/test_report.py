@@ -7,7 +7,6 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -26,8 +25,8 @@ from selectors_ffi.debug.records import (
     here,
     now,
 )
+from tests import apart
 
-ROOT = Path(__file__).parents[2]
 WAIT, CALL, EVENT, REGISTRATION, LINT, SUM = 1, 2, 3, 4, 5, 6
 HOSTILE = "</script><script>document.title='owned'</script><!-- \"'&\u2028\x00 <img src=x onerror=a()>"
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
@@ -290,14 +289,7 @@ class TestProcesses:
             "sink = ReportSink('report.html')\n"
             "debugging('syscalls,events', sink).__enter__()\n" + text
         )
-        done = subprocess.run(
-            [sys.executable, str(program)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=50,
-        )
+        done = apart.python(program, cwd=tmp_path)
         assert done.stderr == ""
         return done.stdout
 
@@ -387,14 +379,7 @@ if __name__ == "__main__":
         """Run ``trace`` on a program of asyncio."""
         program = tmp_path / "app.py"
         program.write_text(self.PROGRAM)
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "selectors_ffi", "trace", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=50,
-        )
+        return apart.python("-W", "ignore", "-m", "selectors_ffi", "trace", *arguments, cwd=tmp_path)
 
     def test_a_program(self, tmp_path):
         """``trace --format html`` leaves a page of the program and its children, named after it."""

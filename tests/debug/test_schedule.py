@@ -6,8 +6,6 @@ import errno
 import gc
 import os
 import socket
-import subprocess
-import sys
 import threading
 from time import monotonic
 
@@ -17,8 +15,7 @@ import selectors_ffi
 from selectors_ffi import EVENT_READ, debugging
 from selectors_ffi.debug import attached, evidence, naming, schedule, turns
 from selectors_ffi.debug.output import HIGH
-
-from .test_no_false_alarm import ROOT
+from tests import apart
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists(f"/proc/self/task/{threading.get_native_id()}/schedstat"),
@@ -207,5 +204,5 @@ assert evidence.descriptors_left(0)
 
 def test_without_a_high_number_nothing_is_kept_open():
     """Where the limit is low, the times are unknown: a low number is the program's."""
-    done = subprocess.run([sys.executable, "-c", LOW], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    done = apart.python("-c", LOW)
     assert done.stderr == ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio.events
 import faulthandler
 import os
-import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -14,8 +13,8 @@ import pytest
 
 from selectors_ffi.debug import stacks, turns
 from selectors_ffi.debug.stacks import EXACT, Call, Code, Stacks, calls_in
-
-from .test_no_false_alarm import ROOT
+from tests import apart
+from tests.source import ROOT
 
 TEXT = f"""\
 Current thread 0x0000000A (most recent call first, approximate line numbers):
@@ -180,8 +179,7 @@ for lint in told:
 @pytest.mark.skipif(EXACT, reason="PyPy aborts when another thread's frames are looked at")
 def test_compiled_code_goes_on():
     """Code that PyPy has compiled is not disturbed by looks at its stack, thousands in two seconds."""
-    program = [sys.executable, "-W", "ignore", "-c", COMPILED]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=50, cwd=ROOT)
+    done = apart.python("-W", "ignore", "-c", COMPILED)
     assert done.returncode == 0, done.stderr
 
 

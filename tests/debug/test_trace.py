@@ -14,28 +14,11 @@ from pathlib import Path
 import pytest
 
 from selectors_ffi.debug.stacks import EXACT
-from tests import needs
+from tests import apart, needs
+from tests.apart import trace
 
 ROOT = Path(__file__).parents[2]
 unix = pytest.mark.skipif(os.name != "posix", reason="Unix signals and pipes")
-
-
-def run(*arguments, **options):
-    """Run the interpreter on arguments, with the package importable."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env=environment,
-        **options,
-    )
-
-
-def trace(*arguments, **options):
-    """Run ``trace`` on arguments."""
-    return run("-m", "selectors_ffi", "trace", *arguments, **options)
 
 
 @pytest.fixture
@@ -140,7 +123,7 @@ def test_names_imported_before(script):
         """
     )
     site = script("import socketserver, subprocess, asyncio", "sitecustomize.py").parent
-    done = trace(path, env={"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"})
+    done = trace(path, PYTHONPATH=f"{site}{os.pathsep}{ROOT}")
 
     assert done.returncode == 0, done.stderr
 
@@ -160,7 +143,7 @@ def test_signals(script, number):
             selector.select(10)
         """
     )
-    plain, traced = run(path), trace("-o", os.devnull, path)
+    plain, traced = apart.python(path), trace("-o", os.devnull, path)
 
     assert traced.returncode == plain.returncode
     assert traced.returncode == -number or sys.implementation.name == "pypy"
@@ -329,7 +312,7 @@ def test_lints_are_shown_once(script):
         """
     )
     done = trace("-e", "checks", path)
-    strict = run("-W", "error", "-m", "selectors_ffi", "trace", "-e", "checks", path)
+    strict = apart.python("-W", "error", "-m", "selectors_ffi", "trace", "-e", "checks", path)
 
     assert done.stderr.startswith(f"SEL008 at {path}:4 in <module>: fd ")
     assert done.stderr.count("\n") == 1
@@ -372,7 +355,7 @@ def test_a_class_that_was_derived_before(script, tmp_path):
         "import builtins, selectors\nclass Mine(selectors.SelectSelector): pass\nbuiltins.Mine = Mine\n"
     )
     path = os.pathsep.join(map(str, (tmp_path, ROOT)))
-    done = trace(script("Mine().close()"), env={"PYTHONPATH": path})
+    done = trace(script("Mine().close()"), PYTHONPATH=path)
 
     assert done.stderr.startswith(f"{NOTHING}: sitecustomize.Mine still uses selectors.SelectSelector")
 
@@ -413,7 +396,7 @@ def test_a_mistake_leaves_files_alone(script, tmp_path):
     output = tmp_path / "out"
     output.write_text("of an earlier trace")
     names = {name: str(folder) for name in ("TMPDIR", "TEMP")}
-    done = trace("--summary", "-o", output, "--inject", "nonsense", script(""), env=names)
+    done = trace("--summary", "-o", output, "--inject", "nonsense", script(""), **names)
 
     assert done.returncode == 2
     assert output.read_text() == "of an earlier trace"
@@ -491,7 +474,7 @@ def test_summary_without_a_temporary_folder(script):
     """The table is shown; one line says what it cannot have of children."""
     no_folder = "import tempfile; tempfile.tempdir = '/no/such'; import selectors_ffi.__main__"
     alone, forks = (
-        run("-c", no_folder, "trace", "--summary", script(f"import os, selectors; {end}"))
+        apart.python("-c", no_folder, "trace", "--summary", script(f"import os, selectors; {end}"))
         for end in ("selectors.SelectSelector().select(0)", "os.fork() and os.wait()")
     )
 

@@ -9,7 +9,6 @@ import gc
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import types
@@ -27,9 +26,7 @@ from selectors_ffi.debug.loops import loop_around, refers_to
 from selectors_ffi.debug.schedule import times_of
 from selectors_ffi.debug.stacks import EXACT
 from selectors_ffi.debug.turns import Threshold
-from tests import needs
-
-from .test_no_false_alarm import ROOT
+from tests import apart, needs
 
 pytestmark = pytest.mark.filterwarnings("ignore::selectors_ffi.debug.BlockedLoop")
 exact = pytest.mark.skipif(not EXACT, reason="PyPy's frames cannot be looked at, see docs/lints.md")
@@ -379,12 +376,7 @@ def test_no_threshold_no_lint(backend, lints):
 def test_the_variable(value, fits):
     """SELECTORS_FFI_BLOCKED_AFTER sets the threshold; what is no number of seconds is told."""
     code = "from selectors_ffi.debug import turns; print(turns.Threshold.ns)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT), turns.BLOCKED_AFTER: value},
-        capture_output=True,
-        text=True,
-    )
+    done = apart.python("-c", code, **{turns.BLOCKED_AFTER: value})
     if fits:
         assert done.stdout == "250000000\n"
     else:
@@ -560,9 +552,7 @@ del selector
 def test_the_watchdog_is_no_thread_that_wakes(name, flags, watched):
     """A program with one thread opens no pipe for wake-ups because it is checked."""
     code = ALONE.format(name=name, flags=flags, watched=watched)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, cwd=ROOT
-    )
+    done = apart.python("-c", code)
     assert done.stdout == "0\n", done.stderr
 
 

@@ -6,8 +6,6 @@ import errno
 import os
 import random
 import socket
-import subprocess
-import sys
 import time
 from selectors import EVENT_READ, EVENT_WRITE
 
@@ -19,7 +17,7 @@ from selectors_ffi.binding import Binding
 from selectors_ffi.testing import chaos, chaotic, inject, kernel
 from selectors_ffi.testing.chaos import BOUND, Chaos
 from selectors_ffi.testing.library import proxied
-from tests import needs
+from tests import apart, needs
 
 BOTH = EVENT_READ | EVENT_WRITE
 SEEDS = range(1, 11)
@@ -389,14 +387,7 @@ def environment(**variables):
         "for n, (near, _) in enumerate(pairs): one.register(near, s.EVENT_WRITE, n)\n"
         "for _ in range(20): print([key.data for key, _ in one.select(1)])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, **variables},
-        cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+    done = apart.python("-c", program, **variables)
     return done.returncode, done.stdout, done.stderr
 
 

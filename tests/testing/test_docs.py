@@ -13,6 +13,7 @@ import pytest
 
 from selectors_ffi.testing import KERNELS
 from selectors_ffi.testing.kernels import options_of
+from tests import apart
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "testing.md").read_text("utf-8")
@@ -29,14 +30,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the page shows a Uni
 
 def run(*words, **variables):
     """Run an interpreter; return (status, all that it has written)."""
-    done = subprocess.run(
-        [sys.executable, *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=100,
-    )
+    done = apart.python(*words, stderr=subprocess.STDOUT, timeout=100, **variables)
     return done.returncode, done.stdout
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 import threading
 import time
 import warnings
 from contextlib import ExitStack
-from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -20,9 +18,8 @@ from selectors_ffi import backends
 from selectors_ffi.debug import Syscall, debugging
 from selectors_ffi.testing import UnreachedWarning, inject, injecting, kernel
 from selectors_ffi.testing.grammar import parse
-from tests import needs
+from tests import apart, needs
 
-ROOT = Path(__file__).parent.parent.parent
 KNOWN = ("close", "epoll_ctl", "epoll_wait", "kevent")
 CONTROLS = {"epoll": "epoll_ctl", "kqueue": "kevent", "devpoll": "write", "eventport": "port_associate"}
 
@@ -446,27 +443,15 @@ def test_the_variable_reaches_the_whole_program():
         "    except OSError as error: print(error.errno)\n"
     )
     text = "select:error=ENOMEM:when=2;poll:error=EIO"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "SELECTORS_FFI_INJECT": text},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+    done = apart.python("-c", program, SELECTORS_FFI_INJECT=text)
     assert (done.returncode, done.stdout) == (0, f"{errno.ENOMEM}\n")
     assert done.stderr == f"SELECTORS_FFI_INJECT: {UNREACHED}\n"
 
 
 def test_a_wrong_variable_is_told():
     """The program does not begin."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import selectors_ffi; print('begun')"],
-        env={**os.environ, "SELECTORS_FFI_INJECT": "pol:error=EIO"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
+    done = apart.python(
+        "-c", "import selectors_ffi; print('begun')", SELECTORS_FFI_INJECT="pol:error=EIO"
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "SELECTORS_FFI_INJECT: unknown function 'pol' at character 1" in done.stderr
@@ -488,13 +473,7 @@ with selectors.SelectSelector() as selector:
 def test_the_options_of_the_command_line(command):
     """--inject may be repeated and goes with --chaos; the program is the standard library's user."""
     words = ("--inject", "poll:error=EIO", "--inject", "select:error=ENOMEM:when=2", "--chaos", "3")
-    done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", command, *words, "-c", PROGRAM],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+    done = apart.python("-m", "selectors_ffi", command, *words, "-c", PROGRAM)
     assert (done.returncode, done.stdout) == (0, f"{errno.ENOMEM}\n")
     lines = done.stderr.splitlines()
     assert f"--inject: {UNREACHED}" in lines
@@ -511,10 +490,8 @@ def test_chaos_alone_on_the_command_line():
         "-c",
         "import selectors; selectors.SelectSelector().select(0)",
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", *words], cwd=ROOT, capture_output=True, timeout=50
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    done = apart.python("-m", "selectors_ffi", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("command", ["trace", "run"])
@@ -527,13 +504,7 @@ def test_chaos_alone_on_the_command_line():
 )
 def test_wrong_options(command, words, said):
     """One line, status 2, and the program does not begin."""
-    done = subprocess.run(
-        [sys.executable, "-m", "selectors_ffi", command, *words, "-c", "print('begun')"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+    done = apart.python("-m", "selectors_ffi", command, *words, "-c", "print('begun')")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{command}: {said}" in done.stderr
     assert len(done.stderr.splitlines()) == 1

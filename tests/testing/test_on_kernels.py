@@ -6,11 +6,9 @@ import asyncio
 import errno
 import os
 import socket
-import subprocess
 import sys
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -22,8 +20,8 @@ import selectors_ffi
 from selectors_ffi import backends
 from selectors_ffi.testing import KERNELS, chaotic, kernel, on_kernel
 from selectors_ffi.testing.kernels import bsd, solaris
+from tests import apart
 
-ROOT = Path(__file__).parents[2]
 ECHO = """
 import asyncio
 import selectors_ffi
@@ -64,13 +62,7 @@ CLASSES.update(linux="Epoll", windows="Select")
 
 def python(*words, **variables):
     """Run an interpreter; return (status, output, errors)."""
-    done = subprocess.run(
-        [sys.executable, *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = apart.python(*words, timeout=100, **variables)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import selectors_ffi
-from tests import needs
+from tests import apart, needs
 
 ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -56,13 +54,17 @@ def suite(tmp_path):
         if text is not None:
             (folder / "test_user.py").write_text(text, encoding="utf-8")
         chosen = ["-p", "selectors_ffi.testing.pytest_plugin"] if plugin else []
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rPfE", *chosen, *options],
-            env={**os.environ, **ENVIRONMENT},
+        done = apart.python(
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-rPfE",
+            *chosen,
+            *options,
             cwd=folder,
-            capture_output=True,
-            text=True,
             timeout=100,
+            **ENVIRONMENT,
         )
         return done.returncode, done.stdout + done.stderr
 
