@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from selectors import SelectorKey
 
-    from .known import Identity, Known
+    from .known import Known
 
 __all__ = ["Checks", "Finding"]
 
@@ -125,7 +125,8 @@ class Checks:
         self._runs.forget(known.fd)
         self._crossed.discard(known.fd)
         identity = identity_of(known.fd, known.key.fileobj)
-        if not unknown and not _another(known.identity, identity):
+        before = known.identity
+        if not unknown and (None in (before, identity) or before == identity):
             return []
         findings = self._once(known, lints.DescriptorReused, _reused(known))
         known.identity = identity
@@ -294,10 +295,6 @@ class Checks:
 def _reused(known: Known) -> str:
     now = ", ".join(filter(None, (kind_of(known.fd), address_of(known.fd))))
     return f"{known.about(addressed=False)} is another file now, a {now}"
-
-
-def _another(before: Identity | None, now: Identity | None) -> bool:
-    return before is not None and now is not None and before != now
 
 
 def _blocks(known: Known) -> bool | None:

@@ -218,6 +218,16 @@ class SimulatedKernel:
         self.ffi.errno = -result
         return -1
 
+    def open_handle(self, make: Callable[[], Handle]) -> int:
+        """Return the number of a new handle."""
+        with self.lock:
+            try:
+                made = make()
+            except OSError as error:
+                return self.fail(error.errno or 0)
+            self.handles[made.fd] = made
+            return made.fd
+
     def handle(self, fd: int) -> Any:
         """Return the open handle with number ``fd``; None when it is something else."""
         found = self.handles.get(fd)

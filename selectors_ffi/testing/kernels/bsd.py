@@ -122,7 +122,7 @@ class SimulatedBSD(SimulatedUnix):
 
     def kqueue(self) -> int:
         """Make a kqueue that exec(3) does not close, K9; kqueue(2)."""
-        return self._make(cloexec=False)
+        return self.open_handle(lambda: Kqueue(self.lock, cloexec=False))
 
     def kqueue1(self, flags: int) -> int:
         """Make a kqueue; O_CLOEXEC is the only flag; kqueue1(2)."""
@@ -130,22 +130,13 @@ class SimulatedBSD(SimulatedUnix):
         known = self.variant.o_cloexec | os.O_CLOEXEC
         if flags & ~known:
             return self.fail(errno.EINVAL)
-        return self._make(cloexec=bool(flags & known))
+        return self.open_handle(lambda: Kqueue(self.lock, cloexec=bool(flags & known)))
 
     def kqueuex(self, flags: int) -> int:
         """Make a kqueue; KQUEUE_CLOEXEC, 1, is the only flag; kqueuex(2)."""
         if flags & ~1:
             return self.fail(errno.EINVAL)
-        return self._make(cloexec=bool(flags & 1))
-
-    def _make(self, cloexec: bool) -> int:
-        with self.lock:
-            try:
-                made = Kqueue(self.lock, cloexec)
-            except OSError as error:
-                return self.fail(error.errno or 0)
-            self.handles[made.fd] = made
-            return made.fd
+        return self.open_handle(lambda: Kqueue(self.lock, cloexec=bool(flags & 1)))
 
     def kevent(
         self, kq: int, changelist: Any, nchanges: int, eventlist: Any, nevents: int, timeout: Any

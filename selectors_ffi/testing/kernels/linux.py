@@ -115,13 +115,7 @@ class SimulatedLinux(SimulatedUnix):
         """Make an epoll; epoll_create1(2)."""
         if flags & ~EPOLL_CLOEXEC:
             return self.fail(errno.EINVAL)
-        with self.lock:
-            try:
-                made = Epoll(self.lock, bool(flags))
-            except OSError as error:
-                return self.fail(error.errno or 0)
-            self.handles[made.fd] = made
-            return made.fd
+        return self.open_handle(lambda: Epoll(self.lock, bool(flags)))
 
     def dup3(self, oldfd: int, newfd: int, flags: int) -> int:
         """Have ``newfd`` name what ``oldfd`` names; those asleep on what it named stay; dup3(2)."""

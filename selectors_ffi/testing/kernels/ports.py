@@ -115,13 +115,7 @@ class EventPorts(SimulatedUnix):
 
     def port_create(self) -> int:
         """Make a port, V1; port_create(3C)."""
-        with self.lock:
-            try:
-                made = Port(self.lock)
-            except OSError as error:
-                return self.fail(error.errno or 0)
-            self.handles[made.fd] = made
-            return made.fd
+        return self.open_handle(lambda: Port(self.lock))
 
     def _port(self, fd: int) -> Port | int:
         """Return the port with a number, or the errno that says why there is none (V1)."""

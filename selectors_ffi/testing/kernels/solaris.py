@@ -144,13 +144,7 @@ class SimulatedSolaris(EventPorts):
         access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
         cloexec = bool(flags & (_O_CLOEXEC | os.O_CLOEXEC))  # the caller may ask this host's os
         owner = 0 if self.variant.illumos else os.getpid()  # F1
-        with self.lock:
-            try:
-                made = PollSet(self.lock, cloexec, access != os.O_RDONLY, owner)
-            except OSError as error:
-                return self.fail(error.errno or 0)
-            self.handles[made.fd] = made
-            return made.fd
+        return self.open_handle(lambda: PollSet(self.lock, cloexec, access != os.O_RDONLY, owner))
 
     def write(self, fd: int, buffer: Any, size: int) -> int:
         """Add and remove descriptors; write(2)."""
