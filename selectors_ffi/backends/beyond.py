@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EDGE", "EVENT_HANGUP", "EVENT_PRIORITY", "LEVEL", "ONESHOT", "Bits", "EpollBits", "Interest",
-    "PollBits", "adopt", "differ", "watched",
+    "PollBits", "adopt", "differ", "flag_of", "watched",
 ]  # fmt: skip
 
 # Not the next bits: ``register(fd, select.POLLOUT)``, which is 4, stays a ValueError.
@@ -136,6 +136,14 @@ def lack(interest: Interest, events: int, triggers: tuple[str, ...], exclusive: 
     return ""
 
 
+def flag_of(binding: Binding, name: str) -> int:
+    """Return a flag of the system, 0 where it has none of that name."""
+    try:
+        return binding.constant(name)
+    except OSError:
+        return 0
+
+
 class Bits:
     """The native bits of epoll, poll and /dev/poll, whose names differ only in the prefix.
 
@@ -148,10 +156,7 @@ class Bits:
 
     def __init__(self, binding: Binding) -> None:
         def constant(name: str) -> int:
-            try:
-                return binding.constant(self.prefix + name)
-            except OSError:
-                return 0  # this system has none
+            return flag_of(binding, self.prefix + name)
 
         self._native = {
             EVENT_READ: constant("IN"),

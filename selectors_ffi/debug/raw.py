@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..backends import EVENT_PRIORITY, EpollSelector, KqueueSelector, SelectSelector
+from ..backends.beyond import flag_of
 from ..binding import load
 from .decode.epoll import event_bits as epoll_bits
 from .decode.grammar import struct
@@ -220,15 +221,7 @@ def _asking() -> tuple[Binding, int, int]:
         OSError: nothing certain is known of this system.
     """
     binding = load()
-    return binding, binding.constant("POLLHUP"), _constant(binding, "POLLRDHUP")
-
-
-def _constant(binding: Binding, name: str) -> int:
-    """Return a constant of the system, 0 where it has none of that name."""
-    try:
-        return binding.constant(name)
-    except OSError:
-        return 0
+    return binding, binding.constant("POLLHUP"), flag_of(binding, "POLLRDHUP")
 
 
 def _kind(fd: int) -> int:

@@ -88,7 +88,7 @@ def test_end_of_file_of_a_stream(selector, make):
         (event,) = selector.select_raw(1)
         selector.unregister(near)
 
-    known = isinstance(selector, backends.KqueueSelector) or raw._constant(load(), "POLLRDHUP")
+    known = isinstance(selector, backends.KqueueSelector) or raw.flag_of(load(), "POLLRDHUP")
     assert event.eof is (True if known else None)
     assert event.readable
 
@@ -97,7 +97,7 @@ def test_end_of_file_of_a_stream(selector, make):
 @pytest.mark.parametrize("make", [tcp, socket.socketpair])
 def test_end_of_file_in_a_record(cls, make):
     """The record of an event says that a peer has stopped sending, where its flags do not."""
-    if not raw._constant(load(), "POLLRDHUP"):
+    if not raw.flag_of(load(), "POLLRDHUP"):
         pytest.skip("this system does not tell")
     kept = []
     near, far = make()
@@ -193,7 +193,7 @@ def asked_anew():
 @pytest.mark.usefixtures("asked_anew")
 def test_systems_that_do_not_tell(monkeypatch):
     """Without POLLRDHUP, a socket's end is not known, and a pipe's is."""
-    monkeypatch.setattr(raw, "_constant", lambda binding, name: 0)
+    monkeypatch.setattr(raw, "flag_of", lambda binding, name: 0)
     read, write = os.pipe()
     near, far = socket.socketpair()
     with near, far:
@@ -218,7 +218,7 @@ def test_where_poll_is_not_known(monkeypatch):
 
 def test_a_constant_that_is_not_there():
     """A constant that a system does not have is no flag."""
-    assert raw._constant(load(), "POLLNOTHING") == 0
+    assert raw.flag_of(load(), "POLLNOTHING") == 0
 
 
 def test_a_raw_event_is_a_tuple():

@@ -432,11 +432,6 @@ def test_hosts_that_are_no_unix(monkeypatch):
         kernel("nt")
 
 
-def test_a_flag_that_this_host_does_not_have():
-    """What poll(2) does not have here is no bit."""
-    assert host._flag("POLLNOTHERE") == 0
-
-
 def test_poll_of_the_host_that_fails():
     """An error of the host's own poll(2) is not taken for an answer of the simulated one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

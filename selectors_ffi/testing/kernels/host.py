@@ -18,6 +18,7 @@ import termios
 from errno import EINTR, EMFILE, ENFILE, EPERM
 from typing import Any, NamedTuple
 
+from ...backends.beyond import flag_of
 from ...backends.errors import of_handler
 from ...backends.process import clock
 from ...binding import INT_MAX, load
@@ -35,22 +36,13 @@ UPPER = 500  # where descriptors are that a program hardly ever closes, reuses o
 _binding = load()
 _poll_function = _binding.function("poll")
 
-
-def _flag(name: str) -> int:
-    """Return a flag of poll(2), 0 where this system does not have it."""
-    try:
-        return _binding.constant(name)
-    except OSError:
-        return 0
-
-
-IN = _flag("POLLIN")
-PRI = _flag("POLLPRI")
-OUT = _flag("POLLOUT")
-ERR = _flag("POLLERR")
-HUP = _flag("POLLHUP")
-NVAL = _flag("POLLNVAL")
-RDHUP = _flag("POLLRDHUP")
+IN = flag_of(_binding, "POLLIN")
+PRI = flag_of(_binding, "POLLPRI")
+OUT = flag_of(_binding, "POLLOUT")
+ERR = flag_of(_binding, "POLLERR")
+HUP = flag_of(_binding, "POLLHUP")
+NVAL = flag_of(_binding, "POLLNVAL")
+RDHUP = flag_of(_binding, "POLLRDHUP")
 
 
 class File(NamedTuple):
