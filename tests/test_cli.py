@@ -220,17 +220,13 @@ def test_example_differs_in_one_import():
     assert ours == ["import selectors_ffi as selectors"]
 
 
-@pytest.mark.parametrize(
-    "variable", ["SELECTORS_FFI_SINK=/no/such/x", "SELECTORS_FFI_BLOCKED_AFTER=soon"]
-)
 @pytest.mark.parametrize("command", ["trace -c print('ran')", "run -c print('ran')", "info", ""])
-def test_a_wrong_variable_ends_the_command_line(variable, command):
+def test_a_sink_that_cannot_be_opened_ends_the_command_line(command):
     """One line that names the variable, exit status 2, and nothing has run."""
-    name, _, value = variable.partition("=")
-    done = apart.python("-m", "selectors_ffi", *command.split(), **{name: value})
+    done = apart.python("-m", "selectors_ffi", *command.split(), SELECTORS_FFI_SINK="/no/such/x")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("python -m selectors_ffi")
-    assert name in done.stderr and value in done.stderr
+    assert "SELECTORS_FFI_SINK='/no/such/x'" in done.stderr
 
 
 def test_chaos_without_a_temporary_folder(monkeypatch, tmp_path, capsys):

@@ -21,6 +21,7 @@ from selectors_ffi.binding import Binding, load
 from selectors_ffi.testing.library import proxied
 
 from .kernels.faulty import FaultyLibrary
+from .test_changes_during_select import ready
 
 BOTH = EVENT_READ | EVENT_WRITE
 HERE = [backends.PollSelector, backends.SelectSelector]
@@ -52,14 +53,6 @@ def pipes():
 def pairs(new_pair):
     """Three pairs of connected sockets."""
     return [new_pair() for _ in range(3)]
-
-
-def ready(selector, timeout=0):
-    """Return fd -> events of what is ready."""
-    found = selector.select(timeout)
-    assert all(selector.get_key(key.fd) is key for key, _ in found)
-    assert len({key.fd for key, _ in found}) == len(found)
-    return {key.fd: events for key, events in found}
 
 
 @pytest.mark.skipif(backends.EpollSelector not in HERE, reason="epoll is Linux's")

@@ -12,6 +12,8 @@ from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
 from selectors_ffi import backends
 
+from .test_changes_during_select import ready
+
 BOTH = READ | WRITE
 HOST = [
     cls
@@ -29,18 +31,6 @@ def selector(subject):
     """An open selector."""
     with subject.make() as selector:
         yield selector
-
-
-def ready(selector, timeout=0):
-    """Return fd -> events of what is ready, having seen that each comes once with its key."""
-    found = {}
-    for key, events in selector.select(timeout):
-        assert key is selector.get_key(key.fd)
-        assert events
-        assert not events & ~key.events
-        assert key.fd not in found
-        found[key.fd] = events
-    return found
 
 
 def test_directions_in_one_batch(selector, pairs):

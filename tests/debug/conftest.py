@@ -44,3 +44,13 @@ def records() -> Iterator[list[Any]]:
 def pairs(new_pair: Callable[[], Pair]) -> list[Pair]:
     """Three pairs of connected sockets."""
     return [new_pair() for _ in range(3)]
+
+
+class Owner:
+    """Closes its selector in its finaliser. It is in a cycle, with the selector."""
+
+    def __init__(self, selector: Any) -> None:
+        self.selector, self.itself = selector, self
+
+    def __del__(self) -> None:
+        self.selector.close()

@@ -15,6 +15,7 @@ from selectors_ffi.debug import ambience as module
 from selectors_ffi.debug.flags import flags_of
 from selectors_ffi.testing import inject, kernel
 from tests import apart, needs
+from tests.debug.conftest import Owner
 
 
 def test_names():
@@ -201,14 +202,6 @@ def test_environment():
     assert done.returncode == 0
 
 
-def test_environment_with_an_unknown_name():
-    """A misspelt variable is an error at import, not silence."""
-    done = apart.python("-c", "import selectors_ffi", SELECTORS_FFI_DEBUG="syscals")
-
-    assert "SELECTORS_FFI_DEBUG: unknown debug flag 'syscals'; known are" in done.stderr
-    assert done.returncode == 1
-
-
 @pytest.mark.parametrize("how", ["-Xdev", "PYTHONDEVMODE"])
 def test_development_mode_switches_on_leaks_alone(how):
     """-X dev and PYTHONDEVMODE warn of selectors left open, and do nothing else."""
@@ -388,14 +381,6 @@ def test_a_leak_is_told_as_the_interpreter_ends(cycle):
 @pytest.mark.parametrize("flags", ["leaks", "all"])
 def test_no_leak_of_what_its_owner_closes_in_its_finaliser(backend, flags):
     """The owner is younger than the selector, and in a cycle: CPython finalises it last."""
-
-    class Owner:
-        def __init__(self, selector):
-            self.selector, self.itself = selector, self
-
-        def __del__(self):
-            self.selector.close()
-
     kept = []
     with debugging(flags, kept.append):
         selector = backend()

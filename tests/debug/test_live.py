@@ -756,14 +756,6 @@ thread.join()
     assert "SELECTORS_FFI_SIGNAL: import selectors_ffi in the main thread" in done.stderr
 
 
-def test_a_wrong_value_ends_the_command_line_in_one_line():
-    """The package says what is known, and nothing runs."""
-    done = apart.python("-m", "selectors_ffi", SELECTORS_FFI_SIGNAL="FOO")
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert "no signal 'FOO' can be used" in done.stderr
-
-
 def test_a_sink_that_fails_in_the_handler(monkeypatch, capsys):
     """What a recorder raises is told in one line, and does not get into the program."""
     ring = RingSink(4, dump=lambda record: 1 / 0)

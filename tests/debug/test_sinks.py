@@ -32,6 +32,7 @@ from selectors_ffi.debug import (
 from selectors_ffi.debug.naming import kind_of, shown
 from selectors_ffi.debug.records import Marks, Source
 from tests import needs
+from tests.debug.conftest import Owner
 
 SOURCE = Source(1, 2, "TestSelector@0x1")
 
@@ -424,14 +425,6 @@ def test_a_forked_child_is_not_locked_out(tmp_path):
 @needs.procfs
 def test_a_file_is_closed_after_the_finaliser_of_an_owner(tmp_path, backend):
     """An owner in a cycle closes its selector in its finaliser; the sink has the record of that."""
-
-    class Owner:
-        def __init__(self, selector):
-            self.selector, self.itself = selector, self
-
-        def __del__(self):
-            self.selector.close()
-
     log = tmp_path / "log"
     with debugging("events", FileSink(log)):
         selector = backend()

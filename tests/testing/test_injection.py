@@ -448,15 +448,6 @@ def test_the_variable_reaches_the_whole_program():
     assert done.stderr == f"SELECTORS_FFI_INJECT: {UNREACHED}\n"
 
 
-def test_a_wrong_variable_is_told():
-    """The program does not begin."""
-    done = apart.python(
-        "-c", "import selectors_ffi; print('begun')", SELECTORS_FFI_INJECT="pol:error=EIO"
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "SELECTORS_FFI_INJECT: unknown function 'pol' at character 1" in done.stderr
-
-
 PROGRAM = """
 import selectors
 with selectors.SelectSelector() as selector:

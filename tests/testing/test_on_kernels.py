@@ -91,15 +91,6 @@ def test_the_tools_on_another_kernel():
     assert 'open("/dev/poll", O_RDWR|O_CLOEXEC)' in errors
 
 
-def test_a_wrong_variable():
-    """The program does not begin, and the message lists the kernels."""
-    status, output, errors = python("-c", "import selectors_ffi", SELECTORS_FFI_KERNEL="bsd")
-    assert (status, output) == (1, "")
-    assert errors.splitlines()[-1].startswith(
-        "ValueError: SELECTORS_FFI_KERNEL: unknown kernel 'bsd'; known: freebsd, "
-    )
-
-
 def test_a_host_that_is_no_unix(monkeypatch):
     """There the variable is wrong, and the message says why."""
     from selectors_ffi.testing.ambient import begin_kernel
