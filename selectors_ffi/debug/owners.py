@@ -215,7 +215,7 @@ def queued_in(frame: FrameType | None) -> tuple[list[str], Place | None, bool]:
     handles = handles or list(field(loop, "_scheduled") or ())[:1]
     where = None
     for handle in handles:
-        where = where or _place_of(field(handle, "_callback"))
+        where = where or _place_of(field(handle, "_callback"), field(handle, "_args"))
     owners = list(dict.fromkeys(filter(None, map(owner_of_handle, handles))))
     return owners, where, 0 < len(ready) == len(due)
 
@@ -260,7 +260,7 @@ def _task_stepped(callback: Any) -> Any:
     return task if _is_task(task) else None
 
 
-def _place_of(callback: Any) -> Place | None:
+def _place_of(callback: Any, arguments: Any = ()) -> Place | None:
     """Return where a task stands if the callback is its step, else where the callback is defined."""
     while _is(callback, functools.partial):
         callback = callback.func
@@ -269,7 +269,11 @@ def _place_of(callback: Any) -> Place | None:
         frame = _innermost(_coroutine_of(task))
         return stack_of([frame])[0] if frame is not None else None
     function = callback.__func__ if _is(callback, types.MethodType) else callback
-    return defined_at(function.__code__) if _is(function, types.FunctionType) else None
+    if not _is(function, types.FunctionType):
+        return None
+    if function.__name__ == "_run_callback" and arguments:  # tornado's, around the program's
+        return _place_of(arguments[0])
+    return defined_at(function.__code__)
 
 
 def _innermost(coroutine: Any) -> FrameType | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import socket
@@ -576,13 +577,27 @@ def test_documentation_has_every_id():
     assert all("**Cause.**" in one and "**Cure.**" in one for one in sections)
 
 
-def test_what_never_sleeps_is_told_once_where_it_is(backend):
+class Tornado:
+    """As tornado's loop hands a callback to asyncio's."""
+
+    def _run_callback(self, callback):
+        callback()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda callback: (callback,),
+        lambda callback: (Tornado()._run_callback, functools.partial(callback)),
+    ],
+)
+def test_what_never_sleeps_is_told_once_where_it_is(backend, wrap):
     """SEL011 names the callback that comes again and again by its line, and tells of it once."""
     turns = []
 
     def again():
         turns.append(None)
-        loop.call_later(0, again) if len(turns) < 12_000 else loop.stop()
+        loop.call_later(0, *wrap(again)) if len(turns) < 12_000 else loop.stop()
 
     with checked(backend) as selector:
         loop = asyncio.SelectorEventLoop(selector)
