@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..backends import EpollSelector
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from selectors import SelectorKey
 
 __all__ = ["Description", "Row", "describe", "watched"]
+
+
+#: Of a line of an epoll set's list: number, events, and the inode since Linux 4.13.
+_LISTED = re.compile(r"tfd: +(\d+) events: +([0-9a-f]+) data: +[0-9a-f]+(?:.* ino:([0-9a-f]+))?")
 
 
 class Row(NamedTuple):
@@ -101,14 +106,14 @@ def _row(key: SelectorKey, observer: Any) -> Row:
 
 
 def _differences(
-    keys: Iterable[SelectorKey], kernel: list[tuple[int, int]], selector: Any
+    keys: Iterable[SelectorKey], kernel: list[tuple[int, int, str]], selector: Any
 ) -> Iterable[str]:
     """Spell out how the two lists differ."""
     ffi = selector._binding.ffi
     bits = epoll_bits(ffi)
     wanted, always = EpollBits(selector._binding), bits.of_names("EPOLLERR", "EPOLLHUP")
     registry = {int(key.fd): key for key in keys}
-    for fd, events in kernel:
+    for fd, events, inode in kernel:
         # ERR and HUP are always watched, and the kernel adds them to the mask by itself.
         events &= ~always
         asked = bits(events)
@@ -119,10 +124,16 @@ def _differences(
                 " is not registered: a duplicate keeps the file open"
             )
             continue
+        if not _is(fd, inode):
+            yield (
+                f"watches what was fd {fd} for {asked} (now {kind_of(fd)}): it was closed, and a"
+                " duplicate keeps the file open"
+            )
+            continue
         # What has reported its ONESHOT is in the list still, and watched for nothing.
         if asked_for(key.events) and wanted[key.events] != events:
             yield f"watches fd {fd} for {asked}, registered is {interest(key.events)}"
-    listed = {fd for fd, _ in kernel}
+    listed = {fd for fd, *_ in kernel}
     for fd, key in registry.items():
         if fd not in listed and asked_for(key.events) and fd not in selector._elsewhere:
             yield (
@@ -131,8 +142,17 @@ def _differences(
             )
 
 
-def watched(epfd: int) -> list[tuple[int, int]] | None:
-    """Return (fd, events) of each file that an epoll set watches; None where there is no such list.
+def _is(fd: int, inode: str) -> bool:
+    """Tell whether a descriptor may be of the file with this inode; "": it is not known.
+
+    Of sockets and pipes it is certain. Files of some filesystems show another inode here than there.
+    """
+    kind, _, own = link_of(fd).partition(":[")
+    return bool(kind) and (kind not in ("socket", "pipe") or not inode or own == f"{inode}]")
+
+
+def watched(epfd: int) -> list[tuple[int, int, str]] | None:
+    """Return (fd, events, inode) of each file that an epoll set watches; None where there is no list.
 
     The number is the one that the file had when it was added: it may be closed, or name another file,
     by now. The list is in /proc/<pid>/fdinfo/<epfd>; proc_pid_fdinfo(5).
@@ -145,10 +165,11 @@ def watched(epfd: int) -> list[tuple[int, int]] | None:
     except OSError:
         return None
     found = []
-    for words in [line.split() for line in lines if line.startswith("tfd:")]:
-        fields = dict(zip(words[0::2], words[1::2]))
-        try:
-            found.append((int(fields["tfd:"]), int(fields["events:"], 16)))
-        except (KeyError, ValueError):
-            return None
+    for line in lines:
+        if line.startswith("tfd:"):
+            fields = _LISTED.match(line)
+            if fields is None:
+                return None
+            fd, events, inode = fields.groups("")
+            found.append((int(fd), int(events, 16), str(int(inode, 16)) if inode else ""))
     return found

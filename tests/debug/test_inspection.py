@@ -139,6 +139,37 @@ def test_description_spells_out_differences(pairs):
         assert any(difference.startswith(start) for difference in differences)
 
 
+@linux
+@pytest.mark.parametrize("reused", [False, True])
+def test_description_tells_that_the_kernel_watches_an_earlier_file(reused, pairs):
+    """A number is closed, or names another file, and a duplicate of the former one is still watched."""
+    with backends.EpollSelector() as selector:
+        read, write = os.pipe()
+        duplicate = os.dup(read)
+        selector.register(read, EVENT_READ)
+        if reused:
+            os.dup2(pairs[0][0].fileno(), read)
+        else:
+            os.close(read)
+        differences = selector.describe().differences
+        if reused:
+            os.close(read)
+        for fd in (write, duplicate):
+            os.close(fd)
+    now = "socket" if reused else "closed"
+    (difference,) = differences
+    assert difference.startswith(f"watches what was fd {read} for EPOLLIN (now {now})")
+
+
+@linux
+def test_a_kernel_list_without_inodes(monkeypatch):
+    """Linux before 4.13 shows none; the two lists are compared by numbers."""
+    lines = io.StringIO("pos:\t0\ntfd:        5 events:       19 data:                5\n")
+    monkeypatch.setattr(inspect, "open", lambda *_, **__: lines, raising=False)
+    with backends.EpollSelector() as selector:
+        assert inspect.watched(selector.fileno()) == [(5, 0x19, "")]
+
+
 def test_events_and_registrations(backend, records, pairs):
     """EVENTS records what was registered, what the kernel reported, and what became of it."""
     with backend() as selector:
