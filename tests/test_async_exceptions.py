@@ -19,9 +19,8 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
-import selectors_ffi
-
 from . import tally
+from .bytecodes import AtBytecode
 from .kernels.machines import SOME, no_descriptor_left
 
 pytestmark = pytest.mark.skipif(
@@ -29,8 +28,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 BOTH = EVENT_READ | EVENT_WRITE
-PACKAGE = os.path.dirname(selectors_ffi.__file__)
-KERNELS = os.path.join(PACKAGE, "testing")  # a real kernel has no bytecode
 
 
 def in_finaliser(frame):
@@ -40,51 +37,29 @@ def in_finaliser(frame):
     return frame is not None
 
 
-class Interrupter:
-    """A trace function that raises an exception at the n-th bytecode of the package.
-
-    PyPy traces lines only: there it is the n-th line.
-    """
+class Interrupter(AtBytecode):
+    """An exception is raised at the n-th bytecode."""
 
     def __init__(self, place, kind=KeyboardInterrupt):
-        self.place = place
+        super().__init__(place)
         self.error = kind("of a signal handler")
-        self.passed = 0
-        self.raised = False
-        self.where = ""
 
-    def __call__(self, frame, event, argument):
-        filename = frame.f_code.co_filename
-        if not filename.startswith(PACKAGE) or filename.startswith(KERNELS) or in_finaliser(frame):
-            return None
-        unit = "line"
-        if sys.implementation.name == "cpython":
-            unit = "opcode"
-            frame.f_trace_opcodes = True
-        if event == unit:
-            self.passed += 1
-            if self.passed == self.place:
-                self.raised = True
-                self.where = f"{os.path.basename(filename)}:{frame.f_lineno}"
-                raise self.error
-        return self
+    def counts(self, frame):
+        return super().counts(frame) and not in_finaliser(frame)
+
+    def act(self):
+        raise self.error
 
     def run(self, operation):
         """Whether the operation was interrupted; the exception has come out then."""
-        before = sys.gettrace()
-        # CPython 3.12 begins to tell of bytecodes with the first settrace() after this.
-        sys._getframe().f_trace_opcodes = sys.implementation.name == "cpython"
-        sys.settrace(self)
         came = None
         try:
-            operation()
+            super().run(operation)
         except type(self.error) as error:
             came = error
-        finally:
-            sys.settrace(before)
-        assert came is (self.error if self.raised else None), self.where
+        assert came is (self.error if self.reached else None), self.where
         assert not getattr(came, "__notes__", None), self.where
-        return self.raised
+        return self.reached
 
 
 def not_open(text):

@@ -21,17 +21,15 @@ import pytest
 if os.name != "posix":
     pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
-import selectors_ffi
 from selectors_ffi.testing.library import Proxy
 
 from . import tally
+from .bytecodes import AtBytecode
 from .kernels.faulty import FaultyLibrary
 from .kernels.machines import MACHINES
 from .scripts import CHANGES
 
 BOTH = EVENT_READ | EVENT_WRITE
-PACKAGE = os.path.dirname(selectors_ffi.__file__)
-KERNELS = os.path.join(PACKAGE, "testing")  # a real kernel has no bytecode
 WAITS = ("epoll_wait", "epoll_pwait2", "kevent", "ioctl", "port_getn")
 NAMES = ("epoll", "simulated_linux", "freebsd", "netbsd11", "illumos", "solaris11", "illumos_ports")
 STAGES = [machine for machine in MACHINES if machine.name in NAMES]
@@ -176,39 +174,12 @@ def heal(session, selector, near, where):
     agree(session, selector, where)
 
 
-class Handler:
-    """A trace function that does something at the n-th bytecode of the package.
-
-    PyPy traces lines only: there it is the n-th line.
-    """
+class Handler(AtBytecode):
+    """Something is done at the n-th bytecode, as in a signal handler."""
 
     def __init__(self, place, action):
-        self.left = place
-        self._action = action
-
-    def __call__(self, frame, event, argument):
-        filename = frame.f_code.co_filename
-        if not filename.startswith(PACKAGE) or filename.startswith(KERNELS):
-            return None
-        unit = "line"
-        if sys.implementation.name == "cpython":
-            unit = "opcode"
-            frame.f_trace_opcodes = True
-        if event == unit:
-            self.left -= 1
-            if self.left == 0:
-                self._action()
-        return self
-
-    def run(self, operation):
-        """Run the operation; return whether the handler has run in it."""
-        before = sys.gettrace()
-        sys.settrace(self)
-        try:
-            operation()
-        finally:
-            sys.settrace(before)
-        return self.left <= 0
+        super().__init__(place)
+        self.act = action
 
 
 def every(bytecodes):

@@ -20,7 +20,6 @@ import pytest
 if os.name != "posix":
     pytest.skip("the simulated kernels work on Unix descriptors", allow_module_level=True)
 
-import selectors_ffi
 from selectors_ffi import EVENT_READ as READ
 from selectors_ffi import EVENT_WRITE as WRITE
 from selectors_ffi import ONESHOT
@@ -29,6 +28,7 @@ from selectors_ffi.testing.calls import sleeps, waits
 from selectors_ffi.testing.library import Proxy
 
 from . import tally
+from .bytecodes import AtBytecode
 from .crew import PATIENCE, Crew
 from .kernels.machines import SOME, no_descriptor_left
 from .test_async_exceptions import Interrupter
@@ -38,8 +38,6 @@ from .wakers import close_idle_wakers
 pytestmark = pytest.mark.ours
 
 BOTH = READ | WRITE
-PACKAGE = os.path.dirname(selectors_ffi.__file__)
-KERNELS = os.path.join(PACKAGE, "testing")  # a real kernel has no bytecode
 
 
 @pytest.fixture(params=SOME, ids=str)
@@ -396,31 +394,13 @@ def test_a_change_is_heard_at_once(stage, pairs, timeout):
 # -- the order: check, arm, sleep
 
 
-class Pause:
-    """A trace function that does something at the n-th bytecode of the package, once.
-
-    PyPy traces lines only: there it is the n-th line.
-    """
+class Pause(AtBytecode):
+    """Something is done at the n-th bytecode, or later, once."""
 
     def __init__(self, place, action):
-        self.left = place
+        super().__init__(place)
         self.action = action
         self.where = "at the system call"
-
-    def __call__(self, frame, event, argument):
-        filename = frame.f_code.co_filename
-        if not filename.startswith(PACKAGE) or filename.startswith(KERNELS):
-            return None
-        unit = "line"
-        if sys.implementation.name == "cpython":
-            unit = "opcode"
-            frame.f_trace_opcodes = True
-        if event == unit:
-            self.left -= 1
-            if self.left == 0:
-                self.where = f"{os.path.basename(filename)}:{frame.f_lineno}"
-                self.act()
-        return self
 
     def act(self):
         """Do it, unless it was done."""
@@ -430,18 +410,6 @@ class Pause:
             sys.settrace(None)
             action()
             sys.settrace(before)
-
-    def run(self, function):
-        """Run a function under this trace, keep its result; tell whether the place was reached."""
-        # CPython 3.12 begins to tell of bytecodes with the first settrace() after this.
-        sys._getframe().f_trace_opcodes = sys.implementation.name == "cpython"
-        before = sys.gettrace()
-        sys.settrace(self)
-        try:
-            self.found = function()
-        finally:
-            sys.settrace(before)
-        return self.left <= 0
 
 
 def in_thread(crew, function):
