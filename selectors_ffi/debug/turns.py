@@ -239,7 +239,7 @@ class _Watchdog:
         for here, observer in self._watched():
             watched.append(here)
             turn, wait = here.turn, here.wait
-            if turn and Threshold.ns and now - turn > Threshold.ns // 2:
+            if turn and Threshold.ns and now - turn > Threshold.ns // 4:
                 if not EXACT and not self._waited_last(here, turn):
                     continue
                 if running is None:

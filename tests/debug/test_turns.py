@@ -14,7 +14,7 @@ import threading
 import types
 import warnings
 import weakref
-from time import monotonic
+from time import monotonic, perf_counter_ns
 from types import SimpleNamespace
 
 import pytest
@@ -62,10 +62,13 @@ def block_until(done):
 
 
 def block(selector):
-    """Keep the loop busy until its stack was looked at."""
+    """Keep the loop busy for as long as the threshold, and until its stack was looked at."""
     here = selector._observer.here()
     while here.samples is None or not here.samples.counts:
         pass  # the suite's own timeout ends this
+    begin, spent = here.returned
+    while perf_counter_ns() - begin - (here.spent.ns - spent) < Threshold.ns:
+        pass
 
 
 def loop(selector, work):
@@ -91,6 +94,31 @@ def test_a_blocked_loop_is_told_with_its_stack(backend, pairs, lints):
     assert " in block < " in lint.message
     assert " in <lambda>" in lint.message
     assert "in loop" not in lint.message, "the loop itself is no news"
+
+
+@exact
+@pytest.mark.parametrize("phase", [0.01, 0.25, 0.5, 0.75, 0.99])
+def test_a_turn_that_is_hardly_too_long_has_been_seen(backend, monkeypatch, phase):
+    """Whenever the looks come, a call as long as the threshold was seen for half of it at its end."""
+    turns._watchdog.stop()
+    monkeypatch.setattr(turns._watchdog, "running", True)  # it is called here instead
+    monkeypatch.setattr(turns, "times_of", lambda thread: (0, 0, 0))
+    seen = []
+
+    def work():
+        here = selector._observer.here()
+        interval = turns._interval() * 1.02  # a sleep takes a little longer than asked for
+        for look in range(4):
+            moment = here.turn + int((look + phase) * interval)
+            with monkeypatch.context() as patched:
+                patched.setattr(turns, "perf_counter_ns", lambda moment=moment: moment)
+                turns._watchdog._look()
+        seen.extend(here.samples.counts)
+        here.samples = None
+
+    with debugging("checks", lambda record: None), backend() as selector:
+        loop(selector, work)
+    assert any(work.__name__ in str(place) for stack in seen for place in stack)
 
 
 def test_c_code_that_lets_no_other_thread_run(monkeypatch):
@@ -526,7 +554,7 @@ def test_a_wait_without_a_caller(backend):
 
 ALONE = """
 import os, sys
-from time import monotonic
+from time import monotonic, perf_counter_ns
 import selectors_ffi
 from selectors_ffi.debug import turns
 
