@@ -44,10 +44,14 @@ def portable(given: dict[int, int]) -> list[Native]:
 
 def given_of(result: Any) -> dict[int, int]:
     """Return descriptor -> ``EVENT_*`` of what select() returned; {} for what is no list of keys."""
+    given: dict[int, int] = {}
     try:
-        return {int(key.fd): events for key, events in result}
+        for key, events in result:  # two of a descriptor: the standard library's kqueue
+            fd = int(key.fd)
+            given[fd] = given[fd] | events if fd in given else events
     except Exception:  # a class of the caller's returns something else
         return {}
+    return given
 
 
 def count_of(result: Any) -> int:

@@ -82,7 +82,9 @@ class Runs:
         for key, events in ready:
             run = runs.get(key.fd)
             if run is None or run.serial != serial - 1 or run.events != events:
-                runs[key.fd] = _Run(events, serial, now)
+                # The standard library's kqueue returns both directions of a descriptor by themselves.
+                if run is None or run.serial != serial:
+                    runs[key.fd] = _Run(events, serial, now)
                 continue
             run.serial = serial
             run.count += 1

@@ -19,6 +19,7 @@ from selectors_ffi import EVENT_READ, EVENT_WRITE, backends, debugging
 from selectors_ffi.backends.base import _BaseSelectorImpl
 from selectors_ffi.binding import Binding
 from selectors_ffi.debug import (
+    BusyLoop,
     ClosedWhileRegistered,
     Debug,
     DescriptorReused,
@@ -777,6 +778,29 @@ def test_events_say_what_the_interface_says(pairs):
     (event,) = [record for record in kept if isinstance(record, Event)]
     assert event.flags == "READ|WRITE"
     assert isinstance(near, socket.socket)
+
+
+class Directions(selectors.SelectSelector):
+    """Returns each direction of a descriptor by itself, as the standard library's KqueueSelector."""
+
+    def select(self, timeout=None):
+        ready = super().select(timeout)
+        return [(key, one) for key, events in ready for one in (EVENT_READ, EVENT_WRITE) if events & one]
+
+
+def test_directions_that_are_returned_by_themselves(pair):
+    """They are one event, and a loop that is kept busy by both is found."""
+    kept = []
+    near, far = pair
+    with Directions() as selector:
+        selector.register(near, EVENT_READ | EVENT_WRITE)
+        far.close()
+        with switch("events,checks", kept.append), pytest.warns(BusyLoop):
+            for _ in range(200):
+                assert len(selector.select(0)) == 2
+    events = [record for record in kept if isinstance(record, Event)]
+    assert len(events) == 200
+    assert {event.events for event in events} == {EVENT_READ | EVENT_WRITE}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="simulated kernels need a Unix host")
