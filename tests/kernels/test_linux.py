@@ -172,9 +172,12 @@ def test_errors_of_bad_arguments(tmp_path):
     far.close()
 
 
-@pytest.mark.parametrize("path", ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/ptmx", "/"])
-def test_devices(path):
-    """E4: a device is refused if the real epoll refuses it."""
+@pytest.mark.parametrize(
+    "path",
+    [*("/dev/null", "/dev/zero", "/dev/urandom", "/dev/ptmx", "/"), __file__, "/proc/self/mounts"],
+)
+def test_devices_and_files(path):
+    """E4: a file is refused if the real epoll refuses it, which takes some regular ones of /proc."""
     fd = os.open(path, os.O_RDONLY)
     answers = []
     for process in (Process(), select.epoll()):

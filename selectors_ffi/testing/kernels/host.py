@@ -112,11 +112,14 @@ def unread(fd: int) -> int | None:
 
 
 def can_be_polled(fd: int, file: File) -> bool:
-    """Tell whether poll(2) asks a file: for others this host's epoll, if it has one, says EPERM."""
-    if file.kind in (stat.S_IFREG, stat.S_IFDIR):
-        return False
-    if file.kind in (stat.S_IFIFO, stat.S_IFSOCK) or not hasattr(select, "epoll"):
+    """Tell whether poll(2) asks a file: for others this host's epoll, if it has one, says EPERM.
+
+    Most regular files are not asked, but some of /proc and /sys are, as /proc/pressure/cpu.
+    """
+    if file.kind in (stat.S_IFIFO, stat.S_IFSOCK):
         return True
+    if not hasattr(select, "epoll"):
+        return file.kind not in (stat.S_IFREG, stat.S_IFDIR)
     try:
         with select.epoll() as epoll:
             epoll.register(fd, 0)
