@@ -44,11 +44,10 @@ from errno import EINTR
 from typing import TYPE_CHECKING
 
 from ..backends.process import sleep
-from ..binding import default
 from .answers import Answer, Ready, answer_of
 from .blocks import Block
 from .calls import WAITS, sleeps, waits
-from .library import proxied
+from .library import below, proxied
 from .spurious import Registered, offers, readers
 
 if TYPE_CHECKING:
@@ -277,13 +276,14 @@ def chaos(seed: int, binding: Binding | None = None, spurious: bool = False) -> 
 
     Raises:
         ValueError: the seed is not an integer.
+        TypeError: ``binding`` is no binding.
     """
     return decided_by(Chaos(_checked(seed), spurious), binding)
 
 
 def decided_by(hook: Chaos, binding: Binding | None = None) -> Binding:
     """Return a binding whose waits ``hook`` decides about; ``binding`` is as of ``chaos``."""
-    return proxied(default() if binding is None else binding, hook, (*WAITS, *_NOTED))
+    return proxied(below(binding), hook, (*WAITS, *_NOTED))
 
 
 class chaotic(Block):

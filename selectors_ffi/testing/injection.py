@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from ..backends.process import sleep
 from ..backends.windows import OLD
-from ..binding import Binding, default
 from ..debug.places import place
 from .answers import answer_of
 from .blocks import Block
 from .calls import CONTROL, WAIT, controls, functions_of, waits
 from .grammar import Rule, parse
-from .library import Proxy
+from .library import below, proxied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..binding import Binding
     from .library import Call
 
 __all__ = ["Injection", "UnreachedWarning", "inject", "injecting"]
@@ -131,16 +131,15 @@ def inject(text: str, binding: Binding | None = None) -> Binding:
 
     Raises:
         ValueError: an expression is wrong; the message says where, and lists what is known.
+        TypeError: ``binding`` is no binding.
     """
-    below = default() if binding is None else binding
-    rules = parse(text, functions_of(below))
+    binding = below(binding)
+    rules = parse(text, functions_of(binding))
     names: list[str] | None = None
     if not any({WAIT, CONTROL}.intersection(rule.functions) for rule in rules):
         names = [name for rule in rules for name in rule.functions]
         names += ["WSAGetLastError"]
-    made = Binding(below.target, below.ffi, Proxy(below, Injection(rules), names))
-    made.refused = below.refused
-    return made
+    return proxied(binding, Injection(rules), names)
 
 
 class injecting(Block):

@@ -11,12 +11,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Callable
 
 from .._abi.target import SYMBOLS
-from ..binding import Binding
+from ..binding import Binding, default
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Call", "Hook", "Proxy", "name_of", "proxied", "take_note"]
+__all__ = ["Call", "Hook", "Proxy", "below", "name_of", "proxied", "take_note"]
 
 
 class Call:
@@ -113,6 +113,19 @@ class Proxy:
         call.__name__ = call.__qualname__ = name
         call.take_note = lambda: notes.pop(get_ident(), "")  # type: ignore[attr-defined]
         return call
+
+
+def below(binding: Binding | None) -> Binding:
+    """Return the kernel interface whose calls are altered; None is what a selector would get.
+
+    Raises:
+        TypeError: ``binding`` is something else, as the name of a kernel.
+    """
+    if binding is None:
+        return default()
+    if not isinstance(binding, Binding):
+        raise TypeError(f"binding= takes what kernel() or inject() returns, not {binding!r}")
+    return binding
 
 
 def proxied(binding: Binding, hook: Hook, names: Sequence[str] | None = None) -> Binding:

@@ -16,7 +16,7 @@ import pytest
 import selectors_ffi
 from selectors_ffi import backends
 from selectors_ffi.debug import Syscall, debugging
-from selectors_ffi.testing import UnreachedWarning, inject, injecting, kernel
+from selectors_ffi.testing import UnreachedWarning, chaos, inject, injecting, kernel
 from selectors_ffi.testing.grammar import parse
 from tests import apart, needs
 
@@ -326,6 +326,13 @@ def test_what_is_wrong_is_told(text, said):
         parse(text, KNOWN)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [lambda: inject("wait:error=EINTR", "freebsd"), lambda: chaos(1, "freebsd")])
+def test_the_name_of_a_kernel_is_no_binding(make):
+    """As to a selector: the message says what makes one."""
+    with pytest.raises(TypeError, match=r"takes what kernel\(\) or inject\(\) returns, not 'freebsd'"):
+        make()
 
 
 def test_the_functions_are_those_of_the_kernel(below, subject):
