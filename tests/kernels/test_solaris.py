@@ -353,6 +353,17 @@ def test_pipes_are_alike_in_every_call(process, backend):
     os.close(writer)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_poll_set_that_is_polled_is_an_error(process, backend, pairs):
+    """N1: at once, always, whatever it watches."""
+    made = getattr(importlib.import_module("selectors_ffi.backends"), backend)
+    with made(binding=process.kernel.binding()) as selector:
+        key = selector.register(process.fd, EVENT_READ)
+        assert selector.select(5) == [(key, EVENT_READ)]
+        process.write((pairs[0][0].fileno(), POLLOUT))
+        assert selector.select(5) == [(key, EVENT_READ)]
+
+
 def test_a_full_pipe_cannot_be_written(process):
     """R2 is about the other end."""
     reader, writer = os.pipe()

@@ -328,7 +328,9 @@ def test_what_is_wrong_is_told(text, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("make", [lambda: inject("wait:error=EINTR", "freebsd"), lambda: chaos(1, "freebsd")])
+@pytest.mark.parametrize(
+    "make", [lambda: inject("wait:error=EINTR", "freebsd"), lambda: chaos(1, "freebsd")]
+)
 def test_the_name_of_a_kernel_is_no_binding(make):
     """As to a selector: the message says what makes one."""
     with pytest.raises(TypeError, match=r"takes what kernel\(\) or inject\(\) returns, not 'freebsd'"):

@@ -2,7 +2,8 @@
 
 E1 a registration is keyed by (descriptor, open file); E2 it lives as long as the open file does, so a
 duplicate keeps it; E3 ADD of a known one is EEXIST, MOD and DEL of an unknown one ENOENT; E4 files that
-this host's own epoll refuses are EPERM: directories, most regular files, and devices as /dev/null; E5 ERR and HUP come unasked; E6 ONESHOT leaves it disarmed; E7 level-triggered registrations
+this host's own epoll refuses are EPERM: directories, most regular files, and devices as /dev/null; E5
+ERR and HUP come unasked; E6 ONESHOT leaves it disarmed; E7 level-triggered registrations
 go to the end of the line when reported; E8 EPOLLET reports what has become ready since it was last
 reported, and MOD looks anew; E9 EPOLLEXCLUSIVE goes with ADD alone, and with EPOLLIN, EPOLLOUT,
 EPOLLWAKEUP and EPOLLET alone, else it is EINVAL, as is every later MOD. Edges are those of this host's

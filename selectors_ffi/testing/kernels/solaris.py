@@ -10,7 +10,7 @@ illumos and poll(4D); nothing was observed on a running Solaris. The letters sta
 A layouts and numbers; O open and close of the handle; F which process owns it;
 W write(2), which adds and removes; P ioctl DP_POLL, which waits; R what poll
 reports per kind of object; C watched descriptors that get closed; I ioctl
-DP_ISPOLLED; X extensions of illumos; T threads.
+DP_ISPOLLED; N a handle that is itself polled; X extensions of illumos; T threads.
 """
 
 from __future__ import annotations
@@ -374,6 +374,9 @@ class SimulatedSolaris(EventPorts):
     def examine(self, wanted: dict[int, int]) -> dict[int, int]:
         found = super().examine(wanted)
         for fd, events in wanted.items():
+            if self._is_poll_set(fd):
+                found[fd] = host.ERR  # N1: at once, always
+                continue
             file = host.file_of(fd)
             pipe = file is not None and file.kind == stat.S_IFIFO
             if pipe and found[fd] & host.ERR:
@@ -385,6 +388,13 @@ class SimulatedSolaris(EventPorts):
             elif pipe and reads and self.variant.bidirectional_pipes:
                 found[fd] |= host.OUT & events  # R2
         return found
+
+    def _inner(self, wanted: dict[int, int]) -> dict[int, dict[int, int] | None]:
+        return super()._inner({fd: wanted[fd] for fd in wanted if not self._is_poll_set(fd)})
+
+    def _is_poll_set(self, fd: int) -> bool:
+        with self.lock:
+            return isinstance(self.handle(fd), PollSet)
 
     def _to_host(self, entry: Entry) -> int:
         events = 0

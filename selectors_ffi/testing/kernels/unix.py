@@ -5,7 +5,7 @@ ERR, HUP and NVAL come unasked; U4 select with a closed descriptor in a set is E
 bitmaps of ``fd_mask`` words, and the answer is written over them; U6 select reports a hang-up as
 readable and an error as both, urgent data is in the third set (Solaris differs); U7 a negative time
 is EINVAL, in poll it is for ever; U8 POLLRDHUP, of Linux and FreeBSD 13: the peer will send no more;
-U9 an epoll or kqueue is readable while it has something to report.
+U9 an epoll or kqueue is readable while it has something to report (/dev/poll differs).
 
 Not modelled: limits on the number of descriptors (OPEN_MAX, FD_SETSIZE), signal masks, and devices
 that a system cannot poll (terminals on old releases of macOS). Readiness is this host's.
