@@ -172,6 +172,18 @@ def test_what_others_may_change_is_copied_in_one_step(module):
 
 
 @pytest.mark.parametrize("module", SOURCES)
+def test_no_decorator_has_a_lock(module):
+    """``lru_cache`` has one on PyPy, ``cached_property`` up to 3.11: a forked child may find it held."""
+    decorators = [
+        ast.unparse(one)
+        for node in ast.walk(parse(module))
+        for one in getattr(node, "decorator_list", ())
+    ]
+
+    assert not [one for one in decorators if one.startswith(("lru_cache", "cached_property"))]
+
+
+@pytest.mark.parametrize("module", SOURCES)
 def test_what_a_reader_must_take_in_at_once_is_short(module):
     """No function has more than 60 lines, and no backend file more than 400."""
     long = [

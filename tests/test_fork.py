@@ -13,7 +13,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
-from selectors_ffi import EDGE, ONESHOT, Debug, debugging
+from selectors_ffi import EDGE, ONESHOT, Debug, _abi, debugging
 from selectors_ffi.debug import Lint, RingSink, Syscall
 from selectors_ffi.testing import chaos
 from selectors_ffi.testing.library import Proxy, proxied
@@ -59,6 +59,23 @@ def in_child(function):
         said = pipe.read().decode()
     assert os.waitpid(child, 0)[1] == 0, said
     tally.count("forks made")
+
+
+def test_a_child_loads_declarations_though_a_thread_of_its_parent_did():
+    """What only that thread could unlock is no obstacle."""
+    loading, done = threading.Event(), threading.Event()
+
+    def load():
+        with _abi._first_use:
+            loading.set()
+            done.wait()
+
+    crew = Crew()
+    crew.start(load)
+    loading.wait()
+    in_child(lambda: _abi.load_ffi("darwin"))
+    done.set()
+    crew.join()
 
 
 def test_a_child_that_closes_leaves_the_parent_alone(session, pair):

@@ -7,6 +7,7 @@ interpreter's data model.
 
 from __future__ import annotations
 
+import os
 from _thread import RLock
 from importlib import import_module
 
@@ -42,6 +43,16 @@ TARGETS: tuple[str, ...] = (
 # cffi computes a struct's size at its first use, and without a global interpreter lock shows other
 # threads the struct before the size (2.1.1: "array item of unknown size"): here, one at a time.
 _first_use = RLock()  # a signal handler may come in the middle and make a selector, too
+
+
+def _renew() -> None:
+    """In a forked child, leave the lock of a thread that stayed in the parent."""
+    global _first_use
+    _first_use = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch: Windows
+    os.register_at_fork(after_in_child=_renew)
 
 
 def load_ffi(target: str) -> Any:

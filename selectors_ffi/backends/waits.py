@@ -171,10 +171,12 @@ class WaitingSelector(Backend):
             self._waits.clear()  # of the parent's threads
             self.__dict__.pop("_waker", None)
             for fd, key in {**self._fd_to_key}.items():
+                if fd == new.fd:
+                    continue  # what had this number is closed
                 try:
                     self._watch(fd, key.events, 0)
                 except OSError as error:
-                    if from_outside(error) or (is_open(fd) and fd != new.fd):
+                    if from_outside(error) or is_open(fd):
                         raise
                 self._settle(fd, key)
         except BaseException:

@@ -11,7 +11,6 @@ import dis
 import gc
 import inspect
 import types
-from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +28,8 @@ REFERENCES = 5
 #: Objects to look at for each of them, and of one container.
 OBJECTS = 2000
 REFERENTS = 1000
+#: Functions whose loops are kept.
+CODES = 256
 
 
 class Loop(NamedTuple):
@@ -58,16 +59,25 @@ def loop_around(frame: FrameType | None) -> Loop | None:
     return None
 
 
-@lru_cache(maxsize=256)
+#: Not ``lru_cache``: that of PyPy has a lock, which a forked child may find held, and wait for ever.
+_found: dict[CodeType, tuple[Loop, ...]] = {}
+
+
 def _loops_of(code: CodeType) -> tuple[Loop, ...]:
     """Return the loops of a function's code: what lies between a jump back and its target."""
+    found = _found.get(code)
+    if found is not None:
+        return found
+    if len(_found) >= CODES:
+        _found.clear()
     ends: dict[int, int] = {}
     for one in dis.get_instructions(code):
         jumps = one.opcode in dis.hasjrel or one.opcode in dis.hasjabs
         # An await is a loop, too, in which a coroutine is asked again.
         if jumps and one.argval <= one.offset and "NO_INTERRUPT" not in one.opname:
             ends[one.argval] = one.offset
-    return tuple(Loop(code, begin, end) for begin, end in ends.items())
+    found = _found[code] = tuple(Loop(code, begin, end) for begin, end in ends.items())
+    return found
 
 
 def refers_to(frame: FrameType, selector: object) -> bool:

@@ -9,7 +9,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, repeat, starmap
 from typing import Any, Callable
 
@@ -196,10 +196,11 @@ class SimulatedKernel:
         """Return link symbol -> C function."""
         raise NotImplementedError
 
-    @cached_property
+    @property
     def lib(self) -> Library:
         """The shared object that the dynamic linker would open."""
-        return Library(self)
+        made: Library | None = self.__dict__.get("_lib")
+        return made or self.__dict__.setdefault("_lib", Library(self))
 
     def binding(self) -> Binding:
         """Return the kernel as selectors take it: ``KqueueSelector(binding=...)``."""
