@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from errno import EBADF
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
@@ -21,6 +22,7 @@ import pytest
 
 from . import tally
 from .bytecodes import AtBytecode
+from .crew import Crew
 from .kernels.machines import SOME, no_descriptor_left
 
 pytestmark = pytest.mark.skipif(
@@ -232,6 +234,42 @@ def test_any_wait_at_every_bytecode(machine, kind, events, used, timeout):
     for pair in pairs:
         for end in pair:
             end.close()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("machine", SOME, ids=str)
+def test_close_at_every_bytecode(machine):
+    """Wherever ``close`` is interrupted, the wait of another thread ends.
+
+    At every 41st bytecode, on PyPy at every third line; at every one with the long profile.
+    """
+    near, far = socket.socketpair()
+    place, interrupted = 1, True
+    with near, far:
+        while interrupted:
+            selector = machine.boot().selector()
+            selector.register(near, EVENT_READ)
+            found, crew = [], Crew()
+            crew.start(lambda found=found, selector=selector: found.append(selector.select(20)))
+            while not waits(selector):
+                pass
+            interrupter = Interrupter(place)
+            interrupted = interrupter.run(selector.close)
+            selector.close()  # the exception may have come before anything was done
+            begun = time.monotonic()
+            crew.join()
+            assert found == [[]], interrupter.where
+            assert time.monotonic() - begun < 15, interrupter.where
+            assert selector.get_map() is None
+            place += (every() + 3) // 4
+    tally.count("asynchronous exceptions", place // every())
+
+
+def waits(selector):
+    """Tell whether a call of a selector is in flight, or about to be."""
+    if hasattr(selector, "_asleep"):
+        return selector._asleep
+    return selector._waits if hasattr(selector, "_waits") else selector._made and not selector._idle
 
 
 class near_nothing:

@@ -15,9 +15,9 @@ registry says, without a lock. A refused change puts the old entry back and rais
 A backend translates. It has the same methods in the same order in every file:
 
 ``_watch(fd, events, was)``
-    Make the kernel watch ``fd`` for exactly ``events``; 0: not at all. ``was`` is what it had before, or
-    ``ANY``. If the kernel holds something else, it changes an existing registration and adds a missing
-    one. It forgets what was made of the old key, as ``_forget`` does.
+    Make the kernel watch ``fd`` for exactly ``events``; 0: nothing. ``was`` is what it had, or ``ANY``.
+    If the kernel holds something else, it changes an existing registration and adds a missing one.
+    It forgets what was made of the old key, as ``_forget`` does.
 ``_forget(fd)``
     Invalidate what was made of the key of ``fd``; for a change of the data alone.
 ``select(timeout)``
@@ -54,8 +54,7 @@ from .interface import (
     _SelectorMapping,
 )
 from .interface import _fileobj_to_fd as _fileobj_to_fd
-from .native import Descriptor as Descriptor
-from .native import NativeEvent as NativeEvent
+from .native import Descriptor, NativeEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ if TYPE_CHECKING:
 
     from .interface import Data
 
-__all__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
+__all__ = ["Descriptor", "EVENT_READ", "EVENT_WRITE", "BaseSelector", "NativeEvent", "SelectorKey"]
 
 BOTH = EVENT_READ | EVENT_WRITE
 INVALID_EVENTS = ~BOTH
@@ -130,9 +129,8 @@ class _BaseSelectorImpl(Additions):
             binding = default()
         elif not isinstance(binding, Binding):
             raise TypeError(f"binding= takes what kernel() or inject() returns, not {binding!r}")
-        if self._mechanism in binding.proven or not binding.opened:
-            return binding
-        return require(binding, self._mechanism)
+        proven = self._mechanism in binding.proven or not binding.opened
+        return binding if proven else require(binding, self._mechanism)
 
     def _admit(self, regular_files: str) -> None:
         """Let regular files be registered, too. Most mechanisms refuse none."""
@@ -281,13 +279,10 @@ class _BaseSelectorImpl(Additions):
 
     def _watches_itself(self, fd: int) -> bool:
         """Tell whether an event of ``fd`` is a wake-up, for the debug package."""
-        waker = getattr(self, "_waker", None)
-        return bool(waker and waker.reader == fd)
+        return getattr(getattr(self, "_waker", None), "reader", None) == fd
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
-        """Make later calls through ``binding``, another library of the same kernel.
-
-        For the debug package, which switches itself on and off by it.
+        """Make later calls through another library of the same kernel; debugging goes on or off.
 
         Returns:
             Descriptor -> token, of the registrations that have one in the kernel.
@@ -304,13 +299,16 @@ class _BaseSelectorImpl(Additions):
         """Nothing was lent."""
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._fd_to_key.clear()
-            try:
-                self._release()
-            finally:  # another thread, or a signal handler, may have registered meanwhile
+        try:
+            if not self._closed:
+                self._closed = True
                 self._fd_to_key.clear()
+                self._release()
+        except BaseException:
+            self._release()  # other threads may wait for it
+            raise
+        finally:  # another thread, or a signal handler, may have registered meanwhile
+            self._fd_to_key.clear()
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         if self._closed:

@@ -149,7 +149,7 @@ class EpollSet(Backend):
 
     def _release(self) -> None:
         descriptor, strays = self._descriptor, self._strays or self._forks[1] != process.forks_as_child
-        descriptor.closing = RINGING
+        descriptor.fd, descriptor.closing = next(iter(descriptor.numbers), -1), RINGING
         unused, self._idle = self._idle, []  # another thread may be about to take one of them
         if self._made:
             self._pairs.clear()  # a copy of this selector shares it

@@ -34,12 +34,12 @@ class Waker:
     """
 
     pool: ClassVar[list[Waker]] = []  # those that no wait includes
-    reader: int
+    reader: int = -1  # and so on: an exception may end ``__init__`` anywhere
+    _writer = -1
+    _file: object = None
     child: int
 
     def __init__(self) -> None:
-        self.reader = self._writer = -1
-        self._file: object = None  # not known yet, if an exception ends ``_open``
         self._open()
 
     def _open(self) -> None:
