@@ -54,8 +54,12 @@ def test_close_keeps_nothing_alive(selector, pairs):
 
 
 @pytest.mark.ours
-def test_close_in_the_middle_of_modify(selector, pair):
-    """Another thread or a handler closes it: ValueError, and the old registration is not put back."""
+@pytest.mark.parametrize("answer", [KeyError, ValueError])
+def test_close_in_the_middle_of_modify(selector, pair, answer):
+    """Another thread or a handler closes it: before the registry is looked at again, or after that.
+
+    The answer is that of a closed selector, and the old registration is not put back.
+    """
 
     class Closing:
         """Data that closes the selector when it is compared."""
@@ -64,11 +68,20 @@ def test_close_in_the_middle_of_modify(selector, pair):
             selector.close()
             return True
 
+    class Registry(dict):
+        """A registry whose selector is closed just before it is written."""
+
+        def __setitem__(self, fd, key):
+            selector.close()
+            super().__setitem__(fd, key)
+
     left, _ = pair
+    if answer is ValueError:
+        selector._fd_to_key = Registry()
     selector.register(left, READ, "old")
 
-    with pytest.raises(ValueError, match="closed"):
-        selector.modify(left, READ, Closing())
+    with pytest.raises(answer, match="closed selector" if answer is ValueError else "is not registered"):
+        selector.modify(left, READ, "new" if answer is ValueError else Closing())
 
     assert not selector._fd_to_key
     with pytest.raises(KeyError):

@@ -378,6 +378,8 @@ class Backend(_BaseSelectorImpl):
         if events == was and not replaced and not data != key[3]:
             return key
         new: SelectorKey = _make_key(SelectorKey, (fileobj, fd, events, data))
+        if fd not in registry or registry[fd] is not key:  # no call comes before the next line
+            return Backend.modify(self, fileobj, int(events), data, trigger=trigger, exclusive=exclusive)
         try:
             registry[fd] = new
             # Also for the same events: it may be another file now. What the caller changed stays.
