@@ -246,6 +246,27 @@ def test_serials_start_anew(kernel, pairs, monkeypatch):
         assert dict(selector.select(0)) == dict.fromkeys(keys, EVENT_WRITE)
 
 
+@pytest.mark.parametrize("trigger", [LEVEL, EDGE])
+def test_a_thread_that_waits_adds_what_modify_adds(pair, trigger):
+    """libkqueue refuses to add it twice; that is no refusal of the change."""
+    near, far = pair
+    kernel, added = SimulatedBSD("libkqueue"), []
+
+    def hook(call):
+        _, changes, n, *_ = call.arguments
+        if n == 1 and changes[0].flags & call.binding.constant("EV_ADD") and len(added) < 3:
+            added.append(call.run())  # by the other thread
+        return call.run()
+
+    with make(kernel, hook) as selector:
+        selector.register(near, EVENT_READ)
+        added.clear()
+        far.send(b"x")
+        key = selector.modify(near, EVENT_READ, "new", trigger=trigger)
+        assert len(added) == 3
+        assert selector.select(0) == [(key, EVENT_READ)]
+
+
 class Stale:
     """A kernel as libkqueue: it goes on reporting a descriptor that it was told to forget."""
 

@@ -112,6 +112,8 @@ class _Facts:
         self.event_of = {read: EVENT_READ, write: EVENT_WRITE}
         self.largest_serial = 2 ** (8 * ffi.sizeof("uintptr_t")) - 1
         self.add_refuses_existing = binding.target == "libkqueue"
+        #: How often to reconcile: a thread that waits may do so, too, and add what is to be added.
+        self.tries = 5 if self.add_refuses_existing else 1
         self.bits = _Bits(binding)
         #: The changes that lead from one mask (first index) to another.
         self.changes = [[self._changes(was, events) for events in range(4)] for was in range(4)]
@@ -178,7 +180,9 @@ class KqueueSelector(WaitingSelector):
             errno = self._apply(fd, facts.changes[was][events], serial)
         # Of ANY also what is refused: what the kernel still has and the registry does not must go.
         if errno and (errno == ENOENT or facts.add_refuses_existing or not events or was == ANY):
-            errno = self._reconcile(fd, events, serial)
+            left = facts.tries
+            while errno and left:
+                errno, left = self._reconcile(fd, events, serial), left - 1
         if errno:
             self._check_open()
             if was or events >= ANY:  # of two directions, one may have been added
