@@ -12,6 +12,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
+from selectors_ffi.backends import PollSelector, poll
 from selectors_ffi.testing.calls import controls, waits
 from selectors_ffi.testing.library import Proxy
 
@@ -281,6 +282,30 @@ for _ in range(200):
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="its garbage collector")
+def test_the_array_of_poll_is_another_threads(monkeypatch):
+    """What interrupts a wait does not take the bytearray's buffer, of which two threads may lose count.
+
+    Without the interpreter's lock it was a SystemError, shown when the bytearray was freed.
+    """
+    takers, pack = set(), poll._pack
+
+    def recording(*arguments):
+        takers.add(threading.get_ident())
+        pack(*arguments)
+
+    monkeypatch.setattr(poll, "_pack", recording)
+    crew, found = Crew(), []
+    near, far = socket.socketpair()
+    with near, far, PollSelector() as selector:
+        waiting = crew.start(lambda: found.extend(selector.select(PATIENCE)))
+        while not selector._asleep:
+            os.sched_yield()
+        key = selector.register(near, EVENT_WRITE)
+        crew.join()
+    assert found == [(key, EVENT_WRITE)]
+    assert takers == {waiting.ident}
+
+
 def test_frames_are_looked_at_without_a_collection():
     """CPython 3.11 waits for itself if a threading.local is collected while frames are looked at."""
     assert apart.python("-c", COLLECTED_MEANWHILE, timeout=30).returncode == 0

@@ -83,7 +83,7 @@ class _Array(Table):
 
     def __init__(self, facts: _Facts) -> None:
         super().__init__(facts)
-        self._memory = bytearray(_SIZE)  # the waker's entry, so that there is what ``poke`` writes to
+        self._memory = bytearray()
         self._pollfds: Any = None
         self._reader: int | None = None  # what entry 0 says
         self._poked = False
@@ -244,7 +244,11 @@ class _Array(Table):
         return True
 
     def poke(self) -> None:
-        _pack(self._memory, 0, INT_MAX, 0)
+        pollfds = self._pollfds
+        if pollfds is not None:  # else there is no call yet
+            # Not by ``_pack``: two threads that take a bytearray's buffer at once, without the lock of
+            # the interpreter, spoil its count of them.
+            pollfds.fd = INT_MAX
         self._poked = True
 
     def woken(self) -> bool:
