@@ -107,8 +107,10 @@ class Tapped(Mixed):
         uncertain = others_wait()
         key = modify(*args, **kwargs)
         if here.errno == ENOENT:
-            if uncertain or others_wait():
-                here.errno = 0  # a wait in another thread may be repairing the set
+            if self._mechanism != "epoll" or uncertain or others_wait():
+                # kqueue says so of a filter that may be there and is not, as each change asks it to be
+                # deleted; on epoll, a wait in another thread may be repairing the set.
+                here.errno = 0
             else:
                 mended(REUSED)
         return key

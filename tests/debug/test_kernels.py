@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 
 import pytest
 
@@ -60,6 +61,19 @@ def test_calls_and_events_of_every_system(records, simulated, pairs):
         assert f", PORT_SOURCE_FD, {fd}, POLLIN, NULL) = 0" in lines
         assert f"{{portev_events=POLLIN, portev_source=PORT_SOURCE_FD, portev_object={fd}}}" in lines
         assert ", [2], {tv_sec=0, tv_nsec=0}) = 0" in lines
+
+
+@pytest.mark.parametrize("before", [EVENT_READ, EVENT_WRITE, EVENT_READ | EVENT_WRITE])
+@pytest.mark.parametrize("after", [EVENT_READ, EVENT_WRITE, EVENT_READ | EVENT_WRITE])
+def test_modify_is_no_reuse(records, simulated, pairs, before, after):
+    """No change of a registration is SEL002: kqueue is asked to delete filters that are not there."""
+    _, selector = simulated
+    near, _ = pairs[0]
+    selector.register(near, before, "old")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        selector.modify(near, after, "new")
+    assert not [record for record in records if isinstance(record, Lint)]
 
 
 def test_raw_of_every_system(simulated, pairs):
