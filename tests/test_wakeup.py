@@ -654,6 +654,19 @@ def test_a_waker_in_the_place_of_a_closed_descriptor(stage, pair, change):
         assert time.monotonic() - begun < PATIENCE / 2
 
 
+def test_a_waker_that_is_half_made(monkeypatch):
+    """An exception may end the making anywhere: what there is of it is dropped without a word."""
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(args.exc_value))
+    place = 1
+    while Interrupter(place).run(wake.Waker):
+        place += 1
+        gc.collect()
+    gc.collect()
+    assert place > 5
+    assert told == []
+
+
 @pytest.mark.parametrize("kind", [wake.Waker])
 def test_a_waker_leaves_other_files_alone(kind, tmp_path):
     """A waker whose numbers name other files writes, reads and closes nothing."""

@@ -96,7 +96,8 @@ class Waker:
         if self.reader >= 0:
             if self._mine():
                 os.close(self.reader)
-                os.close(self._writer)
+                if self._writer >= 0:  # else an exception has ended ``_open`` before
+                    os.close(self._writer)
             self.reader = self._writer = -1
 
     def __del__(self) -> None:
