@@ -281,7 +281,7 @@ for _ in range(200):
 """
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="its garbage collector")
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy has the lock")
 def test_the_array_of_poll_is_another_threads(monkeypatch):
     """What interrupts a wait does not take the bytearray's buffer, of which two threads may lose count.
 
@@ -306,6 +306,7 @@ def test_the_array_of_poll_is_another_threads(monkeypatch):
     assert takers == {waiting.ident}
 
 
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="its garbage collector")
 def test_frames_are_looked_at_without_a_collection():
     """CPython 3.11 waits for itself if a threading.local is collected while frames are looked at."""
     assert apart.python("-c", COLLECTED_MEANWHILE, timeout=30).returncode == 0
