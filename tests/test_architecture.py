@@ -180,7 +180,7 @@ def test_no_decorator_has_a_lock(module):
         for one in getattr(node, "decorator_list", ())
     ]
 
-    assert not [one for one in decorators if one.startswith(("lru_cache", "cached_property"))]
+    assert not [one for one in decorators if "lru_cache" in one or "cached_property" in one]
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 import threading
 import time
@@ -45,6 +46,8 @@ def in_child(function):
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(50)  # a child that hangs is a failure, and not left behind
         os.close(reader)
         code = 1
         try:

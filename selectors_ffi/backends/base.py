@@ -129,8 +129,9 @@ class _BaseSelectorImpl(Additions):
             binding = default()
         elif not isinstance(binding, Binding):
             raise TypeError(f"binding= takes what kernel() or inject() returns, not {binding!r}")
-        proven = self._mechanism in binding.proven or not binding.opened
-        return binding if proven else require(binding, self._mechanism)
+        if self._mechanism in binding.proven or not binding.opened:
+            return binding
+        return require(binding, self._mechanism)
 
     def _admit(self, regular_files: str) -> None:
         """Let regular files be registered, too. Most mechanisms refuse none."""
@@ -279,10 +280,11 @@ class _BaseSelectorImpl(Additions):
 
     def _watches_itself(self, fd: int) -> bool:
         """Tell whether an event of ``fd`` is a wake-up, for the debug package."""
-        return getattr(getattr(self, "_waker", None), "reader", None) == fd
+        waker = getattr(self, "_waker", None)
+        return waker is not None and waker.reader == fd
 
     def _rebind(self, binding: Binding) -> dict[int, int]:
-        """Make later calls through another library of the same kernel; debugging goes on or off.
+        """Make later calls through another library of the same kernel: debugging goes on or off.
 
         Returns:
             Descriptor -> token, of the registrations that have one in the kernel.
@@ -304,11 +306,13 @@ class _BaseSelectorImpl(Additions):
                 self._closed = True
                 self._fd_to_key.clear()
                 self._release()
-        except BaseException:
-            self._release()  # other threads may wait for it
+        except BaseException:  # it is finished all the same: other threads may wait
+            self._closed = True
+            self._release()
             raise
-        finally:  # another thread, or a signal handler, may have registered meanwhile
-            self._fd_to_key.clear()
+        finally:
+            if self._closed:  # another thread, or a signal handler, may have registered meanwhile
+                self._fd_to_key.clear()
 
     def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
         if self._closed:
@@ -316,11 +320,6 @@ class _BaseSelectorImpl(Additions):
         if self._view is None:
             self._view = _SelectorMapping(self)
         return self._view
-
-    @property
-    def _map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
-        """What third-party code built on the stdlib reads."""
-        return self.get_map()
 
 
 class Backend(_BaseSelectorImpl):

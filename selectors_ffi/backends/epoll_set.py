@@ -149,7 +149,8 @@ class EpollSet(Backend):
 
     def _release(self) -> None:
         descriptor, strays = self._descriptor, self._strays or self._forks[1] != process.forks_as_child
-        descriptor.fd, descriptor.closing = next(iter(descriptor.numbers), -1), RINGING
+        descriptor.closing = RINGING
+        descriptor.fd = (descriptor.numbers or [-1])[0]  # again, if an exception has ended this before
         unused, self._idle = self._idle, []  # another thread may be about to take one of them
         if self._made:
             self._pairs.clear()  # a copy of this selector shares it

@@ -275,6 +275,11 @@ class Additions(BaseSelector):
     _closed: bool
     _woken: bool
 
+    @property
+    def _map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
+        """What third-party code built on the stdlib reads."""
+        return self.get_map()
+
     def discard(self, fileobj: object) -> SelectorKey | None:
         """Unregister a file object if it is registered, as ``set.discard`` does.
 
